@@ -1,0 +1,77 @@
+# make demo: protect generated images, train on them, show the result.  make test: the tests.  make help: the rest.
+# Another Python: make demo PYTHON=/usr/bin/python3.12.  Another place for the environment: VENV=/path.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.SILENT:
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slurm lint environment clean
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS := dev
+# The first Python that is new enough, python3 before the others.
+PYTHON ?= $(shell for p in python3 python3.12 python3.13 python3.11 python3.14 python3.10 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { echo "$$p"; break; }; done)
+
+help:
+	echo "make demo        set up $(VENV) if need be, then protect generated images, train on them, and write a report"
+	echo "make test        set up $(VENV) if need be, then run the tests that need no SLURM"
+	echo "make test-slurm  the tests that need SLURM (slurmctld, slurmd and munge installed, and root to start them)"
+	echo "make lint        ruff and mypy"
+	echo "make clean       remove $(VENV) and caches (never runs/)"
+
+environment: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	if [ -z "$(PYTHON)" ]; then
+		echo "medveil needs Python 3.10 or newer and found none; install one, or name it: make demo PYTHON=/path/to/python3" >&2
+		exit 1
+	fi
+	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || {
+		echo "$(PYTHON) is not Python 3.10 or newer; name another: make demo PYTHON=/path/to/python3" >&2
+		exit 1
+	}
+	if ! "$(BIN)/python" -m pip --version >/dev/null 2>&1; then
+		echo "==> Making a Python environment in $(VENV) with $$("$(PYTHON)" --version)"
+		if "$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null; then
+			"$(PYTHON)" -m venv --clear "$(VENV)"
+		elif "$(PYTHON)" -c 'import venv, pip' 2>/dev/null; then # Debian's python3 and python3-pip without python3-venv
+			"$(PYTHON)" -m venv --clear --without-pip "$(VENV)"
+			"$(PYTHON)" -m pip --python "$(BIN)/python" install --quiet pip
+		elif "$(PYTHON)" -c 'import virtualenv' 2>/dev/null; then
+			"$(PYTHON)" -m virtualenv --quiet --clear "$(VENV)"
+		else
+			echo "$(PYTHON) cannot make environments (its venv and ensurepip modules are missing)." >&2
+			echo "On Debian and Ubuntu: sudo apt install python3-venv. Or name another: make demo PYTHON=/path/to/python3" >&2
+			exit 1
+		fi
+	fi
+	echo "==> Installing medveil and what it needs (a few minutes and some gigabytes the first time; torch is the largest)"
+	"$(BIN)/python" -m pip install $$([ -t 1 ] || echo --quiet) --disable-pip-version-check --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	touch "$(STAMP)"
+	echo "==> The environment is ready"
+
+demo: $(STAMP)
+	echo "==> The demo: protect generated images, train on the originals and on the protected ones, compare on clean test images"
+	"$(BIN)/python" launch/sweep.py
+
+test: $(STAMP)
+	echo "==> The tests (the SLURM suite is left out: make test-slurm runs it)"
+	"$(BIN)/python" -m pytest -m "not slurm" $(ARGS)
+
+test-slurm: $(STAMP)
+	echo "==> The tests that need SLURM"
+	"$(BIN)/python" -m pytest -m slurm tests/slurm $(ARGS)
+
+lint: $(STAMP)
+	echo "==> ruff check"
+	"$(BIN)/python" -m ruff check .
+	echo "==> ruff format --check"
+	"$(BIN)/python" -m ruff format --check .
+	echo "==> mypy"
+	"$(BIN)/python" -m mypy
+
+clean:
+	rm -rf "$(VENV)" build ./*.egg-info .pytest_cache .ruff_cache .mypy_cache .benchmarks
