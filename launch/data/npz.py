@@ -1,0 +1,292 @@
+"""MedMNIST's npz files: read part by part, without pickles, never resized."""
+
+import hashlib
+import http.client
+import math
+import re
+import socket
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from numpy.lib import format as npy
+from torch import Tensor
+
+from launch.data.images import MAX_PIXELS
+from launch.data.source import Source
+from launch.data.store import PixelStore
+from medveil.dataset import ArrayDataset, Task
+from medveil.errors import UserError
+
+Array = npt.NDArray[Any]
+
+_BLOCK_BYTES = 16 << 20
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError)
+
+
+@dataclass(frozen=True)
+class _Header:
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+
+
+def open_npz(path: Path, spec: str, *, size: int | None = None, splits: tuple[str, ...] = ("train",)) -> Source:
+    """The npz at ``path``: ``splits`` are to be protected; the test split, if not among them, is the test part.
+
+    Images uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]; labels whole numbers [N], [N, 1] or [N, L]. Ids: "train/12".
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _open(archive, path, spec, size, splits)
+    except UserError:
+        raise
+    except _DAMAGED as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be read ({reason}): it is damaged or no npz; fetch or write it again") from None
+
+
+def _open(archive: zipfile.ZipFile, path: Path, spec: str, size: int | None, splits: tuple[str, ...]) -> Source:
+    headers = {name: _header(archive, name, path) for name in _members(archive, path)}
+    _check_splits(headers, path, splits)
+    test_splits = ("test",) if "test" in _splits(headers) and "test" not in splits else ()
+    height, width = _check_images(headers, path, size)
+    labels = {split: _labels(archive, split, headers, path) for split in _splits(headers)}
+    task, num_classes, class_names = _task(path, labels)
+
+    stores, starts = {}, {}
+    for part in filter(None, (splits, test_splits)):
+        counts = [headers[f"{split}_images"].shape[0] for split in part]
+        store = PixelStore(sum(counts), height, width)
+        for split, start in zip(part, np.cumsum([0, *counts]).tolist(), strict=False):
+            stores[split], starts[split] = store, start
+    fingerprint = hashlib.sha256()
+    for name in sorted(headers):
+        split = name.removesuffix("_images") if name.endswith("_images") else ""
+        _take(archive, name, headers[name], fingerprint, stores.get(split), starts.get(split, 0))
+    if len({store.channels for store in stores.values()}) > 1:
+        for store in stores.values():
+            store.widen()
+
+    def dataset(part: tuple[str, ...]) -> ArrayDataset:
+        ids = [f"{split}/{i}" for split in part for i in range(len(labels[split]))]
+        targets = torch.cat([_targets(labels[split], task) for split in part])
+        return ArrayDataset(stores[part[0]].tensor(), targets, ids, task, num_classes)
+
+    data = dataset(splits)
+    notes = []
+    if data.channels == 1 and headers[f"{splits[0]}_images"].shape[3:] == (3,):
+        notes.append(f"the three channels of every image in {path.name} are equal: read as grey")
+    return Source(
+        spec=spec,
+        name=path.stem,
+        kind="npz",
+        data=data,
+        test=dataset(test_splits) if test_splits else None,
+        class_names=class_names,
+        notes=notes,
+        fingerprint=fingerprint.hexdigest(),
+        npz_path=path,
+    )
+
+
+def _members(archive: zipfile.ZipFile, path: Path) -> list[str]:
+    """Names of the arrays, sorted."""
+    names = [info.filename for info in archive.infolist()]
+    if len(set(names)) != len(names):
+        raise UserError(f"{path} holds an array twice: write it again with numpy.savez")
+    return sorted(name.removesuffix(".npy") for name in names if name.endswith(".npy"))
+
+
+def _read_header(file: IO[bytes]) -> _Header:
+    read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
+    return _Header(*read(file))
+
+
+def _header(archive: zipfile.ZipFile, name: str, path: Path) -> _Header:
+    try:
+        with archive.open(f"{name}.npy") as file:
+            header, begin = _read_header(file), file.tell()
+    except (ValueError, RuntimeError) as error:  # no npy header; encrypted or of an unknown compression
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: {name} cannot be read ({reason}): write it again with numpy.savez") from None
+    if header.dtype.hasobject:
+        raise UserError(f"{path}: {name} would need pickle, which may run code: save it as plain numbers")
+    expected = begin + math.prod(header.shape) * header.dtype.itemsize
+    if archive.getinfo(f"{name}.npy").file_size != expected:
+        raise UserError(f"{path}: {name} is truncated or damaged: fetch or write the file again")
+    return header
+
+
+def _splits(headers: dict[str, _Header]) -> list[str]:
+    return [name.removesuffix("_images") for name in headers if name.endswith("_images")]
+
+
+def _check_splits(headers: dict[str, _Header], path: Path, splits: tuple[str, ...]) -> None:
+    known = _splits(headers)
+    if not known:
+        held = ", ".join(headers) or "nothing"
+        raise UserError(f"{path} is no MedMNIST npz: it needs train_images and train_labels, and holds {held}")
+    if not splits or len(set(splits)) != len(splits):
+        raise UserError(
+            f"splits {','.join(splits)!r} must name each of {', '.join(known)} at most once, and at least one"
+        )
+    for split in splits:
+        if split not in known:
+            raise UserError(f"{path} has no split {split!r}: choose from {', '.join(known)}")
+    for split in known:
+        if f"{split}_labels" not in headers:
+            raise UserError(f"{path} has {split}_images but no {split}_labels: add them")
+
+
+def _check_images(headers: dict[str, _Header], path: Path, size: int | None) -> tuple[int, int]:
+    """Height and width, the same in every split."""
+    sides = set()
+    for split in _splits(headers):
+        header = headers[f"{split}_images"]
+        name = f"{path}: {split}_images"
+        if header.dtype != np.uint8:
+            raise UserError(f"{name} is {header.dtype}: MedMNIST images are uint8; convert them first")
+        if not (len(header.shape) == 3 or (len(header.shape) == 4 and header.shape[3] in (1, 3))):
+            raise UserError(f"{name} has shape {header.shape}: [N, H, W] or [N, H, W, 3] is needed (no 3-D volumes)")
+        if header.shape[0] == 0:
+            raise UserError(f"{name} is empty: there is nothing to protect")
+        sides.add(header.shape[1:3])
+    if len(sides) > 1:
+        raise UserError(f"{path} has splits of different image sizes ({sorted(sides)}): give one size a file")
+    height, width = sides.pop()
+    if height * width > MAX_PIXELS or min(height, width) < 1:
+        raise UserError(f"{path} has images of {width}x{height} pixels: at most {MAX_PIXELS // 10**6} million are read")
+    if size not in (None, height) or size not in (None, width):
+        raise UserError(f"{path} holds {width}x{height} images and an npz is never resized: leave out --size {size}")
+    return height, width
+
+
+def _labels(archive: zipfile.ZipFile, split: str, headers: dict[str, _Header], path: Path) -> Array:
+    """int64 [N, L]."""
+    name = f"{split}_labels"
+    header, images = headers[name], headers[f"{split}_images"].shape[0]
+    if header.dtype.kind not in "uib":
+        raise UserError(f"{path}: {name} is {header.dtype}: labels must be whole numbers")
+    if len(header.shape) not in (1, 2) or header.shape[0] != images or 0 in header.shape:
+        raise UserError(f"{path}: {name} has shape {header.shape} for {images} images: [N, 1] or [N, L] is needed")
+    with archive.open(f"{name}.npy") as file:
+        labels = npy.read_array(file, allow_pickle=False)
+    if header.dtype == np.uint64 and labels.max() > np.iinfo(np.int64).max:
+        raise UserError(f"{path}: {name} is out of range: labels count from 0")
+    return labels.reshape(images, -1).astype(np.int64)
+
+
+def _task(path: Path, labels: dict[str, Array]) -> tuple[Task, int, list[str] | None]:
+    """Task, class (or label) count and names: MedMNIST's own when the file bears its name, else from the labels."""
+    widths = {array.shape[1] for array in labels.values()}
+    if len(widths) > 1:
+        raise UserError(f"{path} has splits with different numbers of labels ({sorted(widths)}): give one number")
+    width = widths.pop()
+    info = _info().get(re.sub(r"_\d+$", "", path.stem))
+    names = [info["label"][str(i)] for i in range(len(info["label"]))] if info else None
+    multilabel = width > 1
+    if info and names:
+        expected = len(names) if info["task"].startswith("multi-label") else 1
+        if width != expected:
+            known = f"{width} labels an image where {info['python_class']} has {expected}"
+            raise UserError(f"{path} has {known}: rename the file if it is another set")
+    count = width if multilabel else len(names) if names else 1 + max(int(array.max()) for array in labels.values())
+    limit = 2 if multilabel else count
+    for split, array in labels.items():
+        bad = np.argwhere((array < 0) | (array >= limit))
+        if len(bad):
+            row, column = bad[0].tolist()
+            raise UserError(
+                f"{path}: {split}_labels[{row}] is {array[row, column]}, out of range: labels are 0 to {limit - 1}"
+            )
+    if count < 2:
+        raise UserError(f"{path} has one class only: there is nothing to classify")
+    return "multilabel" if multilabel else "classification", count, names
+
+
+def _targets(labels: Array, task: Task) -> Tensor:
+    """int64 [N] or uint8 [N, L]."""
+    return torch.from_numpy(labels.astype(np.uint8) if task == "multilabel" else labels[:, 0].copy())
+
+
+def _blocks(file: IO[bytes], header: _Header) -> Iterator[tuple[int, Array]]:
+    """The array's rows in C order, some at a time, each with its first index."""
+    if 0 in header.shape:
+        return
+    if header.fortran or not header.shape:
+        whole = np.frombuffer(file.read(), header.dtype)
+        yield 0, whole.reshape(header.shape, order="F" if header.fortran else "C")
+        return
+    row = header.dtype.itemsize * math.prod(header.shape[1:])
+    rows = max(1, _BLOCK_BYTES // row)
+    for first in range(0, header.shape[0], rows):
+        count = min(rows, header.shape[0] - first)
+        yield first, np.frombuffer(file.read(count * row), header.dtype).reshape(count, *header.shape[1:])
+
+
+def _take(
+    archive: zipfile.ZipFile, name: str, header: _Header, digest: "hashlib._Hash", store: PixelStore | None, start: int
+) -> None:
+    """Hash one array, in one pass with storing it if it is wanted."""
+    digest.update(f"{name}\x1f{header.dtype.str}\x1f{header.shape}\x1f".encode())
+    with archive.open(f"{name}.npy") as file:
+        _read_header(file)
+        for first, block in _blocks(file, header):
+            digest.update(block.tobytes())
+            if store is not None:
+                store.put(start + first, block)
+        # Reading to the end is what makes zipfile check the member's checksum.
+        if file.read(1):
+            raise EOFError(f"{name} is longer than its header says")
+
+
+def _info() -> dict[str, dict[str, Any]]:
+    """MedMNIST's registry. Imported late: the package takes a second and makes a folder in the home directory."""
+    from medmnist.info import INFO
+
+    registry: dict[str, dict[str, Any]] = INFO
+    return registry
+
+
+def fetch(spec: str) -> Path:
+    """The npz that ``medmnist:NAME[:SIZE]`` names, in the medmnist package's folder; downloaded if it is not there.
+
+    Raises :class:`UserError` for unknown names and sizes, and when there is no network.
+    """
+    from medmnist.info import DEFAULT_ROOT
+    from torchvision.datasets.utils import check_integrity, download_url
+
+    name, _, side = spec.partition(":")[2].partition(":")
+    known = [key for key in _info() if not key.endswith("3d")]
+    if name not in known:
+        raise UserError(f"{spec}: no MedMNIST set is called {name!r}: choose from {', '.join(known)}")
+    if side not in ("", "28", "64", "128", "224"):
+        raise UserError(f"{spec}: there is no size {side}: choose from 28, 64, 128, 224")
+    if DEFAULT_ROOT is None:
+        raise UserError(
+            f"{spec}: the medmnist package cannot make its folder ~/.medmnist: give the path of the npz instead"
+        )
+    flag = "" if side in ("", "28") else f"_{side}"
+    info, path = _info()[name], Path(DEFAULT_ROOT) / f"{name}{flag}.npz"
+    if check_integrity(path, info[f"MD5{flag}"]):
+        return path
+    waiting = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(30)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent) as partial:
+            download_url(info[f"url{flag}"], partial, path.name, info[f"MD5{flag}"])
+            (Path(partial) / path.name).replace(path)
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        url = info[f"url{flag}"]
+        raise UserError(f"{spec} could not be downloaded ({error}): fetch {url} elsewhere and give its path") from None
+    finally:
+        socket.setdefaulttimeout(waiting)
+    return path

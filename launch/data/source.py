@@ -1,0 +1,70 @@
+"""A data set as the user names it, opened: the samples to protect, a test part, and where each sample came from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from medveil import keyed
+from medveil.dataset import Dataset
+from medveil.errors import UserError
+
+Kind = Literal["segmentation-folder", "class-folder", "npz", "phantom"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One sample before it was read. ``size``: width and height in pixels, upright; ``mode``: Pillow's word."""
+
+    name: str
+    size: tuple[int, int]
+    mode: str
+    class_name: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened data set.
+
+    ``spec``: what the user typed. ``name``: short, for tables. ``data``: the samples to protect. ``test``: an own test
+    part, or None. ``notes``: what was done to the images, one line each. ``fingerprint``: sha256 over ids and contents.
+    """
+
+    spec: str
+    name: str
+    kind: Kind
+    data: Dataset
+    test: Dataset | None
+    class_names: list[str] | None
+    notes: list[str]
+    fingerprint: str
+    npz_path: Path | None = None
+    origins: Sequence[Origin] = field(default=(), repr=False)
+
+    def origin(self, index: int) -> Origin:
+        """Where sample ``index`` of ``data`` came from."""
+        if self.origins:
+            return self.origins[index]
+        height, width = self.data.size
+        class_name = None
+        if self.class_names and self.data.task == "classification":
+            class_name = self.class_names[int(self.data.read([index]).targets[0])]
+        return Origin(self.data.ids[index], (width, height), "L" if self.data.channels == 1 else "RGB", class_name)
+
+
+def split_holdout(data: Dataset, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Indices to train on and to test on, both ascending; what goes where depends on ``seed`` and the ids alone.
+
+    Raises :class:`UserError` if either part would be empty.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"holdout {fraction:g} is not a share: give a number between 0 and 1, such as 0.2")
+    count = len(data)
+    held = round(count * fraction)
+    if not 0 < held < count:
+        raise UserError(
+            f"{count} images are too few to hold out {fraction:g} of them: give more images or another share"
+        )
+    draws = keyed.words(seed, "holdout", 0, keyed.keys_of(data.ids), ())
+    order = sorted(range(count), key=lambda i: (int(draws[i]), data.ids[i]))
+    return sorted(order[held:]), sorted(order[:held])

@@ -1,0 +1,60 @@
+"""The record of one cell of a sweep (or of one audit), as it is kept in a run directory and shown in a report."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one exploiter reached. Metrics are shares in [0, 1] on clean test data, keyed dsc, dsc_pooled, jaccard,
+    jaccard_pooled, accuracy, balanced_accuracy, auc.
+
+    ``last``: after the last epoch (the headline). ``best``: the best epoch by the first metric. ``inside``: the training
+    metric on what the exploiter was given. ``curve``: one entry an epoch, ``{"epoch": 1, "loss": ..., METRIC: ...}``.
+    """
+
+    last: dict[str, float]
+    best: dict[str, float] = field(default_factory=dict)
+    inside: dict[str, float] = field(default_factory=dict)
+    curve: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One row group of ``results.csv``: a protector on a data set, one exploiter, one defence, one seed.
+
+    ``exploiter`` and ``defence`` are empty for a cell that only protects. ``clean`` is missing when no original was
+    given. ``psnr`` (dB), ``ssim``: means over the released images against their originals. ``pictures`` names an npz
+    with uint8 arrays ``original`` and ``protected`` [K, H, W, C] of a few samples. ``status``: "done", or
+    "failed: reason", "skipped: reason", "interrupted: reason".
+    """
+
+    data: str
+    protector: str
+    options: str
+    exploiter: str
+    defence: str
+    seed: int
+    status: str
+    clean: Outcome | None = None
+    protected: Outcome | None = None
+    psnr: float | None = None
+    ssim: float | None = None
+    seconds: float | None = None
+    pictures: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        partial.replace(path)
+
+    @staticmethod
+    def load(path: Path) -> "CellResult":
+        values: dict[str, Any] = json.loads(path.read_text())
+        for side in ("clean", "protected"):
+            values[side] = values[side] and Outcome(**values[side])
+        return CellResult(**values)

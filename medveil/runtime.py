@@ -1,0 +1,101 @@
+"""Where a fit runs. ``launch`` implements the protocol over processes, files and signals; :class:`SingleProcess` is the plain one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+State = dict[str, Any]
+T = TypeVar("T")
+
+
+class Runtime(Protocol):
+    """What a protector or an exploiter may ask of the place it runs in.
+
+    The data-parallel contract is one global batch: every rank walks the same global permutation, takes its slice of each
+    batch, and weighs its loss so that averaged gradients are those of the whole batch.
+    """
+
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def world(self) -> int: ...
+
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        """The sum of ``tensor`` over all ranks."""
+        ...
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """``module`` with gradients averaged over ranks and batch-norm statistics of the global batch.
+
+        Its batch-norms are replaced in place, so the module that was given may still be called directly.
+        """
+        ...
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision of network interiors."""
+        ...
+
+    def restore(self) -> State | None:
+        """The state of the newest complete checkpoint, or None at a first start."""
+        ...
+
+    def step(self, done: int, total: int, state: Callable[[], State], **metrics: Tensor) -> None:
+        """Tell that ``done`` of ``total`` steps are complete; called at every step boundary.
+
+        ``state`` is called only if a checkpoint is due, and then on every rank alike (it may communicate); rank 0 writes
+        it. ``metrics`` are zero-dimensional tensors; they are read when they
+        are shown, not at every step.
+        """
+        ...
+
+
+class SingleProcess:
+    """One process, no files: the default when a protector is used as a library, and in tests."""
+
+    rank = 0
+    world = 1
+
+    def __init__(self, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32) -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.dtype = dtype
+
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        return module
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def restore(self) -> State | None:
+        return None
+
+    def step(self, done: int, total: int, state: Callable[[], State], **metrics: Tensor) -> None:
+        pass
+
+
+def share(batch: Sequence[T], runtime: Runtime) -> Sequence[T]:
+    """This rank's slice of a global batch: contiguous, sizes differing by at most one."""
+    first = len(batch) * runtime.rank // runtime.world
+    last = len(batch) * (runtime.rank + 1) // runtime.world
+    return batch[first:last]
+
+
+def batches(order: Sequence[T], batch_size: int) -> list[Sequence[T]]:
+    """``order`` cut into global batches; the last partial one is kept."""
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def config_of(state: Mapping[str, Any], key: str) -> Any:
+    """``state[key]``, or an error that names what a checkpoint lacks."""
+    if key not in state:
+        raise ValueError(f"the checkpoint has no {key!r}: it was written by another method or version")
+    return state[key]

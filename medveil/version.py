@@ -1,0 +1,17 @@
+"""Versions that every result carries."""
+
+import platform
+from importlib import metadata
+
+_PACKAGES = ("medveil", "torch", "triton", "numpy", "scikit-image", "segmentation-models-pytorch", "medmnist")
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that decide a result; those that are absent are left out."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
