@@ -1,0 +1,86 @@
+"""The control: random signs at the bound. It must not protect; if it does, the experiment is at fault."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from kernels import contour_band
+from medveil import keyed
+from medveil.config import STRICT, Levels, build
+from medveil.dataset import Dataset, Task
+from medveil.protector import Budget
+from medveil.quantise import to_unit, whole_levels
+from medveil.runtime import Runtime, State
+
+
+@dataclass(frozen=True)
+class RandomSignsConfig:
+    """``eps``: the bound, on the [0, 1] scale; by default UMed's 4/255 for segmentation and SALM's 8/255 otherwise.
+
+    ``region`` "roi" keeps the noise on the mask and its contour band of radius ``band``, UMed's support (segmentation);
+    "image" covers the image. "auto": "roi" for segmentation, "image" otherwise.
+    """
+
+    eps: Levels | None = None
+    region: Literal["auto", "roi", "image"] = "auto"
+    band: int = 1
+    seed: int = 0
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    def __post_init__(self) -> None:
+        if self.eps is not None and not 1 / 255 <= self.eps <= 1:
+            raise ValueError("eps must be between 1/255 and 1: a smaller bound does not survive saving as 8-bit images")
+        if self.band < 1:
+            raise ValueError("band must be at least 1")
+
+
+class RandomSigns:
+    """+eps or -eps with equal chance for every element of the support, a function of id and seed."""
+
+    name: ClassVar[str] = "random"
+    tasks: ClassVar[frozenset[Task]] = frozenset({"segmentation", "classification", "multilabel"})
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "gpu": {}, "cpu": {}}
+    Config: ClassVar[type] = RandomSignsConfig
+
+    def __init__(self, **options: Any) -> None:
+        self.config: RandomSignsConfig = build(RandomSignsConfig, options, self.name)
+        self.task: Task | None = None
+
+    def fit(self, data: Dataset, runtime: Runtime | None = None) -> "RandomSigns":
+        """Only notes the task; raises ``ValueError`` when the region does not fit it."""
+        self.task = data.task
+        if self.config.region == "roi" and data.task != "segmentation":
+            raise ValueError(f"region roi needs masks, and {data.task} data has none: use region image")
+        return self
+
+    def perturb(self, images: Tensor, targets: Tensor, ids: Sequence[str]) -> Tensor:
+        keys = keyed.keys_of(ids, images.device)
+        signs = (keyed.words(self.config.seed, "random signs", 0, keys, images.shape[1:]) & 1) * 2 - 1
+        noise = self._eps() * signs.to(torch.float32)
+        if (support := self.support(targets)) is not None:
+            noise = noise * support
+        return torch.clamp(to_unit(images) + noise, 0, 1)
+
+    def budget(self) -> Budget:
+        return Budget(levels=whole_levels(self._eps()))
+
+    def support(self, targets: Tensor) -> Tensor | None:
+        segmentation = self.task == "segmentation"
+        if self.config.region == "image" or not segmentation:
+            return None
+        return targets.bool() | contour_band(targets, self.config.band)
+
+    def state_dict(self) -> State:
+        return {"task": self.task}
+
+    def load_state_dict(self, state: State) -> None:
+        self.task = state["task"]
+
+    def _eps(self) -> float:
+        if self.config.eps is not None:
+            return self.config.eps
+        return 4 / 255 if self.task == "segmentation" else 8 / 255

@@ -1,0 +1,52 @@
+"""No protection: the release is the original. The clean reference behind the same protocol."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from medveil.config import STRICT, build
+from medveil.dataset import Dataset, Task
+from medveil.protector import Budget
+from medveil.quantise import to_unit
+from medveil.runtime import Runtime, State
+
+
+@dataclass(frozen=True)
+class UnprotectedConfig:
+    """Nothing to set but the seed that every run has."""
+
+    seed: int = 0
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+
+class Unprotected:
+    """Leaves every image as it is."""
+
+    name: ClassVar[str] = "none"
+    tasks: ClassVar[frozenset[Task]] = frozenset({"segmentation", "classification", "multilabel"})
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "gpu": {}, "cpu": {}}
+    Config: ClassVar[type] = UnprotectedConfig
+
+    def __init__(self, **options: Any) -> None:
+        self.config: UnprotectedConfig = build(UnprotectedConfig, options, self.name)
+
+    def fit(self, data: Dataset, runtime: Runtime | None = None) -> "Unprotected":
+        return self
+
+    def perturb(self, images: Tensor, targets: Tensor, ids: Sequence[str]) -> Tensor:
+        return to_unit(images)
+
+    def budget(self) -> Budget:
+        return Budget(levels=0)
+
+    def support(self, targets: Tensor) -> Tensor | None:
+        return None
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        pass

@@ -1,0 +1,182 @@
+"""SALM: Algorithm 1 with the inner loop of the text, and the noise of the final source model."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import SGD
+from torch.optim.lr_scheduler import StepLR
+
+from medveil import keyed
+from medveil.config import build
+from medveil.dataset import Dataset, Task
+from medveil.losses import classification_loss, detached_mean, global_mean
+from medveil.networks import ResNet18
+from medveil.protector import Budget
+from medveil.quantise import to_unit, whole_levels
+from medveil.runtime import Runtime, SingleProcess, State, share
+from medveil.surrogate import frozen, seeded
+from medveil.transforms import apply_flip_shift
+from salm.config import PRESETS, SALMConfig
+from salm.noise import Visit
+from salm.store import NoiseStore
+
+_SMALL = 64
+"""Images whose shorter side is below this many pixels get the stem without downsampling."""
+
+
+class SALM:
+    """Sparse error-minimising noise: at each step only the k% of elements with the largest gradients move."""
+
+    name: ClassVar[str] = "salm"
+    tasks: ClassVar[frozenset[Task]] = frozenset({"classification", "multilabel"})
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    Config: ClassVar[type] = SALMConfig
+
+    def __init__(self, **options: Any) -> None:
+        self.config: SALMConfig = build(self.Config, options, self.name)
+        self.runtime: Runtime = SingleProcess()
+        self.stored: tuple[Tensor, Tensor] | None = None
+
+    def fit(self, data: Dataset, runtime: Runtime | None = None) -> "SALM":
+        """Train the source model with the noise against it. Raises ``ValueError`` for a segmentation set."""
+        if data.task not in self.tasks:
+            raise ValueError(f"{self.name} protects classification sets, not {data.task}")
+        if runtime is not None:
+            self.runtime = runtime
+        self._create(data.task, data.channels, data.num_classes, data.size)
+        trainer = _Trainer(self, data)
+        state = self.runtime.restore()
+        done = 0 if state is None else trainer.resume(state)
+        per_epoch = -(-len(data) // self.config.batch_size)
+        while done < self.config.steps:
+            epoch, place = divmod(done, per_epoch)
+            order = keyed.permutation(len(data), self.config.seed, "salm order", epoch)
+            for first in range(place * self.config.batch_size, len(data), self.config.batch_size):
+                loss = trainer.step(order[first : first + self.config.batch_size], done)
+                done += 1
+                self.runtime.step(done, self.config.steps, partial(trainer.checkpoint, done), loss=loss)
+                if done == self.config.steps:
+                    break
+        if trainer.store is not None:
+            self.stored = trainer.store.keys, trainer.store.merged()
+        return self
+
+    def perturb(self, images: Tensor, targets: Tensor, ids: Sequence[str]) -> Tensor:
+        """Protected float32 images [N, C, H, W] in [0, 1] for uint8 ``images``, with fresh noise for every sample.
+
+        The noise is a function of the final source model, the id and the seed; with ``release`` "stored" it is that of the
+        fit, and an id that was not fitted raises ``ValueError``.
+        """
+        x = to_unit(images)
+        keys = keyed.keys_of(ids, x.device)
+        if self.config.release == "stored":
+            return torch.clamp(x + self._stored_noise(keys), 0, 1)
+        visit = Visit(self.config, self.source_loss, "salm release", 0)
+        with frozen(self.source, evaluation=True):
+            return torch.clamp(x + visit.noise(x, targets, keys, visit.start(x, keys)), 0, 1)
+
+    def source_loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        """The source model's loss per sample."""
+        with self.runtime.autocast():
+            logits = self.source(images)
+        return classification_loss(logits, targets, self.task)
+
+    def budget(self) -> Budget:
+        strict = self.config.mode == "strict"
+        return Budget(levels=whole_levels(self.config.eps), changed=self.config.fraction if strict else None)
+
+    def support(self, targets: Tensor) -> Tensor | None:
+        return None
+
+    def state_dict(self) -> State:
+        shape = {"task": self.task, "channels": self.channels, "num_classes": self.num_classes, "size": list(self.size)}
+        return {"shape": shape, "source": self.source.state_dict(), "stored": self.stored}
+
+    def load_state_dict(self, state: State) -> None:
+        if not hasattr(self, "source"):
+            shape = state["shape"]
+            self._create(shape["task"], shape["channels"], shape["num_classes"], tuple(shape["size"]))
+        self.source.load_state_dict(state["source"])
+        self.stored = state["stored"]
+
+    def _create(self, task: Task, channels: int, num_classes: int, size: tuple[int, int]) -> None:
+        self.task, self.channels, self.num_classes, self.size = task, channels, num_classes, size
+        self.stored = None
+        self.source = seeded(
+            lambda: ResNet18(channels, num_classes, self.config.width, "small" if min(size) < _SMALL else "large"),
+            self.config.seed,
+            "salm source",
+        )
+        self.source.to(self.runtime.device).to(memory_format=torch.channels_last)
+
+    def _stored_noise(self, keys: Tensor) -> Tensor:
+        if self.stored is None:
+            raise ValueError("there is no stored noise: fit first")
+        known, noise = self.stored
+        order = known.argsort()
+        place = torch.searchsorted(known[order], keys.cpu()).clamp_max(len(known) - 1)
+        rows = order[place]
+        if not bool((known[rows] == keys.cpu()).all()):
+            raise ValueError("stored noise exists only for the samples that were fitted")
+        return noise[rows].to(keys.device)
+
+
+class _Trainer:
+    """One step of Algorithm 1 on a global batch: a visit of the noise, then one SGD step of the source model."""
+
+    def __init__(self, salm: SALM, data: Dataset) -> None:
+        self.salm, self.config, self.data, self.runtime = salm, salm.config, data, salm.runtime
+        config = self.config
+        self.wrapped = self.runtime.wrap(salm.source)
+        self.optimiser = SGD(
+            salm.source.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
+        )
+        self.schedule = StepLR(self.optimiser, config.decay_every, 0.1)
+        self.store: NoiseStore | None = None
+        if config.start == "stored":
+            self.store = NoiseStore(keyed.keys_of(data.ids), (data.channels, *data.size), self.runtime)
+
+    def step(self, batch: Sequence[int], done: int) -> Tensor:
+        mine = share(batch, self.runtime) if self.store is None else self.store.share(batch)
+        images, targets, ids = self.data.read(mine)
+        device = self.runtime.device
+        x, targets = to_unit(images.to(device, non_blocking=True)), targets.to(device, non_blocking=True)
+        keys = keyed.keys_of(ids, device)
+        visit = Visit(self.config, self.salm.source_loss, "salm fit", done)
+        start = visit.start(x, keys) if self.store is None else self.store.read(mine, device)
+        with frozen(self.salm.source, evaluation=True):
+            noise = visit.noise(x, targets, keys, start)
+        if self.store is not None:
+            self.store.write(mine, noise)
+        transform = visit.transform(keys, self.config.pgd_steps, 1, x.shape)
+        with self.runtime.autocast():
+            logits = self.wrapped(apply_flip_shift(x + noise, transform))
+        losses = classification_loss(logits, targets, self.data.task)
+        self.optimiser.zero_grad(set_to_none=True)
+        global_mean(losses, len(batch), self.runtime.world).backward()
+        self.optimiser.step()
+        self.schedule.step()
+        return detached_mean(losses)
+
+    def checkpoint(self, done: int) -> State:
+        stored = self.store.merged() if self.store is not None else None
+        return {
+            "protector": self.salm.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "noise": stored,
+            "done": done,
+        }
+
+    def resume(self, state: State) -> int:
+        """Continue from a checkpoint; returns the steps done."""
+        self.salm.load_state_dict(state["protector"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.store is not None:
+            self.store.load(state["noise"])
+        done: int = state["done"]
+        return done

@@ -1,0 +1,46 @@
+"""Noise kept per sample between visits (``start stored``), each rank holding the samples it owns."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from medveil.runtime import Runtime
+
+_CHUNK = 1024
+
+
+class NoiseStore:
+    """float32 noise [C, H, W] for each of ``keys`` (int64 [n]); sample ``i`` belongs to rank ``i % world``."""
+
+    def __init__(self, keys: Tensor, shape: Sequence[int], runtime: Runtime) -> None:
+        self.keys, self.runtime = keys, runtime
+        owned = len(range(runtime.rank, len(keys), runtime.world))
+        self._noise = torch.zeros(owned, *shape)
+
+    def share(self, batch: Sequence[int]) -> list[int]:
+        """The samples of a global batch that this rank owns."""
+        return [index for index in batch if index % self.runtime.world == self.runtime.rank]
+
+    def read(self, indices: Sequence[int], device: torch.device) -> Tensor:
+        return self._noise[self._rows(indices)].to(device)
+
+    def write(self, indices: Sequence[int], noise: Tensor) -> None:
+        self._noise[self._rows(indices)] = noise.float().cpu()
+
+    def merged(self) -> Tensor:
+        """The noise of every sample in the order of ``keys``, [n, C, H, W]; every rank must call it."""
+        out = torch.empty(len(self.keys), *self._noise.shape[1:])
+        for first in range(0, len(out), _CHUNK):
+            indices = range(first, min(first + _CHUNK, len(out)))
+            mine = self.share(indices)
+            part = torch.zeros(len(indices), *out.shape[1:])
+            part[[index - first for index in mine]] = self._noise[self._rows(mine)]
+            out[first : first + len(part)] = self.runtime.all_reduce(part.to(self.runtime.device)).cpu()
+        return out
+
+    def load(self, noise: Tensor) -> None:
+        self._noise.copy_(noise[self.runtime.rank :: self.runtime.world])
+
+    def _rows(self, indices: Sequence[int]) -> Tensor:
+        return torch.tensor([index // self.runtime.world for index in indices], dtype=torch.int64)

@@ -1,0 +1,100 @@
+"""Quantisation, losses, configuration and frozen surrogates."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import pytest
+import torch
+from torch import nn
+
+from medveil.config import STRICT, Levels, build
+from medveil.errors import UserError
+from medveil.losses import classification_loss, global_mean, segmentation_loss
+from medveil.quantise import quantise, to_unit, whole_levels
+from medveil.surrogate import frozen, input_gradient, seeded
+
+
+@pytest.mark.parametrize(("radius", "levels"), [(4 / 255, 4), (8 / 255, 8), (0.01, 2), (1.6 / 255, 1), (1.0, 255)])
+def test_saved_bytes_never_exceed_the_bound(radius, levels):
+    original = torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8)
+    noise = radius * (2 * torch.rand(4, 1, 16, 16) - 1)
+    saved = quantise((to_unit(original) + noise).clamp(0, 1), original, whole_levels(radius))
+    change = (saved.int() - original.int()).abs().max().item()
+    assert whole_levels(radius) == levels
+    assert 0 < change <= levels
+
+
+def test_no_noise_saves_the_same_bytes():
+    original = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    assert torch.equal(quantise(to_unit(original), original, 4), original)
+
+
+def test_shares_of_a_batch_average_to_its_gradient():
+    weight = torch.randn(3, 4, requires_grad=True)
+    x, y = torch.randn(10, 4), torch.randint(3, (10,))
+
+    def gradient(rows, world):
+        loss = global_mean(classification_loss(x[rows] @ weight.T, y[rows], "classification"), 10, world)
+        return torch.autograd.grad(loss, weight)[0]
+
+    parts = [gradient(slice(0, 7), 2), gradient(slice(7, 10), 2)]
+    torch.testing.assert_close((parts[0] + parts[1]) / 2, gradient(slice(None), 1))
+
+
+def test_binary_and_softmax_cross_entropy_agree_on_equal_logits():
+    logits, mask = torch.randn(3, 1, 8, 8), torch.randint(2, (3, 1, 8, 8))
+    two = torch.cat([torch.zeros_like(logits), logits], 1)
+    torch.testing.assert_close(segmentation_loss(logits, mask), segmentation_loss(two, mask, "softmax"))
+
+
+@dataclass(frozen=True)
+class _Config:
+    eps: Levels = 4 / 255
+    mode: Literal["paper", "strict"] = "paper"
+    steps: int = 5
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError("steps must be at least 1")
+
+
+def test_options_are_read_as_their_type():
+    assert build(_Config, {"eps": "8/255", "steps": "7", "mode": "strict"}, "x") == _Config(8 / 255, "strict", 7)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"esp": 1}, ["salm", "'esp'", "eps, mode, steps"]),
+        ({"steps": 0}, ["salm", "steps must be at least 1"]),
+        ({"mode": "loose"}, ["salm", "mode", "'loose'"]),
+        ({"eps": "4/zero"}, ["eps", "4/zero"]),
+        ({"steps": "many"}, ["steps", "many"]),
+    ],
+)
+def test_wrong_options_are_named(values, words):
+    with pytest.raises(UserError) as caught:
+        build(_Config, values, "salm")
+    assert all(word in str(caught.value) for word in words)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_frozen_surrogate_gives_input_gradients_alone_and_comes_back_as_it_was():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2 * 36, 2)).train()
+    with frozen(net, evaluation=True):
+        gradient = input_gradient(lambda x: net(x).sum(1), torch.rand(3, 1, 8, 8))
+        assert not net.training
+    assert gradient.abs().sum() > 0
+    assert net.training
+    assert all(p.grad is None and p.requires_grad for p in net.parameters())
+
+
+def test_seeded_weights_do_not_touch_the_global_generator():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    first, second = (seeded(lambda: nn.Linear(4, 4), 5, "weights") for _ in range(2))
+    assert torch.equal(first.weight, second.weight)
+    assert torch.equal(torch.rand(1), expected)

@@ -1,0 +1,145 @@
+"""SALM: its two budgets on the saved bytes, its readings of the paper, and a fit that resumes and reproduces."""
+
+import io
+
+import pytest
+import torch
+
+from baselines import ErrorMinimising
+from medveil import keyed
+from medveil.dataset import ArrayDataset
+from medveil.errors import UserError
+from medveil.quantise import quantise, to_unit
+from medveil.runtime import SingleProcess
+from salm import SALM, SALMConfig
+from salm.noise import Visit
+
+TINY = {"steps": 4, "decay_every": 2, "width": 4, "pgd_steps": 3, "transforms": 2, "batch_size": 7}
+
+
+def patches(count=20, channels=1, size=16, task="classification"):
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8, generator=generator)
+    targets = torch.arange(count) % 3
+    if task == "multilabel":
+        targets = torch.stack([targets == 0, targets == 1], 1).to(torch.uint8)
+    return ArrayDataset(images, targets, [f"train/{i}" for i in range(count)], task, 2 if task == "multilabel" else 3)
+
+
+def released(salm, data):
+    images, targets, ids = data.read(range(len(data)))
+    return images, quantise(salm.perturb(images, targets, ids), images, salm.budget().levels)
+
+
+class Halting(SingleProcess):
+    """Stops at step ``at`` with the state as a checkpoint keeps it, or goes on from a state."""
+
+    def __init__(self, at=None, state=None):
+        super().__init__("cpu")
+        self.at, self.state = at, state
+
+    def restore(self):
+        return self.state
+
+    def step(self, done, total, state, **metrics):
+        if done == self.at:
+            buffer = io.BytesIO()
+            torch.save(state(), buffer)
+            buffer.seek(0)
+            self.state = torch.load(buffer, weights_only=True)
+            raise InterruptedError
+
+
+@pytest.mark.parametrize(("k", "by"), [(10, "element"), (30, "element"), (10, "pixel")])
+def test_strict_changes_at_most_k_percent_of_the_saved_elements(k, by):
+    data = patches(channels=3)
+    images, saved = released(SALM(**TINY, mode="strict", k=k, by=by).fit(data, SingleProcess("cpu")), data)
+    changed = (saved != images).flatten(1).sum(1)
+    assert changed.max() <= int(k / 100 * images[0].numel() + 1e-9)
+    assert changed.min() > 0
+    assert (saved.int() - images.int()).abs().max() <= 8
+
+
+def test_paper_mode_with_a_random_start_changes_most_elements():
+    images, saved = released(SALM(**TINY).fit(patches(), SingleProcess("cpu")), patches())
+    assert (saved != images).float().mean() > 0.8
+    assert (saved.int() - images.int()).abs().max() <= 8
+
+
+@pytest.mark.parametrize(("mode", "moved"), [("paper", 25), ("strict", 25)])
+def test_one_step_moves_exactly_the_top_k_against_the_gradient(mode, moved):
+    config = SALMConfig(mode=mode, start="zero", k=10, pgd_steps=1, transforms=1, flip=False, padding=0, step_size=0.01)
+    weights = torch.randn(1, 1, 16, 16)
+    x = torch.full((1, 1, 16, 16), 0.5)
+    visit = Visit(config, lambda images, _: (images * weights).sum((1, 2, 3)), "test", 0)
+    noise = visit.noise(x, torch.zeros(1, dtype=torch.int64), keyed.keys_of(["a"]), torch.zeros_like(x))
+    top = weights.abs().flatten().topk(moved).indices
+    assert int((noise != 0).sum()) == moved
+    assert torch.equal(noise.flatten()[top].sign(), -weights.flatten()[top].sign())
+
+
+def test_the_gradient_is_the_mean_over_the_drawn_transforms():
+    config = SALMConfig(transforms=3, padding=2)
+    weights = torch.randn(1, 1, 16, 16)
+    visit = Visit(config, lambda images, _: (images**2 * weights).sum((1, 2, 3)), "test", 4)
+    x, keys, targets = torch.rand(2, 1, 16, 16), keyed.keys_of(["a", "b"]), torch.zeros(2, dtype=torch.int64)
+    gradient = visit.gradient(x, targets, keys, 1)
+    alone = visit.gradient(x[1:], targets[1:], keys[1:], 1)
+    torch.testing.assert_close(gradient[1:], alone)
+    one = Visit(SALMConfig(transforms=1, padding=2), visit.loss, "test", 4).gradient(x, targets, keys, 1)
+    assert not torch.allclose(gradient, one)
+
+
+def test_an_interrupted_fit_ends_as_an_uninterrupted_one():
+    data = patches()
+    options = {**TINY, "start": "stored", "release": "stored"}
+    whole = released(SALM(**options).fit(data, SingleProcess("cpu")), data)[1]
+    halting = Halting(at=2)
+    with pytest.raises(InterruptedError):
+        SALM(**options).fit(data, halting)
+    assert torch.equal(whole, released(SALM(**options).fit(data, Halting(state=halting.state)), data)[1])
+
+
+def test_stored_noise_belongs_to_ids_not_to_positions():
+    data = patches()
+    salm = SALM(**TINY, start="stored", release="stored").fit(data, SingleProcess("cpu"))
+    images, targets, ids = data.read([4, 2])
+    swapped = salm.perturb(images.flip(0), targets.flip(0), ids[::-1])
+    assert torch.equal(salm.perturb(images, targets, ids), swapped.flip(0))
+    with pytest.raises(ValueError, match="fitted"):
+        salm.perturb(images[:1], targets[:1], ["train/99"])
+
+
+def test_every_sample_is_protected_the_last_partial_batch_too():
+    data = patches(count=15)
+    images, saved = released(SALM(**TINY, mode="strict").fit(data, SingleProcess("cpu")), data)
+    assert (saved != images).flatten(1).any(1).all()
+
+
+def test_em_is_salm_with_nothing_masked():
+    data = patches()
+    options = {**TINY, "start": "zero"}
+    em = released(ErrorMinimising(**options).fit(data, SingleProcess("cpu")), data)
+    salm = released(SALM(**options, k=100).fit(data, SingleProcess("cpu")), data)
+    assert torch.equal(em[1], salm[1])
+    assert (em[1] != em[0]).float().mean() > 0.9
+
+
+def test_multilabel_and_colour_sets_are_protected():
+    data = patches(channels=3, task="multilabel")
+    images, saved = released(SALM(**TINY, mode="strict").fit(data, SingleProcess("cpu")), data)
+    assert (saved != images).any()
+
+
+def test_protected_images_stay_in_range_before_rounding():
+    data = patches()
+    images, targets, ids = data.read(range(len(data)))
+    protected = SALM(**TINY).fit(data, SingleProcess("cpu")).perturb(images, targets, ids)
+    assert protected.min() >= 0 and protected.max() <= 1
+    assert (protected - to_unit(images)).abs().max() <= 8 / 255 + 1e-6
+
+
+@pytest.mark.parametrize("options", [{"k": 0}, {"k": 101}, {"eps": 2}, {"mode": "strict", "start": "stored"}])
+def test_impossible_settings_are_refused(options):
+    with pytest.raises(UserError, match="salm"):
+        SALM(**options)

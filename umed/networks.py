@@ -1,0 +1,34 @@
+"""UMed's generators: F_c, a U-Net whose encoder has central-difference convolutions, and F_t, a plain U-Net."""
+
+from torch import Tensor, nn
+
+from kernels import convert_to_cdc
+from medveil.networks import UNet
+from umed.config import UMedConfig
+
+
+class Generators(nn.Module):
+    """Contour and texture noise before they are bounded: float [N, C, H, W] in [0, 1] -> two float [N, C, H, W].
+
+    The networks' outputs are in units of ``eps``. An untrained U-Net's outputs are tens of times a bound of 4/255: taken
+    as they are, every pixel would start beyond its bound, where a clip has no gradient. A perturbator that the
+    configuration leaves out is absent and its noise is zero.
+    """
+
+    def __init__(self, config: UMedConfig, channels: int) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.contour: nn.Module | None = None
+        self.texture: nn.Module | None = None
+        if config.contour != "none":
+            net = UNet(channels, channels, config.width, config.depth)
+            if config.contour == "cdc-unet":
+                convert_to_cdc(net.encoder)
+            self.contour = net
+        if config.texture != "none":
+            self.texture = UNet(channels, channels, config.width, config.depth)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        contour = self.contour(x) if self.contour is not None else x.new_zeros(x.shape)
+        texture = self.texture(x) if self.texture is not None else x.new_zeros(x.shape)
+        return self.eps * contour.float(), self.eps * texture.float()

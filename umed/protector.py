@@ -1,0 +1,179 @@
+"""UMed: Algorithm 1 of the paper, and the noise of its fitted generators."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from kernels import lbp_adaptive_clip
+from medveil import keyed
+from medveil.config import build
+from medveil.dataset import Dataset, Task
+from medveil.losses import detached_mean, global_mean, segmentation_loss
+from medveil.networks import UNet
+from medveil.protector import Budget
+from medveil.quantise import to_unit, whole_levels
+from medveil.runtime import Runtime, SingleProcess, State, share
+from medveil.surrogate import frozen, seeded
+from medveil.transforms import apply_affine, draw_affine
+from umed import maps
+from umed.config import PRESETS, UMedConfig
+from umed.networks import Generators
+
+
+class UMed:
+    """Contour- and texture-aware noise from two generators, trained against one surrogate U-Net."""
+
+    name: ClassVar[str] = "umed"
+    tasks: ClassVar[frozenset[Task]] = frozenset({"segmentation"})
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    Config: ClassVar[type] = UMedConfig
+
+    def __init__(self, **options: Any) -> None:
+        self.config: UMedConfig = build(UMedConfig, options, "umed")
+
+    def fit(self, data: Dataset, runtime: Runtime | None = None) -> "UMed":
+        """Train the generators on ``data``. Raises ``ValueError`` when it is not a segmentation set."""
+        if data.task not in self.tasks:
+            raise ValueError(f"UMed protects segmentation sets, not {data.task}")
+        config = self.config
+        runtime = runtime or SingleProcess()
+        self._create(data.channels, runtime.device)
+        trainer = _Trainer(self, data, runtime)
+        state = runtime.restore()
+        done = 0 if state is None else trainer.resume(state)
+        per_epoch = -(-len(data) // config.batch_size)
+        total = config.epochs * per_epoch
+        while done < total:
+            epoch, place = divmod(done, per_epoch)
+            order = keyed.permutation(len(data), config.seed, "umed order", epoch)
+            for first in range(place * config.batch_size, len(data), config.batch_size):
+                loss = trainer.step(order[first : first + config.batch_size], epoch)
+                done += 1
+                runtime.step(done, total, partial(trainer.checkpoint, done), loss=loss)
+        return self
+
+    @torch.no_grad()
+    def perturb(self, images: Tensor, targets: Tensor, ids: Sequence[str]) -> Tensor:
+        """Protected images, float32 [N, C, H, W] in [0, 1].
+
+        ``images``: uint8 [N, C, H, W]; ``targets``: their masks, {0, 1} [N, 1, H, W].
+        """
+        x = to_unit(images)
+        generators = self.generators.eval()
+        contour, texture = generators(x)
+        return protect(self.config, x, contour, texture, targets, maps.compute(self.config, x, targets))
+
+    def budget(self) -> Budget:
+        return Budget(levels=whole_levels(self.config.eps))
+
+    def support(self, targets: Tensor) -> Tensor:
+        return maps.support(self.config, targets)
+
+    def state_dict(self) -> State:
+        return {
+            "channels": self.channels,
+            "generators": self.generators.state_dict(),
+            "surrogate": self.surrogate.state_dict(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        if not hasattr(self, "generators"):
+            self._create(state["channels"], torch.device("cpu"))
+        self.generators.load_state_dict(state["generators"])
+        self.surrogate.load_state_dict(state["surrogate"])
+
+    def _create(self, channels: int, device: torch.device) -> None:
+        config = self.config
+        classes = 1 if config.cross_entropy == "binary" else 2
+        self.channels = channels
+        self.generators = seeded(lambda: Generators(config, channels), config.seed, "umed generators")
+        self.surrogate = seeded(
+            lambda: UNet(channels, classes, config.width, config.depth), config.seed, "umed surrogate"
+        )
+        for module in (self.generators, self.surrogate):
+            module.to(device).to(memory_format=torch.channels_last)
+
+
+def protect(config: UMedConfig, x: Tensor, contour: Tensor, texture: Tensor, masks: Tensor, known: maps.Maps) -> Tensor:
+    """Eqs. 4 to 6: both noises bounded on their regions, added to ``x``, kept in [0, 1]."""
+    return lbp_adaptive_clip(
+        x, contour, texture, masks, config.eps, contour=known.contour, texture=known.texture, clip=config.clip
+    )
+
+
+class _Trainer:
+    """One step of Algorithm 1 on a global batch, for the generators or for the surrogate."""
+
+    def __init__(self, umed: UMed, data: Dataset, runtime: Runtime) -> None:
+        self.umed, self.config, self.data, self.runtime = umed, umed.config, data, runtime
+        self.generators, self.surrogate, config = umed.generators, umed.surrogate, umed.config
+        # Parallel training goes through the wrapped modules; a frozen network is called directly.
+        self.wrapped_generators = runtime.wrap(self.generators)
+        self.wrapped_surrogate = runtime.wrap(self.surrogate)
+        self.generator_optimiser = Adam(self.generators.parameters(), config.learning_rate)
+        self.surrogate_optimiser = Adam(self.surrogate.parameters(), config.surrogate_learning_rate)
+        self.maps = maps.MapCache(config, len(data), data.size)
+
+    def step(self, batch: Sequence[int], epoch: int) -> Tensor:
+        mine = share(batch, self.runtime)
+        images, targets, ids = self.data.read(mine)
+        device = self.runtime.device
+        x, targets = to_unit(images.to(device, non_blocking=True)), targets.to(device, non_blocking=True)
+        known = self.maps.get(mine, x, targets)
+        keys = keyed.keys_of(ids, device) if self.config.augment else None
+        generating = self.config.generating(epoch)
+        optimiser = self.generator_optimiser if generating else self.surrogate_optimiser
+        if generating:
+            with frozen(self.surrogate, evaluation=False):
+                protected = self._protect(self.wrapped_generators, x, targets, known)
+                losses = self._losses(self.surrogate, protected, targets, keys, epoch)
+                self._descend(optimiser, losses, len(batch))
+        else:
+            with torch.no_grad():
+                protected = self._protect(self.generators, x, targets, known)
+            losses = self._losses(self.wrapped_surrogate, protected, targets, keys, epoch)
+            self._descend(optimiser, losses, len(batch))
+        return detached_mean(losses)
+
+    def _protect(self, generators: nn.Module, x: Tensor, targets: Tensor, known: maps.Maps) -> Tensor:
+        with self.runtime.autocast():
+            contour, texture = generators(x)
+        return protect(self.config, x, contour, texture, targets, known)
+
+    def _losses(
+        self, surrogate: nn.Module, protected: Tensor, targets: Tensor, keys: Tensor | None, epoch: int
+    ) -> Tensor:
+        if self.config.rounding:
+            protected = protected + (torch.round(protected * 255) / 255 - protected).detach()
+        if keys is not None:
+            theta = draw_affine(self.config.seed, "umed augment", epoch, keys)
+            protected = apply_affine(protected, theta)
+            targets = apply_affine(targets.to(protected.dtype), theta, nearest=True)
+        with self.runtime.autocast():
+            logits = surrogate(protected)
+        return segmentation_loss(logits, targets, self.config.cross_entropy)
+
+    def _descend(self, optimiser: Adam, losses: Tensor, global_count: int) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        global_mean(losses, global_count, self.runtime.world).backward()
+        optimiser.step()
+
+    def checkpoint(self, done: int) -> State:
+        return {
+            "protector": self.umed.state_dict(),
+            "generator_optimiser": self.generator_optimiser.state_dict(),
+            "surrogate_optimiser": self.surrogate_optimiser.state_dict(),
+            "done": done,
+        }
+
+    def resume(self, state: State) -> int:
+        """Continue from a checkpoint; returns the steps done."""
+        self.umed.load_state_dict(state["protector"])
+        self.generator_optimiser.load_state_dict(state["generator_optimiser"])
+        self.surrogate_optimiser.load_state_dict(state["surrogate_optimiser"])
+        done: int = state["done"]
+        return done
