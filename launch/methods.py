@@ -1,0 +1,10 @@
+"""The protectors that commands and sweeps know by name."""
+
+from baselines import ErrorMinimising, RandomSigns, Unprotected
+from medveil.protector import Protector
+from salm import SALM
+from umed import UMed
+
+PROTECTORS: dict[str, type[Protector]] = {
+    cls.name: cls for cls in (UMed, SALM, ErrorMinimising, RandomSigns, Unprotected)
+}

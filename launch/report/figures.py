@@ -1,0 +1,247 @@
+"""The report's figures as PNG files: bars, learning curves, and sheets of original, protected and amplified noise.
+
+Each is five inches wide, so that its text can be read on a telephone and two fit beside each other on a desk.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from launch.report.summary import CONTROLS, METRICS, Row, Stat
+from medveil.errors import UserError
+
+WIDTH = 5.0
+"""Inches, of every figure."""
+
+SHEET_SAMPLES = 3
+"""The most samples that a sheet shows."""
+
+INK, MUTED, GRID = "#1f2937", "#5b6675", "#e5e9ef"
+CLEAN, PROTECTED = "#a9b6c8", "#0f766e"
+CONTROL_COLOURS = {"none": "#6b7280", "random": "#b08900"}
+LINE_COLOURS = ["#0f766e", "#b4431c", "#5b4bb3", "#b0276b", "#2563a8", "#5f7d14", "#7a4a21"]
+STYLE: Any = {
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": "#c5cdd8",
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure on disk: ``kind`` is bars, curves or sheet, ``alt`` says in words what it shows."""
+
+    path: Path
+    data: str
+    kind: str
+    caption: str
+    alt: str
+
+
+def draw_all(rows: Sequence[Row], folder: Path) -> list[Picture]:
+    """Draws every figure that the rows have numbers or images for into ``folder``, data set by data set."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    with mpl.rc_context(STYLE):
+        for data in sorted({row.data for row in rows}):
+            of_data = [row for row in rows if row.data == data]
+            for exploiter in sorted({row.exploiter for row in of_data if row.scores}):
+                audited = [row for row in of_data if row.exploiter == exploiter and row.scores]
+                pictures.append(_bars(audited, folder))
+                for defence in dict.fromkeys(row.defence for row in audited):
+                    same = [row for row in audited if row.defence == defence]
+                    if any(_curve(row, side)[0].size for row in same for side in ("clean", "protected")):
+                        pictures.append(_curves(same, folder))
+            pictures += _sheets(of_data, folder)
+    return pictures
+
+
+def _bars(rows: Sequence[Row], folder: Path) -> Picture:
+    """Clean beside protected for every row of one data set and exploiter."""
+    data, exploiter, metric = rows[0].data, rows[0].exploiter, str(rows[0].headline)
+    name = METRICS.get(metric, metric)
+    figure = Figure(figsize=(WIDTH, 1.15 + 0.62 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for position, row in enumerate(rows):
+        score = row.scores[metric]
+        axes.text(0, position - 0.31, row.label, va="bottom", fontsize=9, color=INK)
+        for offset, stat, colour in ((-0.14, score.clean, CLEAN), (0.14, score.protected, PROTECTED)):
+            if stat is None:
+                continue
+            axes.barh(position + offset, stat.mean, height=0.26, color=colour, xerr=stat.spread, ecolor=INK, capsize=2)
+            end = stat.mean + (stat.spread or 0)
+            axes.text(end + 1.2, position + offset, f"{stat.mean:.1f}", va="center", fontsize=8.5, color=INK)
+    axes.set(xlim=(0, 109), ylim=(len(rows) - 0.5, -0.72), xlabel=f"{name} on clean test images, percent", yticks=[])
+    axes.set_xticks(range(0, 101, 20))
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.grid(True, color=GRID)
+    axes.set_axisbelow(True)
+    axes.set_title(f"{data} · {exploiter}", pad=24)
+    above = 1 + 0.16 / (
+        0.62 * len(rows) + 0.3
+    )  # one distance from the bars, however many: axes coordinates grow with them
+    for x, colour, text in ((0.0, CLEAN, "trained on originals"), (0.4, PROTECTED, "trained on protected")):
+        axes.plot(x + 0.012, above, "s", color=colour, markersize=7, transform=axes.transAxes, clip_on=False)
+        axes.text(x + 0.04, above, text, va="center", fontsize=8.5, color=MUTED, transform=axes.transAxes)
+    said = "; ".join(
+        f"{row.label}: {_said(score.clean)} on originals, {_said(score.protected)} on protected"
+        for row, score in ((row, row.scores[metric]) for row in rows)
+    )
+    return _save(
+        figure,
+        folder,
+        f"bars-{data}-{exploiter}",
+        data,
+        "bars",
+        f"{name} of {exploiter}, trained on originals and on protected images, tested on clean ones.",
+        f"Bar chart of {name} in percent for {exploiter} on {data}. {said}.",
+    )
+
+
+def _said(stat: Stat | None) -> str:
+    return "not measured" if stat is None else f"{stat.mean:.1f}"
+
+
+def _curve(row: Row, side: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Epochs [E] and percent [seeds, E] of the headline metric on clean test images, up to the shortest seed's last."""
+    metric = row.headline
+    runs = []
+    for cell in row.cells:
+        outcome = cell.clean if side == "clean" else cell.protected
+        points = [p for p in (outcome.curve if outcome else []) if metric in p]
+        if points:
+            runs.append([(p["epoch"], 100 * p[str(metric)]) for p in points])
+    length = min(map(len, runs), default=0)
+    epochs = np.array([p[0] for p in runs[0][:length]] if runs else [])
+    return epochs, np.array([[p[1] for p in run[:length]] for run in runs])
+
+
+def _curves(rows: Sequence[Row], folder: Path) -> Picture:
+    """Clean test score by epoch: the clean exploiter once, the protected one for every row."""
+    data, exploiter, defence, metric = rows[0].data, rows[0].exploiter, rows[0].defence, str(rows[0].headline)
+    name = METRICS.get(metric, metric)
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    axes = figure.subplots()
+    clean = next((row for row in rows if _curve(row, "clean")[0].size), None)
+    lines: list[tuple[str, str, str, Row, str]] = []
+    if clean:
+        lines.append(("originals", INK, "--", clean, "clean"))
+    colours = iter(LINE_COLOURS * len(rows))
+    for row in rows:
+        colour = CONTROL_COLOURS[row.protector] if row.protector in CONTROLS else next(colours)
+        label = " · ".join(part for part in (row.protector, row.options) if part)
+        lines.append((label, colour, "-", row, "protected"))
+    for label, colour, dash, row, side in lines:
+        epochs, values = _curve(row, side)
+        if not epochs.size:
+            continue
+        axes.plot(epochs, values.mean(0), dash, color=colour, label=label, linewidth=1.8)
+        if len(values) > 1:
+            axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.13, linewidth=0)
+    axes.set(xlabel="epoch", ylabel=f"{name}, percent", ylim=(0, 102), xlim=(1, None))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.grid(True, color=GRID)
+    suffix = f" · {defence}" if defence not in ("", "none") else ""
+    axes.set_title(f"{data} · {exploiter}{suffix}")
+    figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8.5, handlelength=1.6)
+    return _save(
+        figure,
+        folder,
+        f"curves-{data}-{exploiter}-{defence or 'none'}",
+        data,
+        "curves",
+        f"{name} of {exploiter}{suffix} on clean test images while it trains; bands span the seeds.",
+        f"Learning curves of {exploiter} on {data}{suffix}: {name} on clean test images by epoch, trained on "
+        + ", ".join(line[0] for line in lines)
+        + ".",
+    )
+
+
+def _sheets(rows: Sequence[Row], folder: Path) -> list[Picture]:
+    """One sheet per protector of one data set, from the first cell that kept samples."""
+    chosen: dict[tuple[str, str], tuple[Row, str]] = {}
+    for row in rows:
+        kept = next((cell.pictures for cell in row.cells if cell.pictures), None)
+        if kept and row.protector != "none":
+            chosen.setdefault((row.protector, row.options), (row, kept))
+    return [_sheet(row, Path(kept), folder) for row, kept in chosen.values()]
+
+
+def _sheet(row: Row, kept: Path, folder: Path) -> Picture:
+    original, protected = _samples(kept)
+    noise = protected.astype(np.int16) - original
+    largest = int(np.abs(noise).max(initial=0))
+    gain = 127 // largest if largest else 1
+    amplified = (128 + gain * noise).clip(0, 255).astype(np.uint8)
+    count, height, width = original.shape[:3]
+    cell = (WIDTH - 0.2) / 3
+    figure = Figure(
+        figsize=(WIDTH, 0.6 + count * (cell * height / width + 0.04)),
+        layout=ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0),
+    )
+    grid = figure.subplots(count, 3, squeeze=False)
+    titles = ["original", "protected", f"noise × {gain}"]
+    for line, images in enumerate(zip(original, protected, amplified, strict=True)):
+        for column, image in enumerate(images):
+            axes = grid[line, column]
+            axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.set_axis_off()
+            if line == 0:
+                axes.set_title(titles[column], fontsize=11.5, fontweight="normal", loc="center", color=MUTED)
+    label = " · ".join(part for part in (row.protector, row.options) if part)
+    figure.suptitle(f"{row.data} · {label}", x=0.01, ha="left", fontsize=12, fontweight="bold")
+    return _save(
+        figure,
+        folder,
+        f"sheet-{row.data}-{row.protector}-{row.options}",
+        row.data,
+        "sheet",
+        f"{label}: original, protected, and their difference {gain} times as strong on mid grey "
+        f"(largest change {largest} grey levels of 255).",
+        f"{count} samples of {row.data} in three columns: original image, image protected by {label}, and the noise "
+        f"amplified {gain} times.",
+    )
+
+
+def _samples(kept: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    try:
+        with np.load(kept, allow_pickle=False) as arrays:
+            return arrays["original"][:SHEET_SAMPLES], arrays["protected"][:SHEET_SAMPLES]
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{kept} holds no pictures of a run ({error}); remove it or run its cell again") from error
+
+
+def _save(figure: Figure, folder: Path, name: str, data: str, kind: str, caption: str, alt: str) -> Picture:
+    path = folder / f"{file_name(name)}.png"
+    partial = path.with_name(path.name + ".partial")
+    FigureCanvasAgg(figure)
+    figure.savefig(partial, format="png", dpi=200, metadata={"Software": None})
+    partial.replace(path)
+    return Picture(path, data, kind, caption, alt)
+
+
+def file_name(text: str) -> str:
+    """``text`` with everything but letters, digits, dots, signs and equals turned into single dashes."""
+    return re.sub(r"[^A-Za-z0-9.=+]+", "-", text).strip("-.")
+
+
+def of_kind(pictures: Iterable[Picture], data: str, kind: str) -> list[Picture]:
+    return [p for p in pictures if p.data == data and p.kind == kind]

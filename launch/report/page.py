@@ -1,0 +1,105 @@
+"""``report.html``: one page that needs nothing but itself."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from launch.report.figures import Picture, of_kind
+from launch.report.summary import CONTROLS, METRICS, Row, Score, metrics_of
+from launch.report.tables import failures, number
+from launch.results import CellResult
+
+MEANINGS = {
+    "dsc": "How well the region that the model draws covers the true one, image by image: "
+    "100 is a perfect match, 0 no overlap.",
+    "dsc_pooled": "The same overlap, counted over the pixels of all test images together, as the papers do.",
+    "jaccard": "A stricter overlap: the shared area over the area that either covers, image by image.",
+    "jaccard_pooled": "The stricter overlap, counted over the pixels of all test images together.",
+    "accuracy": "The share of test images that the model puts in the right class. "
+    "Always answering the most frequent class already scores that class's share.",
+    "balanced_accuracy": "Accuracy as the mean over the classes, so that a frequent class does not hide the others. "
+    "Guessing scores 100 divided by the number of classes.",
+    "auc": "How well the model ranks a right class above a wrong one: 100 is perfect, 50 is guessing.",
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """The headline of one protector: what training on its images did to the first exploiter, without a defence."""
+
+    row: Row
+    metric: str
+    score: Score
+    control: bool
+
+
+@dataclass(frozen=True)
+class Section:
+    """Everything the page shows of one data set."""
+
+    data: str
+    anchor: str
+    metrics: list[str]
+    rows: list[Row]
+    only_protected: list[Row]
+    cards: list[Card]
+    charts: list[Picture]
+    sheets: list[Picture]
+
+
+def html_text(results: Sequence[CellResult], rows: Sequence[Row], pictures: Sequence[Picture], title: str) -> str:
+    """The page, with every picture inside it."""
+    names = sorted({row.data for row in rows})
+    sections = [_section(f"set-{i}", data, rows, pictures) for i, data in enumerate(names, 1)]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("launch.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"number": lambda *a, **k: number(*a, **k).replace("-", "\N{MINUS SIGN}"), "inline": inline}
+    used = [m for m in METRICS if any(m in s.metrics for s in sections)]
+    versions = {tuple(sorted(r.versions.items())) for r in results if r.versions}
+    return environment.get_template("page.html").render(
+        title=title,
+        sections=sections,
+        failed=failures(results),
+        cells=len(results),
+        seeds=sorted({r.seed for r in results}),
+        names=METRICS,
+        meanings={METRICS[m]: MEANINGS[m] for m in used},
+        published=any(s.published is not None for row in rows for s in row.scores.values()),
+        versions=[dict(v) for v in sorted(versions)],
+    )
+
+
+def _section(anchor: str, data: str, rows: Sequence[Row], pictures: Sequence[Picture]) -> Section:
+    of_data = [row for row in rows if row.data == data]
+    audited = [row for row in of_data if row.scores]
+    return Section(
+        data=data,
+        anchor=anchor,
+        metrics=metrics_of(o for row in of_data for c in row.cells for o in (c.protected, c.clean)),
+        rows=audited,
+        only_protected=[row for row in of_data if not row.scores],
+        cards=_cards(audited),
+        charts=of_kind(pictures, data, "bars") + of_kind(pictures, data, "curves"),
+        sheets=of_kind(pictures, data, "sheet"),
+    )
+
+
+def _cards(rows: Sequence[Row]) -> list[Card]:
+    if not rows:
+        return []
+    plain = [r for r in rows if r.exploiter == rows[0].exploiter and r.defence == rows[0].defence]
+    cards = [(r, str(r.headline)) for r in plain if r.protector != "none"]
+    return [Card(r, m, r.scores[m], r.protector in CONTROLS) for r, m in cards]
+
+
+def inline(path: Path) -> str:
+    """A PNG file as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

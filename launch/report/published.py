@@ -1,0 +1,35 @@
+"""Published values to show beside ours, read from a CSV file."""
+
+import csv
+from pathlib import Path
+
+from medveil.errors import UserError
+
+Published = dict[tuple[str, str, str, str, str], float]
+"""(data, protector, exploiter, defence, metric) -> percent."""
+
+COLUMNS = ["data", "protector", "exploiter", "defence", "metric", "value"]
+
+
+def read_published(path: Path) -> Published:
+    """The values of a CSV file with the columns data, protector, exploiter, defence, metric, value (percent).
+
+    A row with an empty value is a cell that was not published. Raises :class:`UserError` naming file and line.
+    """
+    values: Published = {}
+    try:
+        with path.open(newline="") as file:
+            rows = csv.DictReader(file)
+            if rows.fieldnames is None or not set(COLUMNS) <= set(rows.fieldnames):
+                raise UserError(f"{path}: the first line must name the columns {', '.join(COLUMNS)}")
+            for row in rows:
+                if not row["value"]:
+                    continue
+                key = (row["data"], row["protector"], row["exploiter"], row["defence"] or "none", row["metric"])
+                try:
+                    values[key] = float(row["value"])
+                except ValueError:
+                    raise UserError(f"{path}, line {rows.line_num}: {row['value']!r} is not a number") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read the published values in {path}: {error}") from error
+    return values

@@ -1,0 +1,162 @@
+"""Means and spreads over seeds: what every table, figure and page of a report is made from."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from launch.report.published import Published
+from launch.results import CellResult, Outcome
+
+METRICS = {
+    "dsc": "DSC",
+    "dsc_pooled": "DSC, pooled",
+    "jaccard": "Jaccard",
+    "jaccard_pooled": "Jaccard, pooled",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "auc": "AUC",
+}
+"""Every metric's name for people, in the order in which tables show them; the first that a cell has is its headline."""
+
+CONTROLS = ("none", "random")
+"""Protectors that are not meant to protect; they come first."""
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Mean and sample standard deviation (None for a single value) of ``count`` values."""
+
+    mean: float
+    spread: float | None
+    count: int
+
+    @staticmethod
+    def of(values: Iterable[float | None]) -> "Stat | None":
+        known = [v for v in values if v is not None]
+        if not known:
+            return None
+        mean = math.fsum(known) / len(known)
+        if len(known) == 1 or not math.isfinite(mean):
+            return Stat(mean, None, len(known))
+        return Stat(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in known) / (len(known) - 1)), len(known))
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric of one row. Percent; ``drop`` and ``difference`` in points.
+
+    ``drop``: clean minus protected, seed by seed. ``best``: the protected exploiter's best epoch. ``inside_clean`` and
+    ``inside``: the training score of the clean and of the protected exploiter on the images that each was given.
+    ``difference``: protected minus published.
+    """
+
+    clean: Stat | None
+    protected: Stat | None
+    drop: Stat | None
+    best: Stat | None
+    inside_clean: Stat | None
+    inside: Stat | None
+    published: float | None = None
+    difference: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """The finished seeds of one protector on one data set against one exploiter and defence (empty: only protected)."""
+
+    data: str
+    protector: str
+    options: str
+    exploiter: str
+    defence: str
+    cells: Sequence[CellResult]
+    scores: dict[str, Score] = field(default_factory=dict)
+    psnr: Stat | None = None
+    ssim: Stat | None = None
+    seconds: Stat | None = None
+
+    @property
+    def headline(self) -> str | None:
+        return next(iter(self.scores), None)
+
+    @property
+    def label(self) -> str:
+        """Protector with its options and, if there is one, the defence: a name within one data set and exploiter."""
+        return " · ".join(part for part in (self.protector, self.options, _shown(self.defence)) if part)
+
+
+def _shown(defence: str) -> str:
+    return "" if defence in ("", "none") else defence
+
+
+def order(result: CellResult | Row) -> tuple[object, ...]:
+    """Sorts cells and rows: by data set, exploiter, defence (none first), then controls before protectors."""
+    rank = CONTROLS.index(result.protector) if result.protector in CONTROLS else len(CONTROLS)
+    return (
+        result.data,
+        result.exploiter,
+        _shown(result.defence),
+        rank,
+        result.protector,
+        result.options,
+        result.seed if isinstance(result, CellResult) else 0,
+    )
+
+
+def summarise(results: Sequence[CellResult], published: Published | None = None) -> list[Row]:
+    """One row per protector, options, exploiter and defence of a data set, over its finished seeds, in table order.
+
+    A row that only protected is left out where an audit of the same release says the same and more.
+    """
+    groups: dict[tuple[str, str, str, str, str], list[CellResult]] = defaultdict(list)
+    for cell in sorted((r for r in results if r.status == "done"), key=order):
+        groups[cell.data, cell.protector, cell.options, cell.exploiter, cell.defence].append(cell)
+    audited = {key[:3] for key in groups if key[3]}
+    return sorted(
+        (_row(cells, published or {}) for key, cells in groups.items() if key[3] or key[:3] not in audited), key=order
+    )
+
+
+def metrics_of(outcomes: Iterable[Outcome | None]) -> list[str]:
+    """The metrics that any of the outcomes has, in the order of :data:`METRICS` (unknown ones last, by name)."""
+    present = {name for outcome in outcomes if outcome for name in outcome.last}
+    return [m for m in METRICS if m in present] + sorted(present - set(METRICS))
+
+
+def _row(cells: Sequence[CellResult], published: Published) -> Row:
+    first = cells[0]
+    scores = {}
+    for metric in metrics_of([c.protected for c in cells] + [c.clean for c in cells]):
+        clean = [_percent(c.clean, "last", metric) for c in cells]
+        protected = [_percent(c.protected, "last", metric) for c in cells]
+        pairs = zip(clean, protected, strict=True)
+        mean = Stat.of(protected)
+        printed = published.get((first.data, first.protector, first.exploiter, first.defence or "none", metric))
+        scores[metric] = Score(
+            clean=Stat.of(clean),
+            protected=mean,
+            drop=Stat.of(c - p for c, p in pairs if c is not None and p is not None),
+            best=Stat.of(_percent(c.protected, "best", metric) for c in cells),
+            inside_clean=Stat.of(_percent(c.clean, "inside", metric) for c in cells),
+            inside=Stat.of(_percent(c.protected, "inside", metric) for c in cells),
+            published=printed,
+            difference=mean.mean - printed if mean and printed is not None else None,
+        )
+    return Row(
+        data=first.data,
+        protector=first.protector,
+        options=first.options,
+        exploiter=first.exploiter,
+        defence=first.defence,
+        cells=cells,
+        scores=scores,
+        psnr=Stat.of(c.psnr for c in cells),
+        ssim=Stat.of(None if c.ssim is None else 100 * c.ssim for c in cells),
+        seconds=Stat.of(c.seconds for c in cells),
+    )
+
+
+def _percent(outcome: Outcome | None, which: str, metric: str) -> float | None:
+    values: dict[str, float] = getattr(outcome, which) if outcome else {}
+    return 100 * values[metric] if metric in values else None

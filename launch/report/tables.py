@@ -1,0 +1,115 @@
+"""``results.csv`` and ``results.md``."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+
+from launch.report.summary import METRICS, Row, Stat, metrics_of, order
+from launch.results import CellResult, Outcome
+
+COLUMNS = [
+    "data",
+    "protector",
+    "options",
+    "exploiter",
+    "defence",
+    "seed",
+    "metric",
+    "clean",
+    "protected",
+    "psnr",
+    "ssim",
+    "seconds",
+    "status",
+]
+
+
+def csv_text(results: Sequence[CellResult]) -> str:
+    """One line per cell and metric, in percent (``psnr`` in dB), after the last epoch; one for a cell without any."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for r in sorted(results, key=order):
+        cell = [r.data, r.protector, r.options, r.exploiter, r.defence, str(r.seed)]
+        tail = [_cell(r.psnr), _cell(r.ssim, 100), _cell(r.seconds), r.status]
+        for metric in metrics_of([r.clean, r.protected]) or [""]:
+            writer.writerow([*cell, metric, _last(r.clean, metric), _last(r.protected, metric), *tail])
+    return out.getvalue()
+
+
+def _last(outcome: Outcome | None, metric: str) -> str:
+    return _cell(outcome.last.get(metric), 100) if outcome else ""
+
+
+def _cell(value: float | None, scale: float = 1) -> str:
+    return "" if value is None else f"{scale * value:.4f}"
+
+
+def number(value: Stat | float | None, *, signed: bool = False, digits: int = 1) -> str:
+    """A number as people read it, ``93.1 ± 0.4``; nothing for nothing."""
+    if value is None:
+        return ""
+    mean, spread = (value.mean, value.spread) if isinstance(value, Stat) else (value, None)
+    if math.isinf(mean):
+        return "identical"
+    mean = round(mean, digits) + 0.0  # not -0.0
+    text = f"{mean:{'+' if signed and mean else ''}.{digits}f}"
+    return text if spread is None else f"{text} ± {spread:.{digits}f}"
+
+
+def failures(results: Sequence[CellResult]) -> list[CellResult]:
+    """The cells that have no result, in table order."""
+    return sorted((r for r in results if r.status != "done"), key=order)
+
+
+def markdown_text(results: Sequence[CellResult], rows: Sequence[Row], title: str) -> str:
+    """Per data set and metric one table of means and spreads over seeds, then the cells that have no result."""
+    lines = [
+        f"# {title}",
+        "",
+        "Scores in percent on clean test images after the last epoch, mean ± standard deviation over seeds; drop in",
+        "points; PSNR (dB) and SSIM (percent) of released against original images.",
+    ]
+    for data in sorted({row.data for row in rows}):
+        lines += ["", f"## {data}"]
+        of_data = [row for row in rows if row.data == data]
+        for metric in metrics_of(o for row in of_data for c in row.cells for o in (c.protected, c.clean)):
+            lines += ["", f"### {METRICS.get(metric, metric)}", "", *_metric_table(of_data, metric)]
+        only = [row for row in of_data if not row.scores]
+        if only:
+            body = [
+                [r.protector, r.options, number(r.psnr, digits=2), number(r.ssim, digits=2), _seeds(r)] for r in only
+            ]
+            lines += ["", "### Protected only", "", *_table(["protector", "options", "PSNR", "SSIM", "seeds"], body)]
+    failed = failures(results)
+    if failed:
+        head = ["data", "protector", "options", "exploiter", "defence", "seed", "reason"]
+        body = [[r.data, r.protector, r.options, r.exploiter, r.defence, str(r.seed), r.status] for r in failed]
+        lines += ["", f"## Without a result: {len(failed)} of {len(results)} cells", "", *_table(head, body)]
+    return "\n".join(lines) + "\n"
+
+
+def _metric_table(rows: Sequence[Row], metric: str) -> list[str]:
+    rows = [row for row in rows if metric in row.scores]
+    head = ["protector", "options", "exploiter", "defence", "clean", "protected", "drop", "PSNR", "SSIM", "seeds"]
+    printed = any(row.scores[metric].published is not None for row in rows)
+    body = []
+    for row in rows:
+        score = row.scores[metric]
+        cells = [row.protector, row.options, row.exploiter, row.defence]
+        cells += [number(score.clean), number(score.protected), number(score.drop)]
+        cells += [number(row.psnr, digits=2), number(row.ssim, digits=2), _seeds(row)]
+        if printed:
+            cells += [number(score.published), number(score.difference, signed=True)]
+        body.append(cells)
+    return _table(head + (["published", "difference"] if printed else []), body)
+
+
+def _seeds(row: Row) -> str:
+    return str(len({c.seed for c in row.cells}))
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *body]
+    return ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines]

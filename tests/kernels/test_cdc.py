@@ -1,0 +1,94 @@
+import pytest
+import torch
+from torch import nn
+
+from kernels import CentralDifferenceConv2d, cdc_conv2d, convert_to_cdc
+from kernels.cdc.reference import naive_cdc_conv2d
+
+GEOMETRIES = [(1, 1, 1), (2, 1, 1), (2, 2, 2), (1, 0, 1), (1, 3, 1), (3, 0, 2)]  # stride, padding, dilation
+
+
+def tensors(device, channels=3, outputs=4, size=(7, 9), batch=2, dtype=torch.float64):
+    shapes = [(batch, channels, *size), (outputs, channels, 3, 3), (outputs, channels, 3, 3), (outputs,)]
+    return [torch.randn(shape, device=device, dtype=dtype).requires_grad_() for shape in shapes]
+
+
+@pytest.mark.parametrize(("stride", "padding", "dilation"), GEOMETRIES)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_equals_equation_3_with_its_gradients(device, stride, padding, dilation, layout):
+    x, v, c, bias = tensors(device)
+    x = x.detach().to(memory_format=layout).requires_grad_()
+    out = cdc_conv2d(x, v, c, bias, stride, padding, dilation)
+    expected = naive_cdc_conv2d(x, v, c, bias, [stride] * 2, [padding] * 2, [dilation] * 2)
+    torch.testing.assert_close(out, expected)
+    upstream = torch.randn_like(out)
+    ours = torch.autograd.grad(out, (x, v, c, bias), upstream)
+    theirs = torch.autograd.grad(expected, (x, v, c, bias), upstream)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+def test_gradcheck(device):
+    x, v, c, bias = tensors(device, channels=2, outputs=2, size=(4, 5))
+    assert torch.autograd.gradcheck(lambda *a: cdc_conv2d(*a, 2, (1, 0), (1, 2)), (x, v, c, bias))
+
+
+@pytest.mark.parametrize("batch", [2, 0])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_opcheck(device, batch, layout):
+    x, v, c, bias = tensors(device, batch=batch, dtype=torch.float32)
+    x = x.detach().to(memory_format=layout).requires_grad_()
+    for some_bias in (bias, None):
+        torch.library.opcheck(torch.ops.medveil.cdc_conv2d.default, (x, v, c, some_bias, [2, 2], [1, 1], [1, 1]))
+
+
+def test_compiles_whole(device):
+    x, v, c, bias = tensors(device, dtype=torch.float32)
+
+    def loss(x, v, c, bias):
+        return cdc_conv2d(x, v, c, bias).square().sum()
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(
+        torch.autograd.grad(compiled(x, v, c, bias), v), torch.autograd.grad(loss(x, v, c, bias), v)
+    )
+
+
+def test_one_pixel_and_frozen_weights(device):
+    x, v, c, _ = tensors(device, size=(1, 1))
+    torch.testing.assert_close(cdc_conv2d(x, v, c), naive_cdc_conv2d(x, v, c, None, [1, 1], [1, 1], [1, 1]))
+    out = cdc_conv2d(x, v.detach(), c.detach())
+    (grad,) = torch.autograd.grad(out.sum(), x)
+    assert grad.shape == x.shape
+
+
+def test_autocast_folds_before_rounding(device):
+    x, v, c, bias = tensors(device, dtype=torch.float32)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        out = cdc_conv2d(x, v, c, bias)
+        out.float().sum().backward()
+    assert out.dtype == torch.bfloat16
+    assert v.grad.dtype == c.grad.dtype == bias.grad.dtype == torch.float32
+    torch.testing.assert_close(out.float(), cdc_conv2d(x, v, c, bias), atol=0.1, rtol=0.05)
+
+
+def test_module_and_conversion():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, groups=2))
+    x = torch.randn(2, 3, 9, 9)
+    first = net[0](x)
+    convert_to_cdc(net)
+    swapped = net[0]
+    assert isinstance(swapped, CentralDifferenceConv2d)
+    assert type(net[1]) is nn.Conv2d and type(net[2]) is nn.Conv2d
+    assert swapped(x).shape == first.shape and not torch.allclose(swapped(x), first)
+    nn.init.zeros_(swapped.weight_c)
+    torch.testing.assert_close(swapped(x), first)
+    assert set(swapped.state_dict()) == {"weight_v", "weight_c", "bias"}
+    assert isinstance(convert_to_cdc(nn.Conv2d(1, 1, 3, bias=False)), CentralDifferenceConv2d)
+
+
+def test_shapes_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"must both be \[O, C, 3, 3\]"):
+        cdc_conv2d(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 1, 1))
+    with pytest.raises(ValueError, match=r"x must be \[N, 2, H, W\]"):
+        cdc_conv2d(torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 3))

@@ -1,0 +1,50 @@
+"""Protect jobs in processes that start fast: forked from a server that has imported everything."""
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["launch.cli", "launch.protect", "skimage.metrics"])
+
+
+def _command(argv: Sequence[str], output: Path, file_limit: int | None) -> None:
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    if file_limit is not None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    from launch.cli import main
+
+    code = main(argv)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: multiprocessing would print and turn the code.
+    os._exit(code)
+
+
+def start(argv: Sequence[str], output: Path, file_limit: int | None = None) -> ForkServerProcess:
+    """``medveil ARGV`` in a new process; its output goes to the file ``output``."""
+    process = _context.Process(target=_command, args=(list(argv), output, file_limit))
+    process.start()
+    return process
+
+
+def finish(process: ForkServerProcess, seconds: float = 120) -> int:
+    """The exit code, negative for a signal; fails if the process does not end in time."""
+    process.join(seconds)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        raise AssertionError(f"the process was still at work after {seconds} s")
+    return process.exitcode
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file under ``folder`` by its relative name."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

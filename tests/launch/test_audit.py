@@ -1,0 +1,302 @@
+"""Audits: what is trained and tested on, what is refused, and that a cut audit continues."""
+
+import hashlib
+import json
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from launch.audit import ExploitJob, compare_images, run_exploit
+from launch.auditing import plan_audit
+from launch.cli import main
+from launch.parts import Part, open_alike
+from launch.results import CellResult
+from launch.runtime import ProcessRuntime
+from medveil.errors import UserError
+
+SIDE = 16
+QUICK = ["--epochs", "2", "--batch-size", "8", "--threads", "1", "--device", "cpu"]
+
+
+def save(path: Path, pixels: np.ndarray) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_manifest(folder: Path, samples: list[dict[str, str]], held_out: Sequence[str] = (), **more: str) -> None:
+    manifest = {"method": "umed", "mode": None, "budget": {"levels": 4}, "data": {"name": "discs"}, **more}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "samples": samples, "held_out": list(held_out)}))
+
+
+@pytest.fixture
+def masked(tmp_path: Path) -> tuple[Path, Path]:
+    """An original of 24 images with discs, and a release of 16 of them (changed by 2 levels), the rest held out."""
+    original, release = tmp_path / "original", tmp_path / "release"
+    generator = np.random.default_rng(0)
+    samples, held_out = [], []
+    row, column = np.mgrid[:SIDE, :SIDE]
+    for i in range(24):
+        x, y = generator.integers(5, SIDE - 5, 2)
+        mask = (row - y) ** 2 + (column - x) ** 2 <= 16
+        image = (generator.integers(40, 100, (SIDE, SIDE)) + 100 * mask).astype(np.uint8)
+        name = f"img_{i:02d}"
+        save(original / "images" / f"{name}.png", image)
+        save(original / "masks" / f"{name}.png", (mask * 255).astype(np.uint8))
+        if i % 3 == 0:
+            held_out.append(name)
+            continue
+        record = {"id": name, "file": f"images/{name}.png", "mask": f"masks/{name}.png"}
+        record["sha256"] = save(release / record["file"], image + 2)
+        record["mask_sha256"] = save(release / record["mask"], (mask * 255).astype(np.uint8))
+        samples.append(record)
+    write_manifest(release, samples, held_out)
+    return original, release
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> tuple[Path, Path]:
+    """An npz of two classes, of which one test image is a copy of a training image, and its release."""
+    generator = np.random.default_rng(0)
+    arrays: dict[str, np.ndarray] = {}
+    for split, count in (("train", 20), ("val", 4), ("test", 9)):
+        arrays[f"{split}_images"] = generator.integers(0, 200, (count, SIDE, SIDE), dtype=np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(count) % 2).astype(np.uint8)[:, None]
+    arrays["test_images"][4] = arrays["train_images"][7]
+    original, release = tmp_path / "twins.npz", tmp_path / "release"
+    np.savez(original, **arrays)  # type: ignore[arg-type]
+    release.mkdir()
+    arrays["train_images"] = arrays["train_images"] + 3
+    np.savez(release / "twins.npz", **arrays)  # type: ignore[arg-type]
+    hashes = [hashlib.sha256(image.tobytes()).hexdigest() for image in arrays["train_images"]]
+    records = [{"id": f"train/{i}", "file": "twins.npz", "sha256": digest} for i, digest in enumerate(hashes)]
+    write_manifest(release, records, npz_sha256=hashlib.sha256((release / "twins.npz").read_bytes()).hexdigest())
+    return original, release
+
+
+def audit(*arguments: str | Path) -> int:
+    return main(["audit", *map(str, arguments), *QUICK])
+
+
+def test_segmentation_end_to_end(masked: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    original, release = masked
+    chosen = ["--defence", "none,blur+jpeg60", "--seeds", "0,1", "--width", "4"]
+    assert audit(release, "--original", original, *chosen) == 0
+    out = release.with_name("release.audit")
+    cells = [CellResult.load(path) for path in sorted(out.rglob("result.json"))]
+    assert {(c.exploiter, c.defence, c.seed) for c in cells} == {
+        ("unet", defence, seed) for defence in ("none", "blur+jpeg60") for seed in (0, 1)
+    }
+    for cell in cells:
+        assert (cell.data, cell.protector, cell.options, cell.status) == ("discs", "umed", "eps=4/255", "done")
+        assert cell.clean is not None
+        assert cell.protected is not None
+        assert set(cell.protected.last) == {"dsc", "dsc_pooled", "jaccard", "jaccard_pooled"} == set(cell.clean.inside)
+        assert len(cell.protected.curve) == 2
+        assert cell.psnr == pytest.approx(42.11, abs=0.01)
+        folder = out / f"{cell.exploiter}-{cell.defence}-{cell.seed}"
+        with np.load(folder / str(cell.pictures)) as pictures:
+            assert pictures["original"].shape == (5, SIDE, SIDE, 1) == pictures["protected"].shape
+            assert bool((pictures["protected"] == pictures["original"] + 2).all())
+    assert (out.stat().st_mode & 0o777, (out / "runs").stat().st_mode & 0o777) == (0o700, 0o700)
+    printed = capsys.readouterr().out
+    assert "16 images of 16x16" in printed
+    assert "8 clean test images" in printed
+    assert "±" in printed
+    assert "PSNR 42.11 dB" in printed
+
+
+def test_without_original_the_held_out_need_a_home(
+    masked: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original, release = masked
+    assert audit(release) == 2
+    assert "--original" in capsys.readouterr().err
+    test = tmp_path / "test"
+    for i in range(0, 24, 3):
+        for kind in ("images", "masks"):
+            (test / kind).mkdir(parents=True, exist_ok=True)
+            name = f"img_{i:02d}.png"
+            (test / kind / name).write_bytes((original / kind / name).read_bytes())
+    assert audit(release, "--test", test, "--out", tmp_path / "out") == 0
+    cell = CellResult.load(tmp_path / "out" / "unet-none-0" / "result.json")
+    assert (cell.clean, cell.psnr, cell.pictures) == (None, None, None)
+    assert "no clean row" in capsys.readouterr().out
+
+
+def test_npz_end_to_end(npz: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    original, release = npz
+    out = tmp_path / "out"
+    assert audit(release, "--original", original, "--out", out, "--width", "4", "--learning-rate", "0.01") == 0
+    cell = CellResult.load(out / "resnet18-none-0" / "result.json")
+    assert cell.protected is not None
+    assert set(cell.protected.last) == {"accuracy", "balanced_accuracy", "auc"}
+    assert cell.protected.last != cell.protected.inside
+    assert "1 of 9 test images are exact copies" in capsys.readouterr().out
+
+
+def test_test_images_that_were_trained_on_are_refused(masked: tuple[Path, Path]) -> None:
+    original, release = masked
+    with pytest.raises(UserError, match=r"16 test images.*img_01"):
+        plan_audit(release, str(original), str(original))
+    renamed = original.with_name("renamed")
+    for kind in ("images", "masks"):
+        (renamed / kind).mkdir(parents=True)
+        for i in range(4):
+            (renamed / kind / f"other{i}.png").write_bytes((original / kind / f"img_{i:02d}.png").read_bytes())
+    with pytest.raises(UserError, match=r"2 test images.*other1"):
+        plan_audit(release, str(original), str(renamed))
+    # Without the original nothing shows that these were trained on, but exact copies of released images are seen.
+    assert plan_audit(release, None, str(renamed)).test.spec == str(renamed)
+    (renamed / "images" / "other3.png").write_bytes((release / "images" / "img_04.png").read_bytes())
+    with pytest.raises(UserError, match=r"1 test images.*other3"):
+        plan_audit(release, None, str(renamed))
+
+
+def _edit(path: Path) -> None:
+    pixels = np.array(Image.open(path))
+    pixels[0, 0] ^= 1
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda release: _edit(release / "images" / "img_01.png"), "img_01.png is not as"),
+        (lambda release: (release / "masks" / "img_02.png").unlink(), "img_02.png is not as"),
+        (lambda release: save(release / "images" / "new.png", np.zeros((4, 4), np.uint8)), "not listed"),
+        (lambda release: (release / "manifest.json").unlink(), "has no manifest.json"),
+        (lambda release: (release / "manifest.json").write_text('{"method": "umed"}'), "not the manifest"),
+    ],
+)
+def test_a_damaged_release_is_refused(
+    masked: tuple[Path, Path], damage: Callable[[Path], Any], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original, release = masked
+    damage(release)
+    assert audit(release, "--original", original) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_a_damaged_npz_is_refused(npz: tuple[Path, Path]) -> None:
+    original, release = npz
+    with np.load(release / "twins.npz") as file:
+        arrays = dict(file)
+    arrays["train_images"][3, 0, 0] ^= 1
+    np.savez(release / "twins.npz", **arrays)
+    with pytest.raises(UserError, match=r"twins.npz is not as"):
+        plan_audit(release, str(original))
+
+
+def test_another_original_is_refused(masked: tuple[Path, Path], tmp_path: Path) -> None:
+    _, release = masked
+    with pytest.raises(UserError, match="img_01"):
+        plan_audit(release, "phantom:seg:8")
+    with pytest.raises(UserError, match="does not exist"):
+        plan_audit(release, str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--exploiter", "resnet18"], "not a model for segmentation"),
+        (["--defence", "blurr"], "blurr"),
+        (["--seeds", "a"], "--seeds"),
+        (["--width", "-1"], "width"),
+        (["--exploiter", "smp:unet:resnet18", "--width", "8"], "--width"),
+    ],
+)
+def test_wrong_flags_are_told(
+    masked: tuple[Path, Path], flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original, release = masked
+    assert audit(release, "--original", original, *flags) == 2
+    assert says in capsys.readouterr().err
+    assert not release.with_name("release.audit").exists()
+
+
+def test_classes_are_matched_by_name() -> None:
+    """A folder numbers its classes by name, the generated set does not."""
+
+    class Named(Part):
+        def class_names(self) -> list[str] | None:
+            return ["blob", "cross", "ring", "stripes"]
+
+    plain, train = Part("phantom:cls:8", "test"), Named("phantom:cls:8")
+    before, after = plain.open().read(range(4)).targets, open_alike(plain, train).read(range(4)).targets
+    names, ordered = plain.class_names(), train.class_names()
+    assert names is not None
+    assert ordered is not None
+    assert [names[i] for i in before] == [ordered[i] for i in after]
+    assert names != ordered
+
+
+def test_a_cut_training_continues_and_a_finished_one_is_not_repeated(
+    masked: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, release = masked
+    options = {"width": 4, "epochs": 4, "batch_size": 4}
+    job = ExploitJob(
+        run=tmp_path / "whole",
+        release=release,
+        original=str(original),
+        options=options,
+        defence="jpeg30",
+        threads=1,
+        device="cpu",
+        checkpoint_seconds=0,
+        quiet=True,
+    )
+    job = pickle.loads(pickle.dumps(job))
+    whole = run_exploit(job)
+    cut = replace(job, run=tmp_path / "cut")
+    steps: list[int] = []
+    step = ProcessRuntime.step
+
+    def cutting(self: ProcessRuntime, done: int, total: int, *rest: Any, **metrics: Any) -> None:
+        step(self, done, total, *rest, **metrics)
+        steps.append(done)
+        if len(steps) in (3, 9):
+            raise MemoryError
+
+    monkeypatch.setattr(ProcessRuntime, "step", cutting)
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            run_exploit(cut)
+    resumed = run_exploit(cut)
+    assert steps == list(range(1, 17))
+    assert replace(resumed, seconds=0.0) == replace(whole, seconds=0.0)
+    assert run_exploit(cut) == resumed
+    assert len(steps) == 16
+
+
+def test_clean_jobs(masked: tuple[Path, Path], tmp_path: Path) -> None:
+    original, release = masked
+    common: dict[str, Any] = {
+        "original": str(original),
+        "device": "cpu",
+        "threads": 1,
+        "options": {"width": 4, "epochs": 1},
+    }
+    like = run_exploit(ExploitJob(run=tmp_path / "a", like=release, **common))
+    held = run_exploit(ExploitJob(run=tmp_path / "b", holdout=0.25, size=SIDE, **common))
+    assert "dsc" in like.last
+    assert "dsc" in held.last
+    with pytest.raises(UserError, match="no test part"):
+        run_exploit(ExploitJob(run=tmp_path / "c", size=SIDE, **common))
+
+
+def test_images_are_compared_with_their_own_originals(masked: tuple[Path, Path], tmp_path: Path) -> None:
+    original, release = masked
+    psnr, ssim, pictures = compare_images(release, str(original), None, tmp_path / "pictures.npz")
+    assert psnr == pytest.approx(20 * np.log10(255 / 2))
+    assert 0.99 < ssim < 1
+    assert pictures.stat().st_mode & 0o777 == 0o600

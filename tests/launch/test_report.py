@@ -1,0 +1,174 @@
+"""The report against records with known numbers."""
+
+import argparse
+import csv
+import io
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from launch import report
+from launch.report.collect import collect
+from launch.report.published import read_published
+from launch.report.summary import summarise
+from launch.report.tables import csv_text, markdown_text
+from launch.results import CellResult, Outcome
+from medveil.errors import UserError
+
+FAILED = "failed: out of memory | give <--batch-size> a smaller number"
+
+
+def cell(seed: int, of_clean: float, of_protected: float, protector: str = "umed", **changes: object) -> CellResult:
+    def outcome(value: float) -> Outcome:
+        curve = [{"epoch": float(e), "loss": 1 / e, "dsc": value * e / 3} for e in (1, 2, 3)]
+        return Outcome({"dsc": value, "jaccard": value / (2 - value)}, {"dsc": value + 0.01}, {"dsc": 0.97}, curve, 3.0)
+
+    result = CellResult(
+        "phantom-seg",
+        protector,
+        "eps=4/255",
+        "unet",
+        "none",
+        seed,
+        "done",
+        outcome(of_clean),
+        outcome(of_protected),
+        46.5,
+        0.99,
+        12.5,
+        None,
+        {"torch": "2.15.0"},
+    )
+    return replace(result, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def results() -> list[CellResult]:
+    broken = replace(cell(2, 0, 0), status=FAILED, clean=None, protected=None, psnr=None, ssim=None, seconds=None)
+    return [
+        cell(1, 0.94, 0.06),
+        broken,
+        cell(0, 0.92, 0.02),
+        cell(0, 0.9, 0.9, "none", options="", psnr=math.inf, ssim=1.0),
+    ]
+
+
+def test_csv_has_exactly_the_stated_columns_and_values(results: list[CellResult]) -> None:
+    lines = list(csv.reader(io.StringIO(csv_text(results))))
+    assert ",".join(lines[0]) == (
+        "data,protector,options,exploiter,defence,seed,metric,clean,protected,psnr,ssim,seconds,status"
+    )
+    name = ["phantom-seg", "umed", "eps=4/255", "unet", "none"]
+    tail = ["46.5000", "99.0000", "12.5000", "done"]
+    none = ["phantom-seg", "none", "", "unet", "none"]
+    assert lines[1] == [*none, "0", "dsc", "90.0000", "90.0000", "inf", "100.0000", "12.5000", "done"]
+    assert lines[3] == [*name, "0", "dsc", "92.0000", "2.0000", *tail]
+    assert lines[5] == [*name, "1", "dsc", "94.0000", "6.0000", *tail]
+    assert lines[6] == [*name, "1", "jaccard", "88.6792", "3.0928", *tail]
+    assert lines[7] == [*name, "2", "", "", "", "", "", "", FAILED]
+    assert len(lines) == 8
+
+
+def test_mean_and_spread_are_over_finished_seeds_and_drop_is_paired(results: list[CellResult]) -> None:
+    row = summarise(results)[1]
+    score = row.scores["dsc"]
+    assert (row.protector, len(row.cells), row.headline) == ("umed", 2, "dsc")
+    assert score.clean is not None and score.protected is not None and score.drop is not None
+    assert score.clean.mean == pytest.approx(93)
+    assert score.protected.spread == pytest.approx(math.sqrt(8))
+    assert (score.drop.mean, score.drop.spread) == (pytest.approx(89), pytest.approx(math.sqrt(2)))
+    assert score.best is not None and score.best.mean == pytest.approx(5)
+
+
+def test_markdown_shows_means_and_the_reason_of_a_failure(results: list[CellResult]) -> None:
+    text = markdown_text(results, summarise(results), "Trial")
+    assert (
+        "| umed | eps=4/255 | unet | none | 93.0 ± 1.4 | 4.0 ± 2.8 | 89.0 ± 1.4 | 46.50 ± 0.00 | 99.00 ± 0.00 | 2 |"
+        in text
+    )
+    assert "| none |  | unet | none | 90.0 | 90.0 | 0.0 | identical | 100.00 | 1 |" in text
+    assert "1 of 4 cells" in text
+    assert FAILED.replace("|", "\\|") in text
+
+
+def test_published_values_stand_beside_ours_and_missing_ones_stay_empty(
+    results: list[CellResult], tmp_path: Path
+) -> None:
+    table = tmp_path / "published.csv"
+    header = "data,protector,exploiter,defence,metric,value\n"
+    table.write_text(header + "phantom-seg,umed,unet,none,dsc,0.92\nphantom-seg,none,unet,none,dsc,\n")
+    none, umed = summarise(results, read_published(table))
+    assert umed.scores["dsc"].difference == pytest.approx(4.0 - 0.92)
+    assert none.scores["dsc"].published is None
+    table.write_text(header + "phantom-seg,umed,unet,none,dsc,low\n")
+    with pytest.raises(UserError, match="line 2"):
+        read_published(table)
+
+
+def run(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    report.add_arguments(parser)
+    return report.main(parser.parse_args(words))
+
+
+def test_page_is_whole_in_itself_and_warns_first(results: list[CellResult], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i, result in enumerate(results):
+        folder = tmp_path / "runs" / f"cell-{i}"
+        folder.mkdir(parents=True)
+        original = rng.integers(10, 240, (3, 16, 16, 1), dtype=np.uint8)
+        np.savez(folder / "pictures.npz", original=original, protected=original + 4)
+        replace(result, pictures="pictures.npz").save(folder / "result.json")
+    assert run(str(tmp_path / "runs"), "--title", "A <trial>") == 0
+
+    out = tmp_path / "runs" / "report"
+    page = (out / "report.html").read_text()
+    assert (out / "results.csv").read_text() == csv_text(results)
+    assert out.stat().st_mode & 0o077 == 0
+    figures = sorted(p.name for p in (out / "figures").iterdir())
+    assert [name.split("-")[0] for name in figures] == ["bars", "curves", "sheet"]
+    assert all(Image.open(out / "figures" / name).width == 1000 for name in figures)
+
+    assert set(re.findall(r"""\s(?:src|href)\s*=\s*["']?(data:|#|[^"']*)""", page)) == {"data:", "#"}
+    assert not re.search(r"https?://|@import|url\(|<script", page)
+    assert page.count('src="data:image/png;base64,') == 3
+    images = re.findall(r"<img [^>]*>", page)
+    assert all(re.search(r'alt="[^"]{20,}"', image) for image in images)
+    body = page[page.index("<body>") :]
+    assert re.sub(r"<[^>]+>", "", body).strip().startswith("Do not publish this report. It holds original images")
+    assert "<h1>A &lt;trial&gt;</h1>" in page
+    assert "out of memory | give &lt;--batch-size&gt; a smaller number" in page
+    assert "torch 2.15.0" in page
+
+
+def test_without_originals_or_with_failures_only_there_is_still_a_report(tmp_path: Path) -> None:
+    alone = cell(0, 0.9, 0.3, clean=None, psnr=None, ssim=None)
+    broken = cell(0, 0, 0, data="lungs", status="skipped: its release failed", clean=None, protected=None, psnr=None)
+    report.write_report([alone, broken], tmp_path / "report", "Trial")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "no originals to compare with" in page
+    assert "skipped: its release failed" in page
+    report.write_report([broken], tmp_path / "report", "Trial")
+    assert not list((tmp_path / "report" / "figures").iterdir())
+
+
+def test_one_record_a_cell_and_a_finished_one_wins(results: list[CellResult], tmp_path: Path) -> None:
+    for name, result in (("a", results[0]), ("b", replace(results[0], status="failed: x")), ("c", results[2])):
+        (tmp_path / name).mkdir()
+        result.save(tmp_path / name / "result.json")
+    assert collect(tmp_path) == [results[2], results[0]]
+
+
+def test_bad_folders_and_records_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a folder"):
+        collect(tmp_path / "absent")
+    with pytest.raises(UserError, match=r"no result\.json"):
+        collect(tmp_path)
+    (tmp_path / "result.json").write_text('{"data": 1}')
+    with pytest.raises(UserError, match=r"result\.json is not a record"):
+        collect(tmp_path)

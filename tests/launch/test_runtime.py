@@ -1,0 +1,92 @@
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from launch.processes import Interrupted, Processes
+from launch.runs import own
+from launch.runtime import ProcessRuntime, running
+from medveil.runtime import State
+
+
+@contextmanager
+def runtime_in(root: Path, every: float = 1e9) -> Iterator[ProcessRuntime]:
+    with (
+        own(root, {"method": "test"}, "f") as run,
+        running(Processes(torch.device("cpu")), run, "fp32", "test", every, quiet=True) as runtime,
+    ):
+        yield runtime
+
+
+def fit(runtime: ProcessRuntime, total: int = 10, signal_at: int | None = None) -> Tensor:
+    """A fit of the protocol: a vector that doubles and counts."""
+    vector, done = torch.zeros(3), 0
+    if (state := runtime.restore()) is not None:
+        vector, done = state["vector"], state["done"]
+    while done < total:
+        vector = 2 * vector + done
+        done += 1
+        if done == signal_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        def state(vector: Tensor = vector, done: int = done) -> State:
+            return {"vector": vector, "done": done}
+
+        runtime.step(done, total, state, loss=vector[0])
+    return vector
+
+
+def test_a_stopped_fit_is_saved_and_goes_on_from_there(tmp_path: Path) -> None:
+    with runtime_in(tmp_path / "whole") as runtime:
+        whole = fit(runtime)
+    handler = signal.getsignal(signal.SIGTERM)
+    with runtime_in(tmp_path / "cut") as runtime, pytest.raises(Interrupted, match="SIGTERM at step 4 of 10"):
+        fit(runtime, signal_at=4)
+    assert signal.getsignal(signal.SIGTERM) is handler
+    with runtime_in(tmp_path / "cut") as runtime:
+        assert runtime.restore()["done"] == 4  # type: ignore[index]
+        assert torch.equal(fit(runtime), whole)
+        assert runtime.run is not None
+        lines = [json.loads(line) for line in (runtime.run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 11))
+    assert lines[-1]["loss"] == float(whole[0])
+
+
+def test_an_unreadable_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    with runtime_in(tmp_path, every=0.0) as runtime:
+        whole = fit(runtime)
+        assert runtime.run is not None
+        newest, _ = runtime.run.checkpoints()
+        newest.write_bytes(newest.read_bytes()[:-100])
+        assert runtime.restore()["done"] == 9  # type: ignore[index]
+        assert torch.equal(fit(runtime), whole)
+        assert "unreadable" in (runtime.run.path / "log.txt").read_text()
+
+
+def test_checkpoints_are_taken_by_the_clock_and_at_the_end(tmp_path: Path) -> None:
+    asked = []
+    with runtime_in(tmp_path) as runtime:
+        for done in range(1, 6):
+            runtime.step(done, 5, lambda done=done: asked.append(done) or {})
+    assert asked == [5]
+
+
+def test_the_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+    with runtime_in(tmp_path):
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_precision_is_that_of_network_interiors(tmp_path: Path) -> None:
+    layer = torch.nn.Linear(4, 4)
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        runtime = ProcessRuntime(Processes(torch.device("cpu")), None, precision, None, None)  # type: ignore[arg-type]
+        with runtime.autocast():
+            assert layer(torch.ones(1, 4)).dtype == dtype

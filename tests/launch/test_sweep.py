@@ -1,0 +1,87 @@
+"""A sweep on this machine: what fails is told and stops nothing else, what is done is not done again."""
+
+import csv
+import os
+
+import pytest
+
+from launch.cli import main
+from launch.grid import read_sweep
+from launch.jobs import Job
+from launch.pool import run_side_by_side
+from launch.sweeping import plan, prepare
+
+SWEEP = """
+name: tiny
+grid:
+  - data: "phantom:cls:40:16"
+    protectors:
+      - random
+      - {method: salm, steps: 2, pgd_steps: 1, transforms: 1, width: 2, mode: strict}
+      - umed
+    exploiters:
+      - {model: resnet18, preset: cpu, width: 2, iterations: 2}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(SWEEP)
+    return tmp_path
+
+
+def run(folder, *flags):
+    return main(["sweep", str(folder / "tiny.yaml"), "--runs", str(folder / "runs"), "--workers", "0", *flags])
+
+
+def test_a_failed_cell_is_reported_and_the_rest_goes_on(folder, capsys):
+    assert run(folder) == 1
+    report = folder / "runs" / "tiny" / "report"
+    rows = list(csv.DictReader((report / "results.csv").open()))
+    assert list(rows[0]) == (
+        "data protector options exploiter defence seed metric clean protected psnr ssim seconds status".split()
+    )
+    done = {row["protector"] for row in rows if row["status"] == "done"}
+    failed = {row["protector"]: row for row in rows if row["status"] != "done"}
+    assert done == {"random", "salm"}
+    assert set(failed) == {"umed"}
+    assert failed["umed"]["status"].startswith("failed: ") and "umed cannot protect" in failed["umed"]["status"]
+    assert failed["umed"]["protected"] == ""
+    accuracy = next(row for row in rows if row["protector"] == "salm" and row["metric"] == "accuracy")
+    assert 0 <= float(accuracy["clean"]) <= 100 and 0 <= float(accuracy["protected"]) <= 100
+    assert float(accuracy["psnr"]) > 36
+    assert "original images" in (report / "report.html").read_text()
+    assert oct((folder / "runs" / "tiny").stat().st_mode & 0o777) == "0o700"
+
+
+def test_what_is_done_is_not_done_again(folder, capsys):
+    run(folder)
+    jobs = folder / "runs" / "tiny"
+    kept = {path: path.stat().st_mtime_ns for path in jobs.rglob("done.json")}
+    assert len(kept) == 2 + 3
+    table = (jobs / "report" / "results.csv").read_text()
+    run(folder)
+    assert {path: path.stat().st_mtime_ns for path in jobs.rglob("done.json")} == kept
+    assert (jobs / "report" / "results.csv").read_text() == table
+
+
+def test_a_worker_that_is_killed_fails_its_own_job_alone(folder):
+    sweep = read_sweep(folder / "tiny.yaml")
+    planned = prepare(sweep, folder / "runs" / "tiny")
+    victim, other = planned.jobs[0], planned.jobs[1]
+    ended = {}
+
+    def listen(job, record):
+        ended[job.key] = record.state
+
+    suicidal = Job(victim.key, victim.title, Suicide(), victim.folder)
+    run_side_by_side([suicidal, other], 1, listen)
+    assert ended == {victim.key: "failed", other.key: "done"}
+    assert plan(sweep, folder / "runs" / "tiny").jobs[0].read().state == "failed"
+
+
+class Suicide:
+    """Work whose process dies when the work is unpacked there."""
+
+    def __reduce__(self):
+        return os._exit, (9,)
