@@ -1,0 +1,68 @@
+"""Central-difference convolution in eager PyTorch: as the paper writes it, and folded into one convolution.
+
+    out(r) = sum_d w_v(d) x(r + d)  +  sum_d w_c(d) [x(r + d) - x(r)]                                (UMed, Eq. 3)
+
+The term in x(r) is linear in x as well, so the whole is one convolution with ``W = w_v + w_c`` whose centre tap has
+``sum_d w_c(d)`` subtracted: exact for zero padding, any stride and any dilation.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Pair = list[int]
+
+
+def naive_cdc_conv2d(
+    x: Tensor, weight_v: Tensor, weight_c: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair
+) -> Tensor:
+    """Eq. 3 term by term, in three convolutions: what the folded form is checked against."""
+    # The term in x(r) is a 1x1 convolution; its window starts one dilation further in than the 3x3 window.
+    rows, columns = (p - d for p, d in zip(padding, dilation, strict=True))
+    centred = F.pad(x, (columns, columns, rows, rows))
+    difference = F.conv2d(x, weight_c, None, stride, padding, dilation) - F.conv2d(
+        centred, weight_c.sum((2, 3), keepdim=True), None, stride
+    )
+    return F.conv2d(x, weight_v, bias, stride, padding, dilation) + difference
+
+
+def fold(weight_v: Tensor, weight_c: Tensor) -> Tensor:
+    """The one kernel [O, C, 3, 3] that does the work of both."""
+    weight = weight_v + weight_c
+    weight[:, :, 1, 1] -= weight_c.sum((2, 3))
+    return weight
+
+
+def unfold_grad(grad_weight: Tensor) -> Tensor:
+    """The gradient of ``weight_c`` from that of the folded kernel: dw_c(d) = dW(d) - dW(centre); dw_v is dW itself."""
+    return grad_weight - grad_weight[:, :, 1:2, 1:2]
+
+
+def cdc_conv2d(
+    x: Tensor, weight_v: Tensor, weight_c: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair
+) -> Tensor:
+    """The folded form. The weights are folded in their own precision and only then rounded to that of ``x``."""
+    weight = fold(weight_v, weight_c).to(x.dtype)
+    return F.conv2d(x, weight, None if bias is None else bias.to(x.dtype), stride, padding, dilation)
+
+
+def cdc_conv2d_backward(
+    grad: Tensor,
+    x: Tensor,
+    weight_v: Tensor,
+    weight_c: Tensor,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, of the folded kernel (in the weights' precision) and of the bias; empty [0] where not ``wanted``."""
+    weight = fold(weight_v, weight_c).to(x.dtype)
+    grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
+        grad, x, weight, [weight.shape[0]], stride, padding, dilation, False, [0, 0], 1, wanted
+    )
+    return (
+        grad_x if wanted[0] else grad.new_empty(0),
+        grad_weight.to(weight_v.dtype).contiguous() if wanted[1] else weight_v.new_empty(0),
+        grad_bias if wanted[2] else grad.new_empty(0),
+    )

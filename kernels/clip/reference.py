@@ -1,0 +1,94 @@
+"""UMed's adaptive clip in eager PyTorch.
+
+    delta_c = clip(F_c y_c, -eps, +eps)                                                          (Eq. 4)
+    delta_t = clip(F_t, -eps x_t y_t, +eps x_t y_t)                                              (Eq. 5)
+    x_p     = clip(x + delta_c + delta_t, 0, 1)                                                  (Eq. 6)
+
+Three ways to the same bound b (eps y_c for the contour, eps x_t y_t for the texture):
+
+    hard              clip(F, -b, b); the gradient is 1 inside the bound and 0 beyond
+    tanh              b tanh(F / eps): smooth, 0 where the bound is 0
+    straight-through  clip(F, -b, b) forward; backward as if nothing were clipped (b > 0), the last clip included
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CLIPS = ("hard", "tanh", "straight-through")
+
+
+def contour_band(mask: Tensor, radius: int) -> Tensor:
+    """The band around the contour of ``mask`` [N, 1, H, W] (uint8 or bool, nonzero = foreground): bool [N, 1, H, W].
+
+    Dilation minus erosion with a square of side 2 radius + 1. What lies outside the image counts neither as foreground nor
+    as background: a region cut by the image's edge has no contour along that edge. Radius 0 gives an empty band.
+    """
+    if radius < 0:
+        raise ValueError(f"the band's radius must be 0 or more, not {radius}")
+    # A pixel is in the band when foreground and background both lie within reach, i.e. in both dilations. The pooling's
+    # own padding is minus infinity, so the outside never wins.
+    inside = (mask != 0).float()
+    reach = torch.cat((inside, 1 - inside), 1)
+    reach = F.max_pool2d(reach, (1, 2 * radius + 1), 1, (0, radius))
+    reach = F.max_pool2d(reach, (2 * radius + 1, 1), 1, (radius, 0))
+    return (reach[:, :1] + reach[:, 1:]) > 1.5
+
+
+def bounds(contour: Tensor, roi: Tensor, texture: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The bounds of the two noises, [N, 1, H, W] in ``dtype``."""
+    return eps * contour.to(dtype), eps * texture.to(dtype) * roi.to(dtype)
+
+
+def squash(noise: Tensor, bound: Tensor, eps: float, clip: str) -> Tensor:
+    """``noise`` within +-``bound``."""
+    if clip == "tanh":
+        return bound * torch.tanh(noise / eps)
+    return torch.minimum(torch.maximum(noise, -bound), bound)
+
+
+def squash_grad(noise: Tensor, bound: Tensor, eps: float, clip: str) -> Tensor:
+    """The derivative of :func:`squash` in ``noise``."""
+    if clip == "tanh":
+        return bound / eps * (1 - torch.tanh(noise / eps) ** 2)
+    passing = bound > 0 if clip == "straight-through" else (noise.abs() <= bound) & (bound > 0)
+    return passing.to(noise.dtype)
+
+
+def adaptive_clip(
+    x: Tensor,
+    contour_noise: Tensor,
+    texture_noise: Tensor,
+    contour: Tensor,
+    roi: Tensor,
+    texture: Tensor,
+    eps: float,
+    clip: str,
+) -> Tensor:
+    """x_p [N, C, H, W] from maps given as [N, 1, H, W]."""
+    contour_bound, texture_bound = bounds(contour, roi, texture, eps, x.dtype)
+    delta = squash(contour_noise, contour_bound, eps, clip) + squash(texture_noise, texture_bound, eps, clip)
+    return (x + delta).clamp(0, 1)
+
+
+def adaptive_clip_backward(
+    grad: Tensor,
+    x: Tensor,
+    contour_noise: Tensor,
+    texture_noise: Tensor,
+    contour: Tensor,
+    roi: Tensor,
+    texture: Tensor,
+    eps: float,
+    clip: str,
+) -> tuple[Tensor, Tensor]:
+    """The gradients of the two noises, everything else recomputed."""
+    contour_bound, texture_bound = bounds(contour, roi, texture, eps, x.dtype)
+    if clip != "straight-through":
+        delta = squash(contour_noise, contour_bound, eps, clip) + squash(texture_noise, texture_bound, eps, clip)
+        summed = x + delta
+        grad = grad * ((summed >= 0) & (summed <= 1)).to(grad.dtype)
+    return (
+        grad * squash_grad(contour_noise, contour_bound, eps, clip),
+        grad * squash_grad(texture_noise, texture_bound, eps, clip),
+    )

@@ -1,0 +1,144 @@
+"""``medveil::topk_mask`` and ``medveil::topk_masked_step``: registration and the public functions."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels.layout import laid_out_like
+from kernels.topk import cpu, reference
+
+torch.library.define(
+    "medveil::topk_mask",
+    "(Tensor grad, float fraction, str by, str rank) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+torch.library.define(
+    "medveil::topk_masked_step",
+    "(Tensor noise, Tensor grad, Tensor x, float fraction, float step, float radius, Tensor? support, str by, str rank)"
+    " -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+
+
+@torch.library.impl("medveil::topk_mask", "CPU")
+def _mask_cpu(grad: Tensor, fraction: float, by: str, rank: str) -> Tensor:
+    ranked = reference.scores(grad, by, rank)
+    selected = cpu.select(ranked, reference.count(fraction, ranked.shape[1])).bool()
+    return reference.spread(selected, grad, by)
+
+
+@torch.library.impl("medveil::topk_masked_step", "CPU")
+def _step_cpu(
+    noise: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    fraction: float,
+    step: float,
+    radius: float,
+    support: Tensor | None,
+    by: str,
+    rank: str,
+) -> Tensor:
+    if support is None:
+        return cpu.topk_masked_step(noise, grad, x, fraction, step, radius, by, rank, torch.empty_like(noise))
+    return laid_out_like(reference.topk_masked_step(noise, grad, x, fraction, step, radius, support, by, rank), noise)
+
+
+@torch.library.register_fake("medveil::topk_mask")
+def _mask_fake(grad: Tensor, fraction: float, by: str, rank: str) -> Tensor:
+    return torch.empty(grad.shape, dtype=torch.bool, device=grad.device)
+
+
+@torch.library.register_fake("medveil::topk_masked_step")
+def _step_fake(
+    noise: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    fraction: float,
+    step: float,
+    radius: float,
+    support: Tensor | None,
+    by: str,
+    rank: str,
+) -> Tensor:
+    return torch.empty_like(noise)
+
+
+def _check(grad: Tensor, fraction: float, by: str, rank: str) -> None:
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction must be in 0..1, not {fraction}")
+    if by not in ("element", "pixel"):
+        raise ValueError(f"by must be 'element' or 'pixel', not {by!r}")
+    if rank not in ("abs", "signed"):
+        raise ValueError(f"rank must be 'abs' or 'signed', not {rank!r}")
+    if grad.ndim < (3 if by == "pixel" else 1):
+        raise ValueError(f"by {by}, the gradient must be [N, {'C, ' if by == 'pixel' else ''}...], not {list(grad.shape)}")
+
+
+def topk_mask(grad: Tensor, fraction: float, *, by: str = "element", rank: str = "abs") -> Tensor:
+    """The top-k mask of each sample (SALM, Eq. 5): bool of the shape of ``grad``, not differentiable.
+
+    ``grad`` [N, ...] of any real dtype; exactly floor(fraction n + 1e-9) of a sample's n elements are True, zeros included,
+    ties going to the lowest flat index. ``rank``: by "abs"olute value or "signed". ``by="pixel"``: [N, C, ...], n counts the
+    positions, which are ranked by the sum over their channels and taken with all of them.
+    Raises ``ValueError`` for other arguments and, on the CPU, for NaN.
+    """
+    _check(grad, fraction, by, rank)
+    mask: Tensor = torch.ops.medveil.topk_mask(grad.detach(), fraction, by, rank)
+    return mask
+
+
+class _TopkGradMask(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, fraction: float, by: str, rank: str) -> Tensor:
+        ctx.options = fraction, by, rank
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        return grad * torch.ops.medveil.topk_mask(grad, *ctx.options), None, None, None
+
+
+def topk_grad_mask(x: Tensor, fraction: float, *, by: str = "element", rank: str = "abs") -> Tensor:
+    """``x`` itself; backward keeps only each sample's top-k gradient (Eq. 5 as an autograd operator).
+
+    Arguments and errors as :func:`topk_mask`.
+    """
+    _check(x, fraction, by, rank)
+    out: Tensor = _TopkGradMask.apply(x, fraction, by, rank)
+    return out
+
+
+def topk_masked_step(
+    noise: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    fraction: float,
+    step: float,
+    radius: float,
+    *,
+    support: Tensor | None = None,
+    by: str = "element",
+    rank: str = "abs",
+) -> Tensor:
+    """One masked sign step (SALM, Eq. 6): ``clip(noise - step sign(M grad), -radius, radius)`` with x + noise in [0, 1].
+
+    ``noise``, ``grad`` and ``x`` [N, ...] of one shape, ``x`` in [0, 1], ``step`` and ``radius`` in the units of ``x`` (a
+    negative ``step`` ascends); M = :func:`topk_mask` of ``grad``. With ``support`` (bool, same shape) only its elements
+    are ranked and selected, the same number or as many as it has. Returns the new noise in the dtype of ``noise``; a zero
+    that is not selected stays exactly zero. Not differentiable. Raises ``ValueError`` as :func:`topk_mask` does.
+    """
+    _check(grad, fraction, by, rank)
+    if not noise.shape == grad.shape == x.shape:
+        shapes = f"{list(noise.shape)}, {list(grad.shape)} and {list(x.shape)}"
+        raise ValueError(f"noise, grad and x must have one shape, not {shapes}")
+    if support is not None and (support.shape != grad.shape or support.dtype != torch.bool):
+        raise ValueError(f"support must be bool {list(grad.shape)}, not {support.dtype} {list(support.shape)}")
+    if radius < 0:
+        raise ValueError(f"radius must be 0 or more, not {radius}")
+    out: Tensor = torch.ops.medveil.topk_masked_step(
+        noise.detach(), grad.detach(), x.detach(), fraction, step, radius, support, by, rank
+    )
+    return out
