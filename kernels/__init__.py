@@ -1,13 +1,14 @@
 """Medveil's fused operators: PyTorch on the CPU, Triton on CUDA, one name on every device.
 
 Each folder holds one operator: ``reference.py`` is its specification in eager PyTorch, ``ops.py`` registers it as
-``medveil::...`` (CPU and CUDA implementations, fake tensors, gradients). Only torch is needed; Triton where there is a GPU.
+``medveil::...`` (CPU and CUDA implementations, fake tensors, gradients). Only torch is needed; Triton where there is
+a GPU.
 """
 
 from kernels.cdc import CentralDifferenceConv2d, cdc_conv2d, convert_to_cdc
 from kernels.clip import contour_band, lbp_adaptive_clip
 from kernels.lbp import local_binary_pattern, texture_map
-from kernels.topk import topk_grad_mask, topk_mask, topk_masked_step
+from kernels.topk import nan_seen, topk_grad_mask, topk_mask, topk_masked_step
 
 __all__ = [
     "CentralDifferenceConv2d",
@@ -16,6 +17,7 @@ __all__ = [
     "convert_to_cdc",
     "lbp_adaptive_clip",
     "local_binary_pattern",
+    "nan_seen",
     "texture_map",
     "topk_grad_mask",
     "topk_mask",

@@ -9,10 +9,11 @@ from kernels.cdc.ops import cdc_conv2d
 
 
 class CentralDifferenceConv2d(nn.Module):
-    """Drop-in for a 3x3 ``nn.Conv2d`` (one group, zero padding) with two trainable kernels ``weight_v`` and ``weight_c``.
+    """Drop-in for a 3x3 ``nn.Conv2d`` (one group, zero padding) with two trainable kernels ``weight_v`` and
+    ``weight_c``.
 
-    ``forward`` takes [N, in_channels, H, W] and returns [N, out_channels, H', W'] like ``nn.Conv2d`` does. Both kernels and
-    the bias start as ``nn.Conv2d`` starts its own, drawn from torch's global generator.
+    ``forward`` takes [N, in_channels, H, W] and returns [N, out_channels, H', W'] like ``nn.Conv2d`` does. Both
+    kernels and the bias start as ``nn.Conv2d`` starts its own, drawn from torch's global generator.
     """
 
     def __init__(
@@ -83,11 +84,13 @@ def _from_conv(conv: nn.Conv2d) -> CentralDifferenceConv2d:
 
 
 def convert_to_cdc(module: nn.Module) -> nn.Module:
-    """Swap every plain 3x3 ``nn.Conv2d`` (one group, zero padding) inside ``module`` for a central-difference one, in place.
+    """Swap every plain 3x3 ``nn.Conv2d`` (one group, zero padding) inside ``module`` for a central-difference one, in
+    place.
 
-    ``weight_v`` and the bias are the old convolution's; ``weight_c`` is drawn as ``nn.Conv2d`` draws a kernel, from torch's
-    global generator (zero it to start from the old function). Returns ``module``, or the new layer if it was one itself.
-    Other layers (1x1, grouped, reflecting) stay as they are. Build optimisers afterwards: the parameters are new.
+    ``weight_v`` and the bias are the old convolution's; ``weight_c`` is drawn as ``nn.Conv2d`` draws a kernel, from
+    torch's global generator (zero it to start from the old function). Returns ``module``, or the new layer if it was
+    one itself. Other layers (1x1, grouped, reflecting) stay as they are. Build optimisers afterwards: the parameters
+    are new.
     """
     if _swappable(module):
         assert isinstance(module, nn.Conv2d)

@@ -15,12 +15,30 @@ torch.library.define(
 )
 torch.library.define(
     "medveil::cdc_conv2d_backward",
-    f"(Tensor grad, Tensor x, Tensor weight_v, Tensor weight_c, {_ARGUMENTS}, bool[3] wanted) -> (Tensor, Tensor, Tensor)",
+    f"(Tensor grad, Tensor x, Tensor weight_v, Tensor weight_c, {_ARGUMENTS}, bool[3] wanted)"
+    " -> (Tensor, Tensor, Tensor)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
-for _device in ("CPU", "CUDA"):  # folded weights and the library's convolution (oneDNN, cuDNN)
-    torch.library.impl("medveil::cdc_conv2d", _device, reference.cdc_conv2d)
+for _device in ("CPU", "CUDA"):  # the backward pass is the library's (oneDNN, cuDNN) everywhere
     torch.library.impl("medveil::cdc_conv2d_backward", _device, reference.cdc_conv2d_backward)
+torch.library.impl("medveil::cdc_conv2d", "CPU", reference.cdc_conv2d)
+
+
+@torch.library.impl("medveil::cdc_conv2d", "CUDA")
+def _cuda(
+    x: Tensor,
+    weight_v: Tensor,
+    weight_c: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+) -> Tensor:
+    from kernels.cdc import cuda  # needs Triton
+
+    return cuda.cdc_conv2d(x, weight_v, weight_c, bias, stride, padding, dilation)
+
+
 torch.library.register_fake("medveil::cdc_conv2d", reference.cdc_conv2d)
 torch.library.register_fake("medveil::cdc_conv2d_backward", reference.cdc_conv2d_backward)
 
@@ -67,9 +85,9 @@ def cdc_conv2d(
 ) -> Tensor:
     """Central-difference convolution: ``conv(x, w_v) + sum_d w_c(d) [x(r + d) - x(r)]`` (UMed, Eq. 3), zero padding.
 
-    ``x`` [N, C, H, W] floating; ``weight_v`` and ``weight_c`` [O, C, 3, 3]; ``bias`` [O] or None. Returns [N, O, H', W'] in
-    the dtype of ``x`` (under autocast: the autocast dtype; the two kernels are folded in their own precision first).
-    Differentiable once in all four tensors, at the cost of one convolution forward and one backward.
+    ``x`` [N, C, H, W] floating; ``weight_v`` and ``weight_c`` [O, C, 3, 3]; ``bias`` [O] or None. Returns [N, O, H',
+    W'] in the dtype of ``x`` (under autocast: the autocast dtype; the two kernels are folded in their own precision
+    first). Differentiable once in all four tensors, at the cost of one convolution forward and one backward.
     Raises ``ValueError`` when the kernels are not two 3x3 kernels of the same shape for the channels of ``x``.
     """
     if weight_v.shape != weight_c.shape or weight_v.ndim != 4 or tuple(weight_v.shape[2:]) != (3, 3):

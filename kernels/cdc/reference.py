@@ -56,7 +56,8 @@ def cdc_conv2d_backward(
     dilation: Pair,
     wanted: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, of the folded kernel (in the weights' precision) and of the bias; empty [0] where not ``wanted``."""
+    """Gradients of x, of the folded kernel (in the weights' precision) and of the bias; empty [0] where not
+    ``wanted``."""
     weight = fold(weight_v, weight_c).to(x.dtype)
     grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
         grad, x, weight, [weight.shape[0]], stride, padding, dilation, False, [0, 0], 1, wanted

@@ -1,8 +1,8 @@
 """``medveil::lbp_adaptive_clip``: registration, gradients and the public function.
 
-The hard and the straight-through clip need two bits per element for their backward pass: forward packs them, one byte per
-pixel and four channels (bit 2c: the contour noise of channel c passes, bit 2c + 1: the texture noise). The tanh clip
-recomputes its derivative from the inputs.
+The hard and the straight-through clip need two bits per element for their backward pass: forward packs them, one byte
+per pixel and four channels (bit 2c: the contour noise of channel c passes, bit 2c + 1: the texture noise). The tanh
+clip recomputes its derivative from the inputs.
 """
 
 from typing import Any
@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.clip import reference
+from kernels.clip import cpu, reference
 from kernels.layout import laid_out_like
 from kernels.lbp import texture_map
 from kernels.lbp.reference import METHODS
 
-_INPUTS = "Tensor x, Tensor contour_noise, Tensor texture_noise, Tensor mask, Tensor? contour, Tensor? roi, Tensor? texture"
+_INPUTS = (
+    "Tensor x, Tensor contour_noise, Tensor texture_noise, Tensor mask, Tensor? contour, Tensor? roi, Tensor? texture"
+)
 torch.library.define(
     "medveil::lbp_adaptive_clip",
     f"({_INPUTS}, float eps, int band, str lbp, str clip, bool save) -> (Tensor, Tensor)",
@@ -65,18 +67,36 @@ def _cpu(
     save: bool,
 ) -> tuple[Tensor, Tensor]:
     maps = _maps(x, mask, contour, roi, texture, band, lbp)
-    out = laid_out_like(reference.adaptive_clip(x, contour_noise, texture_noise, *maps, eps, clip), x)
-    if not save or clip == "tanh":
-        return out, x.new_empty(0, dtype=torch.uint8)
-    passing = reference.adaptive_clip_backward(
-        torch.ones_like(x), x, contour_noise, texture_noise, *maps, eps, clip
-    )
-    packed = _packed_like(x).zero_()
-    for channel in range(x.shape[1]):
-        for noise in range(2):
-            bit = passing[noise][:, channel].to(torch.uint8) << (2 * (channel % 4) + noise)
-            packed[:, channel // 4] |= bit
+    if clip == "tanh":
+        out = reference.adaptive_clip(x, contour_noise, texture_noise, *maps, eps, clip)
+        return laid_out_like(out, x), x.new_empty(0, dtype=torch.uint8)
+    out = torch.empty_like(x)
+    packed = _packed_like(x) if save else x.new_empty(0, dtype=torch.uint8)
+    cpu.adaptive_clip(x, contour_noise, texture_noise, maps, eps, clip, out, packed)
     return out, packed
+
+
+@torch.library.impl("medveil::lbp_adaptive_clip", "CUDA")
+def _cuda(
+    x: Tensor,
+    contour_noise: Tensor,
+    texture_noise: Tensor,
+    mask: Tensor,
+    contour: Tensor | None,
+    roi: Tensor | None,
+    texture: Tensor | None,
+    eps: float,
+    band: int,
+    lbp: str,
+    clip: str,
+    save: bool,
+) -> tuple[Tensor, Tensor]:
+    from kernels.clip import cuda  # needs Triton
+
+    out, packed = cuda.lbp_adaptive_clip(
+        x, contour_noise, texture_noise, mask, contour, roi, texture, eps, band, lbp, clip, save
+    )
+    return laid_out_like(out, x), packed
 
 
 @torch.library.register_fake("medveil::lbp_adaptive_clip")
@@ -108,6 +128,14 @@ def _packed_backward_cpu(grad: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
     return grads
 
 
+@torch.library.impl("medveil::lbp_adaptive_clip_packed_backward", "CUDA")
+def _packed_backward_cuda(grad: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
+    from kernels.clip import cuda  # needs Triton
+
+    grads = cuda.packed_backward(grad, packed)
+    return laid_out_like(grads[0], grad), laid_out_like(grads[1], grad)
+
+
 @torch.library.register_fake("medveil::lbp_adaptive_clip_packed_backward")
 def _packed_backward_fake(grad: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(grad), torch.empty_like(grad)
@@ -129,6 +157,26 @@ def _tanh_backward_cpu(
 ) -> tuple[Tensor, Tensor]:
     maps = _maps(x, mask, contour, roi, texture, band, lbp)
     grads = reference.adaptive_clip_backward(grad, x, contour_noise, texture_noise, *maps, eps, "tanh")
+    return laid_out_like(grads[0], grad), laid_out_like(grads[1], grad)
+
+
+@torch.library.impl("medveil::lbp_adaptive_clip_tanh_backward", "CUDA")
+def _tanh_backward_cuda(
+    grad: Tensor,
+    x: Tensor,
+    contour_noise: Tensor,
+    texture_noise: Tensor,
+    mask: Tensor,
+    contour: Tensor | None,
+    roi: Tensor | None,
+    texture: Tensor | None,
+    eps: float,
+    band: int,
+    lbp: str,
+) -> tuple[Tensor, Tensor]:
+    from kernels.clip import cuda  # needs Triton
+
+    grads = cuda.tanh_backward(grad, x, contour_noise, texture_noise, mask, contour, roi, texture, eps, band, lbp)
     return laid_out_like(grads[0], grad), laid_out_like(grads[1], grad)
 
 
@@ -185,10 +233,11 @@ def lbp_adaptive_clip(
     ``x`` [N, C, H, W] floating in [0, 1]: data, not differentiated; ``contour_noise`` and ``texture_noise`` of the same
     shape (cast to the dtype of ``x``); ``mask`` [N, 1, H, W], nonzero = foreground; ``eps`` in [0, 1], e.g. 4/255.
     Maps [N, 1, H, W] (bool, uint8 or floating) that are not given are computed: ``contour`` = :func:`contour_band` of
-    ``mask`` with radius ``band``; ``roi`` = (1 - contour) mask; ``texture`` = :func:`kernels.texture_map` of ``x`` by the
-    method ``lbp`` (C = 1 or 3). The bounds are eps contour and eps texture roi.
+    ``mask`` with radius ``band``; ``roi`` = (1 - contour) mask; ``texture`` = :func:`kernels.texture_map` of ``x`` by
+    the method ``lbp`` (C = 1 or 3). The bounds are eps contour and eps texture roi.
     ``clip``: "hard", "tanh" (bound tanh(noise / eps)) or "straight-through" (hard, but the gradient passes wherever the
-    bound is above 0, through the last clip as well). Raises ``ValueError`` for shapes, names or an ``eps`` that do not fit.
+    bound is above 0, through the last clip as well). Raises ``ValueError`` for shapes, names or an ``eps`` that do
+    not fit.
     """
     if clip not in reference.CLIPS:
         raise ValueError(f"clip must be one of {', '.join(reference.CLIPS)}, not {clip!r}")

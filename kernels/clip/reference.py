@@ -12,7 +12,6 @@ Three ways to the same bound b (eps y_c for the contour, eps x_t y_t for the tex
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 CLIPS = ("hard", "tanh", "straight-through")
@@ -21,18 +20,23 @@ CLIPS = ("hard", "tanh", "straight-through")
 def contour_band(mask: Tensor, radius: int) -> Tensor:
     """The band around the contour of ``mask`` [N, 1, H, W] (uint8 or bool, nonzero = foreground): bool [N, 1, H, W].
 
-    Dilation minus erosion with a square of side 2 radius + 1. What lies outside the image counts neither as foreground nor
-    as background: a region cut by the image's edge has no contour along that edge. Radius 0 gives an empty band.
+    Dilation minus erosion with a square of side 2 radius + 1. What lies outside the image counts neither as
+    foreground nor as background: a region cut by the image's edge has no contour along that edge. Radius 0 gives an
+    empty band.
     """
     if radius < 0:
         raise ValueError(f"the band's radius must be 0 or more, not {radius}")
-    # A pixel is in the band when foreground and background both lie within reach, i.e. in both dilations. The pooling's
-    # own padding is minus infinity, so the outside never wins.
-    inside = (mask != 0).float()
-    reach = torch.cat((inside, 1 - inside), 1)
-    reach = F.max_pool2d(reach, (1, 2 * radius + 1), 1, (0, radius))
-    reach = F.max_pool2d(reach, (2 * radius + 1, 1), 1, (radius, 0))
-    return (reach[:, :1] + reach[:, 1:]) > 1.5
+    # Foreground (bit 0) and background (bit 1) both lie within reach of a pixel of the band, i.e. in both dilations.
+    # A square of radius r is r times one of radius 1, and that one is a row of three after a column of three.
+    reach = 2 - (mask != 0).to(torch.uint8)
+    for _ in range(radius):
+        across = reach.clone()
+        across[..., 1:] |= reach[..., :-1]
+        across[..., :-1] |= reach[..., 1:]
+        reach = across.clone()
+        reach[..., 1:, :] |= across[..., :-1, :]
+        reach[..., :-1, :] |= across[..., 1:, :]
+    return reach == 3
 
 
 def bounds(contour: Tensor, roi: Tensor, texture: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

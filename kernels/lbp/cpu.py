@@ -1,11 +1,11 @@
 """Local Binary Patterns on the CPU: few passes over small types instead of fp64 interpolation at every pixel.
 
-A diagonal point is ``u u diagonal + u v (neighbour_1 + neighbour_2) + v v centre`` with u = .70711 and v = .29289, so it is
-at least the centre when ``u (diagonal - centre) + v (neighbour_1 + neighbour_2 - 2 centre) >= 0``. For differences of 8-bit
-levels u / v may be replaced by 39555 / 16384: the sign stays the same, zeros included (tested for every pair), and fp32 holds
-every term exactly. The sum is zero only where the diagonal equals the centre and the neighbours lie k above and k below. Then
-fp64 rounding decides: in rows and columns 2..511 the answer is always "at least"; the others are computed in fp64 as the
-reference does (which makes larger images slower).
+A diagonal point is ``u u diagonal + u v (neighbour_1 + neighbour_2) + v v centre`` with u = .70711 and v = .29289, so
+it is at least the centre when ``u (diagonal - centre) + v (neighbour_1 + neighbour_2 - 2 centre) >= 0``. For
+differences of 8-bit levels u / v may be replaced by 39555 / 16384: the sign stays the same, zeros included (tested
+for every pair), and fp32 holds every term exactly. The sum is zero only where the diagonal equals the centre and the
+neighbours lie k above and k below. Then fp64 rounding decides: in rows and columns 2..511 the answer is always "at
+least"; the others are computed in fp64 as the reference does (which makes larger images slower).
 """
 
 import torch

@@ -1,9 +1,13 @@
 """Local Binary Patterns in Triton.
 
-The three rows around a pixel are kept in registers while a program walks down its rows, so that each row is loaded three
-times (at the columns -1, 0 and 1) instead of nine. The comparisons are those of ``cpu.py``; fp64 is used only in a row where
-a tie has to be decided outside rows and columns 2..511. Launch without fused multiply-add: it would round differently.
+The three rows around a pixel are kept in registers while a program walks down its rows, so that each row is loaded
+three times (at the columns -1, 0 and 1) instead of nine. The comparisons are those of ``cpu.py``; fp64 is used only
+in a row where a tie has to be decided outside rows and columns 2..511. Launch without fused multiply-add: it would
+round differently.
 """
+
+# mypy: ignore-errors
+# Triton compiles these functions; their arguments have no Python types.
 
 import triton
 import triton.language as tl
@@ -37,10 +41,12 @@ def lbp_code(a, b, c, d, e, f, g, h, i, row, column, inside, METHOD: tl.constexp
     """
     up_right, up_left = reaches(c, b, f, e), reaches(a, b, d, e)
     down_left, down_right = reaches(g, h, d, e), reaches(i, h, f, e)
-    special = (row < 2) | (row >= 512) | (column < 2) | (column >= 512)
+    doubtful = tl.where((row < 2) | (row >= 512), 1 << 30, 2)  # columns below this one
+    special = (column < doubtful) | (column >= 512)
     ties = is_tie(c, b, f, e) | is_tie(a, b, d, e) | is_tie(g, h, d, e) | is_tie(i, h, f, e)
     if tl.max((ties & special & inside).to(tl.int32), axis=0) > 0:
-        y, x = row.to(tl.float64), column.to(tl.float64)
+        x = column.to(tl.float64)
+        y = 0.0 * x + row
         above, below = (y - 0.70711) - (y - 1.0), (y + 0.70711) - y
         left, right = (x - 0.70711) - (x - 1.0), (x + 0.70711) - x
         level = e.to(tl.float64)
@@ -66,13 +72,21 @@ def lbp_code(a, b, c, d, e, f, g, h, i, row, column, inside, METHOD: tl.constexp
 @triton.jit
 def _levels(image, row, column, height, width):
     """int32 levels of one row, black outside."""
-    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    end = tl.where((row >= 0) & (row < height), width, 0)
+    inside = (column >= 0) & (column < end)
     return tl.load(image + row * width + column, mask=inside, other=0).to(tl.int32)
 
 
 @triton.jit
 def lbp_fwd_kernel(
-    image_ptr, code_ptr, height, width, METHOD: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDE: tl.constexpr
+    image_ptr,
+    code_ptr,
+    height,
+    width,
+    METHOD: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
     """Codes of contiguous uint8 [N, H, W]; grid (N, blocks of ROWS, blocks of COLUMNS)."""
     n = tl.program_id(0)

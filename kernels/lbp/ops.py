@@ -15,6 +15,13 @@ def _cpu(image: Tensor, method: str) -> Tensor:
     return cpu.local_binary_pattern(image, method)
 
 
+@torch.library.impl("medveil::local_binary_pattern", "CUDA")
+def _cuda(image: Tensor, method: str) -> Tensor:
+    from kernels.lbp import cuda  # needs Triton
+
+    return cuda.local_binary_pattern(image, method)
+
+
 @torch.library.register_fake("medveil::local_binary_pattern")
 def _fake(image: Tensor, method: str) -> Tensor:
     return torch.empty_like(image, memory_format=torch.contiguous_format)
@@ -23,9 +30,10 @@ def _fake(image: Tensor, method: str) -> Tensor:
 def local_binary_pattern(image: Tensor, P: int = 8, R: int = 1, method: str = "default") -> Tensor:
     """scikit-image's ``local_binary_pattern`` codes of grey images, on any device.
 
-    ``image`` uint8 [N, H, W] or [H, W] (grey levels); returns uint8 codes of the same shape. ``method``: "default" (codes
-    0..255), "ror" (the smallest rotation) or "uniform" (0..8, and 9 for patterns with more than two changes). Outside the
-    image counts as black. Raises ``ValueError`` for another dtype, shape, method, or (P, R) other than (8, 1).
+    ``image`` uint8 [N, H, W] or [H, W] (grey levels); returns uint8 codes of the same shape. ``method``: "default"
+    (codes 0..255), "ror" (the smallest rotation) or "uniform" (0..8, and 9 for patterns with more than two changes).
+    Outside the image counts as black. Raises ``ValueError`` for another dtype, shape, method, or (P, R) other than
+    (8, 1).
     """
     if image.dtype != torch.uint8 or image.ndim not in (2, 3):
         raise ValueError(f"image must be uint8 [N, H, W] or [H, W], not {image.dtype} {list(image.shape)}")

@@ -1,12 +1,11 @@
 """Local Binary Patterns of 8 neighbours at radius 1 in eager PyTorch, equal to scikit-image's on uint8 images.
 
 Bit i is set where point i of the unit circle, counted counter-clockwise from the right, is at least as bright as the
-centre. Outside the image it is black. The four diagonal points lie between pixels, 0.70711 away in each direction, and are
-interpolated bilinearly in fp64.
+centre. Outside the image it is black. The four diagonal points lie between pixels, 0.70711 away in each direction,
+and are interpolated bilinearly in fp64.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 # (row, column) of the pixel each point is on, or that its interpolation square reaches out to.
@@ -30,9 +29,10 @@ def _code_table(method: str) -> list[int]:
 CODE_TABLES = {method: _code_table(method) for method in METHODS}
 
 
-def _fractions(start: int, count: int, sign: int) -> Tensor:
-    """How far past its lower pixel the point ``sign`` * 0.70711 from each of ``count`` places lies, as scikit-image rounds it."""
-    at = torch.arange(start, start + count, dtype=torch.float64) + sign * DIAGONAL
+def _fractions(start: int, count: int, sign: int, device: torch.device) -> Tensor:
+    """How far past its lower pixel the point ``sign`` * 0.70711 from each of ``count`` places lies, rounded as
+    there."""
+    at = torch.arange(start, start + count, dtype=torch.float64, device=device) + sign * DIAGONAL
     return at - at.floor()
 
 
@@ -46,10 +46,10 @@ def bit_patterns(padded: Tensor, top: int = 0, left: int = 0) -> Tensor:
     levels = padded.double()
     across, down = {}, {}
     for sign in (-1, 1):
-        x = _fractions(left, width, sign)
+        x = _fractions(left, width, sign, padded.device)
         first = 1 + min(sign, 0)
         across[sign] = (1 - x) * levels[:, :, first : first + width] + x * levels[:, :, first + 1 : first + 1 + width]
-        down[sign] = _fractions(top, height, sign)[:, None]
+        down[sign] = _fractions(top, height, sign, padded.device)[:, None]
     pattern = torch.zeros_like(image)
     for bit, (row, column) in enumerate(OFFSETS):
         if row and column:
@@ -66,4 +66,5 @@ def local_binary_pattern(image: Tensor, method: str) -> Tensor:
     """Codes uint8 [N, H, W] of uint8 [N, H, W]."""
     padded = image.new_zeros(image.shape[0], image.shape[1] + 2, image.shape[2] + 2)
     padded[:, 1:-1, 1:-1] = image
-    return torch.tensor(CODE_TABLES[method], dtype=torch.uint8)[bit_patterns(padded).int()]
+    table = torch.tensor(CODE_TABLES[method], dtype=torch.uint8, device=image.device)
+    return table[bit_patterns(padded).int()]

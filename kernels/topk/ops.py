@@ -45,6 +45,30 @@ def _step_cpu(
     return laid_out_like(reference.topk_masked_step(noise, grad, x, fraction, step, radius, support, by, rank), noise)
 
 
+@torch.library.impl("medveil::topk_mask", "CUDA")
+def _mask_cuda(grad: Tensor, fraction: float, by: str, rank: str) -> Tensor:
+    from kernels.topk import cuda  # needs Triton
+
+    return cuda.topk_mask(grad, fraction, by, rank)
+
+
+@torch.library.impl("medveil::topk_masked_step", "CUDA")
+def _step_cuda(
+    noise: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    fraction: float,
+    step: float,
+    radius: float,
+    support: Tensor | None,
+    by: str,
+    rank: str,
+) -> Tensor:
+    from kernels.topk import cuda  # needs Triton
+
+    return laid_out_like(cuda.topk_masked_step(noise, grad, x, fraction, step, radius, support, by, rank), noise)
+
+
 @torch.library.register_fake("medveil::topk_mask")
 def _mask_fake(grad: Tensor, fraction: float, by: str, rank: str) -> Tensor:
     return torch.empty(grad.shape, dtype=torch.bool, device=grad.device)
@@ -73,15 +97,17 @@ def _check(grad: Tensor, fraction: float, by: str, rank: str) -> None:
     if rank not in ("abs", "signed"):
         raise ValueError(f"rank must be 'abs' or 'signed', not {rank!r}")
     if grad.ndim < (3 if by == "pixel" else 1):
-        raise ValueError(f"by {by}, the gradient must be [N, {'C, ' if by == 'pixel' else ''}...], not {list(grad.shape)}")
+        raise ValueError(
+            f"by {by}, the gradient must be [N, {'C, ' if by == 'pixel' else ''}...], not {list(grad.shape)}"
+        )
 
 
 def topk_mask(grad: Tensor, fraction: float, *, by: str = "element", rank: str = "abs") -> Tensor:
     """The top-k mask of each sample (SALM, Eq. 5): bool of the shape of ``grad``, not differentiable.
 
-    ``grad`` [N, ...] of any real dtype; exactly floor(fraction n + 1e-9) of a sample's n elements are True, zeros included,
-    ties going to the lowest flat index. ``rank``: by "abs"olute value or "signed". ``by="pixel"``: [N, C, ...], n counts the
-    positions, which are ranked by the sum over their channels and taken with all of them.
+    ``grad`` [N, ...] of any real dtype; exactly floor(fraction n + 1e-9) of a sample's n elements are True, zeros
+    included, ties going to the lowest flat index. ``rank``: by "abs"olute value or "signed". ``by="pixel"``: [N, C,
+    ...], n counts the positions, which are ranked by the sum over their channels and taken with all of them.
     Raises ``ValueError`` for other arguments and, on the CPU, for NaN.
     """
     _check(grad, fraction, by, rank)
@@ -123,12 +149,14 @@ def topk_masked_step(
     by: str = "element",
     rank: str = "abs",
 ) -> Tensor:
-    """One masked sign step (SALM, Eq. 6): ``clip(noise - step sign(M grad), -radius, radius)`` with x + noise in [0, 1].
+    """One masked sign step (SALM, Eq. 6): ``clip(noise - step sign(M grad), -radius, radius)`` with x + noise in [0,
+    1].
 
-    ``noise``, ``grad`` and ``x`` [N, ...] of one shape, ``x`` in [0, 1], ``step`` and ``radius`` in the units of ``x`` (a
-    negative ``step`` ascends); M = :func:`topk_mask` of ``grad``. With ``support`` (bool, same shape) only its elements
-    are ranked and selected, the same number or as many as it has. Returns the new noise in the dtype of ``noise``; a zero
-    that is not selected stays exactly zero. Not differentiable. Raises ``ValueError`` as :func:`topk_mask` does.
+    ``noise``, ``grad`` and ``x`` [N, ...] of one shape, ``x`` in [0, 1], ``step`` and ``radius`` in the units of
+    ``x`` (a negative ``step`` ascends); M = :func:`topk_mask` of ``grad``. With ``support`` (bool, same shape) only
+    its elements are ranked and selected, the same number or as many as it has. Returns the new noise in the dtype of
+    ``noise``; a zero that is not selected stays exactly zero. Not differentiable. Raises ``ValueError`` as
+    :func:`topk_mask` does.
     """
     _check(grad, fraction, by, rank)
     if not noise.shape == grad.shape == x.shape:
@@ -142,3 +170,15 @@ def topk_masked_step(
         noise.detach(), grad.detach(), x.detach(), fraction, step, radius, support, by, rank
     )
     return out
+
+
+def nan_seen(device: torch.device) -> bool:
+    """Whether a selection on ``device`` met a NaN since this was last asked; waits for the device: ask once per epoch.
+
+    On CUDA a NaN is never selected and only noted; on the CPU it is an error at once, so the answer is always False.
+    """
+    if device.type == "cpu":
+        return False
+    from kernels.topk import cuda  # needs Triton
+
+    return cuda.nan_seen(device)

@@ -1,8 +1,8 @@
 """Exact top-k selection per sample and SALM's masked sign step in eager PyTorch.
 
-Exactly ``floor(fraction n + 1e-9)`` of a sample's n elements are selected, zeros included; among equal scores those at the
-lowest flat index come first. By pixel, n counts the positions [H, W] and a position's score is the sum over its channels,
-added in fp32 (fp64 for fp64 gradients) from the first channel on.
+Exactly ``floor(fraction n + 1e-9)`` of a sample's n elements are selected, zeros included; among equal scores those
+at the lowest flat index come first. By pixel, n counts the positions [H, W] and a position's score is the sum over its
+channels, added in fp32 (fp64 for fp64 gradients) from the first channel on.
 """
 
 import math

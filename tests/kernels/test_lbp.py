@@ -47,8 +47,8 @@ def test_equals_skimage(device, name):
 def test_equals_skimage_on_real_images(device, real_data: Path, folder):
     from PIL import Image
 
-    files = sorted((real_data / folder / "images").iterdir())[:200:25]
-    assert len(files) == 8
+    files = sorted((real_data / folder / "images").iterdir())[:100:25]
+    assert len(files) == 4
     for file in files:
         assert_equal_to_skimage(np.array(Image.open(file).convert("L")), device)
 
@@ -58,7 +58,9 @@ def test_batches_and_strides(device):
     codes = local_binary_pattern(batch)
     for image, code in zip(batch, codes, strict=True):
         assert torch.equal(local_binary_pattern(image), code)
-    assert torch.equal(local_binary_pattern(batch.transpose(1, 2)), local_binary_pattern(batch.transpose(1, 2).contiguous()))
+    assert torch.equal(
+        local_binary_pattern(batch.transpose(1, 2)), local_binary_pattern(batch.transpose(1, 2).contiguous())
+    )
     assert local_binary_pattern(batch[:0]).shape == (0, 23, 31)
     expected = reference.local_binary_pattern(batch.cpu(), "default")
     assert torch.equal(codes.cpu(), expected)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from kernels import topk_grad_mask, topk_mask, topk_masked_step
+from kernels import nan_seen, topk_grad_mask, topk_mask, topk_masked_step
 from kernels.topk import reference
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.uint8]
@@ -31,7 +31,9 @@ def test_exact_count_and_lowest_index_under_ties(device, dtype, rank, fraction):
     assert (mask.flatten(1).sum(1) == math.floor(fraction * 165 + 1e-9)).all()
 
 
-@pytest.mark.parametrize("shape", [(9, 784), (5, 3, 28, 28), (1, 1), (3, 1, 1, 1), (0, 3, 4, 4), (2, 0), (2, 40000), (130, 100)])
+@pytest.mark.parametrize(
+    "shape", [(9, 784), (5, 3, 28, 28), (1, 1), (3, 1, 1, 1), (0, 3, 4, 4), (2, 0), (2, 40000), (130, 100)]
+)
 @pytest.mark.parametrize("rank", ["abs", "signed"])
 def test_random_rows(device, shape, rank):
     grad = torch.randn(shape, device=device) ** 3 * 1e-6
@@ -68,6 +70,16 @@ def test_nan_is_an_error_on_the_cpu():
     for call in (lambda: topk_mask(grad, 0.4), lambda: topk_masked_step(grad, grad, grad, 0.4, 0.1, 0.1)):
         with pytest.raises(ValueError, match="NaN"):
             call()
+    assert not nan_seen(torch.device("cpu"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("n", [50, 40000])
+def test_nan_is_noted_and_never_selected_on_cuda(n):
+    grad = torch.arange(float(n), device="cuda")[None].clone()
+    grad[0, 7] = math.nan
+    assert topk_mask(grad, 3 / n).nonzero()[:, 1].tolist() == [n - 3, n - 2, n - 1]
+    assert nan_seen(torch.device("cuda")) and not nan_seen(torch.device("cuda"))
 
 
 @pytest.mark.parametrize("by", ["element", "pixel"])
@@ -83,10 +95,16 @@ def test_step_is_equation_6(device, by, rank, supported, dtype):
     support = topk_mask(torch.randn_like(x), 0.3, by=by) if supported else None
     mask = topk_mask(grad, fraction, by=by, rank=rank)
     if support is not None:
-        mask = reference.select_within(
-            reference.scores(grad.cpu(), by, rank), (support.any(1) if by == "pixel" else support).flatten(1).cpu(),
-            reference.count(fraction, 90 if by == "pixel" else 270),
-        ).to(device).view(6, 1 if by == "pixel" else 3, 9, 10) & support
+        mask = (
+            reference.select_within(
+                reference.scores(grad.cpu(), by, rank),
+                (support.any(1) if by == "pixel" else support).flatten(1).cpu(),
+                reference.count(fraction, 90 if by == "pixel" else 270),
+            )
+            .to(device)
+            .view(6, 1 if by == "pixel" else 3, 9, 10)
+            & support
+        )
     moved = (noise - step * (mask * grad.sign())).clamp(-radius, radius)
     expected = torch.minimum(torch.maximum(moved, -x), 1 - x)
     out = topk_masked_step(noise, grad, x, fraction, step, radius, support=support, by=by, rank=rank)

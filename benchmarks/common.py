@@ -1,0 +1,58 @@
+"""What every benchmark does: check a provider against the reference, then time it."""
+
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def triton_version() -> str | None:
+    try:
+        return version("triton")
+    except PackageNotFoundError:
+        return None
+
+
+class Measure:
+    """Times one provider of one group. ``bytes_`` and ``flops`` are what the operation needs, not what a provider
+    does."""
+
+    def __init__(self, benchmark: Any, with_compile: bool) -> None:
+        self.benchmark = benchmark
+        self.with_compile = with_compile
+
+    def __call__(
+        self,
+        provider: str,
+        run: Callable[[], Any],
+        group: str,
+        *,
+        bytes_: int = 0,
+        flops: int = 0,
+        expected: Callable[[], Any] | None = None,
+        tolerance: float = 1e-5,
+        rounds: int = 15,
+    ) -> None:
+        if expected is not None:  # the gate: a wrong result is never timed
+            torch.testing.assert_close(run(), expected(), rtol=tolerance, atol=tolerance, check_stride=False)
+        self.benchmark.group = group
+        self.benchmark.extra_info |= {"provider": provider, "bytes": bytes_, "flops": flops}
+        if torch.cuda.is_available():
+            from triton.testing import do_bench
+
+            self.benchmark.extra_info["gpu_median_ms"] = do_bench(run, return_mode="median")
+        self.benchmark.pedantic(run, rounds=rounds, warmup_rounds=2)
+
+
+def copy_of(bytes_: int, device: torch.device) -> Callable[[], Tensor]:
+    """A copy that reads and writes ``bytes_`` in all: the machine's own limit for that much traffic."""
+    source = torch.randint(0, 255, (bytes_ // 2,), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
+
+
+def batch_for(bytes_per_sample: int, large: bool, otherwise: int) -> int:
+    """How many samples make 1 GB, or a batch that a CPU copes with."""
+    return -(-(10**9) // bytes_per_sample) if large else otherwise

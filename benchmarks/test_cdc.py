@@ -1,0 +1,68 @@
+"""``cdc_conv2d`` on every encoder layer of UMed's U-Net (64 wide) at 224. Operations: 18 C O H W forward, three times
+that in all.
+
+The rival that counts is one library convolution with kernels folded beforehand.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels import cdc_conv2d
+from kernels.cdc.reference import fold, naive_cdc_conv2d
+
+LAYERS = [(1, 64, 224), (3, 64, 224), (64, 64, 224)]
+LAYERS += [shape for i in range(4) for shape in ((64 << i, 128 << i, 112 >> i), (128 << i, 128 << i, 112 >> i))]
+ONES = [1, 1]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: "-".join(map(str, layer)))
+@pytest.mark.parametrize("way", ["forward", "both"])
+@pytest.mark.parametrize("provider", ["medveil", "one convolution", "naive", "compile", "direct", "gemm"])
+def test_cdc(measure, device, layer, way, provider):
+    channels, outputs, side = layer
+    kernel_only = provider in ("direct", "gemm")
+    if provider == "compile" and not measure.with_compile:
+        pytest.skip("--with-compile")
+    if kernel_only and (device.type == "cpu" or way == "both" or (provider == "direct") != (channels <= 3)):
+        pytest.skip("a forward kernel for CUDA")
+    batch, dtype = (16, torch.bfloat16) if device.type == "cuda" else (4, torch.float32)
+    x = torch.randn(batch, channels, side, side, device=device, dtype=dtype)
+    x = x.to(memory_format=torch.channels_last) if device.type == "cuda" and channels > 3 else x
+    x = x.requires_grad_(channels > 3)  # the first layer's input is the image
+    v, c = (torch.randn(outputs, channels, 3, 3, device=device) / channels**0.5 / 3 for _ in range(2))
+    v, c = v.to(dtype).requires_grad_(), c.to(dtype).requires_grad_()
+    bias = torch.randn(outputs, device=device, dtype=dtype)
+    folded = fold(v.detach(), c.detach()).requires_grad_()
+    compiled = torch.compile(naive_cdc_conv2d)
+
+    def kernel() -> Tensor:
+        from kernels.cdc import cuda  # needs Triton
+
+        return cuda.IMPLEMENTATIONS[provider](x.detach(), v.detach(), c.detach(), bias, ONES, ONES, ONES)
+
+    forwards: dict[str, Callable[[], Tensor]] = {
+        "medveil": lambda: cdc_conv2d(x, v, c, bias),
+        "one convolution": lambda: F.conv2d(x, folded, bias, padding=1),
+        "naive": lambda: naive_cdc_conv2d(x, v, c, bias, ONES, ONES, ONES),
+        "compile": lambda: compiled(x, v, c, bias, ONES, ONES, ONES),
+        "direct": kernel,
+        "gemm": kernel,
+    }
+    forward = forwards[provider]
+    inputs = [folded] if provider == "one convolution" else [v, c]
+    inputs += [x] if x.requires_grad else []
+    grad = torch.randn_like(forward())
+
+    def both() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(forward(), inputs, grad)
+
+    tolerance = 1e-3 if dtype == torch.float32 else 0.15
+    torch.testing.assert_close(forward(), forwards["naive"](), rtol=tolerance, atol=tolerance, check_stride=False)
+    run, factor = (both, 3 if channels > 3 else 2) if way == "both" else (forward, 1)
+    flops = factor * 18 * channels * outputs * side * side * batch
+    group = f"cdc {way} {batch}x{channels}x{side}x{side} to {outputs} {device.type}"
+    measure(provider, run, group, flops=flops, rounds=7 if device.type == "cuda" else 3)

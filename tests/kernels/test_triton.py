@@ -1,0 +1,28 @@
+"""The Triton kernels on any machine: run in the interpreter, and compiled ahead of time for three architectures."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str, **environment: str) -> str:
+    kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=kept | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("operator", ["lbp", "clip", "topk", "cdc"])
+def test_kernels_in_the_interpreter_equal_the_references(operator):
+    assert f"passed {operator}" in run("tests.kernels.interpreted", operator, TRITON_INTERPRET="1")
+
+
+def test_compiled_kernels_keep_their_budgets():
+    assert "within budget" in run("tests.kernels.ahead")
