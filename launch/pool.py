@@ -1,7 +1,10 @@
 """Jobs on this machine: in this process one after the other, or side by side in worker processes."""
 
 import multiprocessing
+import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -59,9 +62,19 @@ def run_side_by_side(jobs: Sequence[Job], workers: int, listener: Listener) -> N
 def _worker() -> ProcessPoolExecutor:
     # Spawned, not forked: a fork would share torch's thread pools and a CUDA context. One process per executor, so
     # that a death points to one job.
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_quiet_between_jobs)
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin_worker)
 
 
-def _quiet_between_jobs() -> None:
-    """A worker that waits for its next job ignores Ctrl-C; within a job the job's own handler counts."""
+def _begin_worker() -> None:
+    """A worker that waits for its next job ignores Ctrl-C; within a job the job's own handler counts.
+
+    When the sweep is killed, its workers are told to stop too: an orphan would own its run while nobody waits for it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_stop_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _stop_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)

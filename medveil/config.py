@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from fractions import Fraction
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
@@ -13,10 +12,11 @@ C = TypeVar("C")
 
 
 def _number(value: Any) -> Any:
-    """'4/255' as a number; anything else as it is."""
+    """'4/255' and '1.6/255' as numbers; anything else as it is."""
     if isinstance(value, str) and "/" in value:
+        above, _, below = value.partition("/")
         try:
-            return float(Fraction(value.replace(" ", "")))
+            return float(above) / float(below)
         except (ValueError, ZeroDivisionError) as error:
             raise ValueError(f"{value!r} is not a number or a fraction such as 4/255") from error
     return value

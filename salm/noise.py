@@ -36,11 +36,12 @@ class Visit:
     def noise(self, x: Tensor, targets: Tensor, keys: Tensor, start: Tensor) -> Tensor:
         """The noise after ``pgd_steps`` steps from ``start``; all float [N, C, H, W] on the [0, 1] scale."""
         config = self.config
-        noise, support = start, None
+        noise, before, support = start, start, None
         for inner in range(config.pgd_steps):
             gradient = self.gradient(x + noise, targets, keys, inner)
             if config.mode == "strict" and support is None:
                 support = topk_mask(gradient, config.fraction, by=config.by, rank=config.rank)
+            before = noise
             noise = topk_masked_step(
                 noise,
                 gradient,
@@ -52,7 +53,9 @@ class Visit:
                 by=config.by,
                 rank=config.rank,
             )
-        return noise
+        # Steps to and fro may cancel in every element of a sample; it keeps the noise of the step before.
+        some = noise.flatten(1).any(1)
+        return torch.where(some.view(-1, 1, 1, 1), noise, before)
 
     def gradient(self, protected: Tensor, targets: Tensor, keys: Tensor, inner: int) -> Tensor:
         """The mean gradient over J sampled transforms, per sample, float [N, C, H, W]; the J go as one batch."""

@@ -12,16 +12,16 @@ from torch.optim.lr_scheduler import StepLR
 from medveil import keyed
 from medveil.config import build
 from medveil.dataset import Dataset, Task
-from medveil.losses import classification_loss, detached_mean, global_mean
+from medveil.losses import classification_loss, global_mean
 from medveil.networks import ResNet18
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
 from medveil.runtime import Runtime, SingleProcess, State, share
+from medveil.store import NoiseStore, rows_of
 from medveil.surrogate import frozen, seeded
 from medveil.transforms import apply_flip_shift
 from salm.config import PRESETS, SALMConfig
 from salm.noise import Visit
-from salm.store import NoiseStore
 
 _SMALL = 64
 """Images whose shorter side is below this many pixels get the stem without downsampling."""
@@ -116,12 +116,7 @@ class SALM:
         if self.stored is None:
             raise ValueError("there is no stored noise: fit first")
         known, noise = self.stored
-        order = known.argsort()
-        place = torch.searchsorted(known[order], keys.cpu()).clamp_max(len(known) - 1)
-        rows = order[place]
-        if not bool((known[rows] == keys.cpu()).all()):
-            raise ValueError("stored noise exists only for the samples that were fitted")
-        return noise[rows].to(keys.device)
+        return noise[rows_of(known, keys)].to(keys.device)
 
 
 class _Trainer:
@@ -155,11 +150,12 @@ class _Trainer:
         with self.runtime.autocast():
             logits = self.wrapped(apply_flip_shift(x + noise, transform))
         losses = classification_loss(logits, targets, self.data.task)
+        loss = global_mean(losses, len(batch), self.runtime.world)
         self.optimiser.zero_grad(set_to_none=True)
-        global_mean(losses, len(batch), self.runtime.world).backward()
+        loss.backward()
         self.optimiser.step()
         self.schedule.step()
-        return detached_mean(losses)
+        return loss.detach()
 
     def checkpoint(self, done: int) -> State:
         stored = self.store.merged() if self.store is not None else None

@@ -20,6 +20,8 @@ class UMedConfig:
         ``clip``: gradient of the clip, all three give the same bound. ``contour``, ``texture``: the perturbators, or "none"
         to leave one out (the ablations of Table 5); "fixed" bounds the texture noise by ``eps`` alone.
         ``rounding``: the surrogate sees images rounded to grey levels (straight-through gradient), as they will be saved.
+        ``carrier`` "checkerboard": the generators modulate a checkerboard, which starts at the bound, instead of making
+        noise of any frequency; images have least energy there, so that a network finds it soonest.
         ``augment``: the surrogate sees flipped, shifted and scaled protected images.
     Optimisation
         ``epochs`` in cycles of ``generator_epochs`` for the generators and one for the surrogate, generators ``first``.
@@ -34,6 +36,7 @@ class UMedConfig:
     texture: Literal["lbp", "fixed", "none"] = "lbp"
     rounding: bool = False
     augment: bool = False
+    carrier: Literal["none", "checkerboard"] = "none"
     cross_entropy: Literal["binary", "softmax"] = "binary"
     epochs: int = 500
     generator_epochs: int = 4
@@ -67,6 +70,16 @@ class UMedConfig:
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {},
-    "gpu": {"epochs": 100},
-    "cpu": {"epochs": 20, "width": 8, "learning_rate": 1e-3, "surrogate_learning_rate": 1e-3},
+    "gpu": {"epochs": 100, "clip": "tanh", "carrier": "checkerboard", "rounding": True},
+    # Narrow networks and one epoch of the generators for one of the surrogate: docs/choices.md.
+    "cpu": {
+        "epochs": 4,
+        "width": 8,
+        "generator_epochs": 1,
+        "first": "surrogate",
+        "clip": "tanh",
+        "carrier": "checkerboard",
+        "rounding": True,
+        "surrogate_learning_rate": 1e-3,
+    },
 }

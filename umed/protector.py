@@ -12,7 +12,7 @@ from kernels import lbp_adaptive_clip
 from medveil import keyed
 from medveil.config import build
 from medveil.dataset import Dataset, Task
-from medveil.losses import detached_mean, global_mean, segmentation_loss
+from medveil.losses import global_mean, segmentation_loss
 from medveil.networks import UNet
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
@@ -98,7 +98,9 @@ class UMed:
             module.to(device).to(memory_format=torch.channels_last)
 
 
-def protect(config: UMedConfig, x: Tensor, contour: Tensor, texture: Tensor, masks: Tensor, known: maps.Maps) -> Tensor:
+def protect(
+    config: UMedConfig, x: Tensor, contour: Tensor, texture: Tensor, masks: Tensor, known: maps.Maps
+) -> Tensor:
     """Eqs. 4 to 6: both noises bounded on their regions, added to ``x``, kept in [0, 1]."""
     return lbp_adaptive_clip(
         x, contour, texture, masks, config.eps, contour=known.contour, texture=known.texture, clip=config.clip
@@ -131,13 +133,12 @@ class _Trainer:
             with frozen(self.surrogate, evaluation=False):
                 protected = self._protect(self.wrapped_generators, x, targets, known)
                 losses = self._losses(self.surrogate, protected, targets, keys, epoch)
-                self._descend(optimiser, losses, len(batch))
+                return self._descend(optimiser, losses, len(batch))
         else:
             with torch.no_grad():
                 protected = self._protect(self.generators, x, targets, known)
             losses = self._losses(self.wrapped_surrogate, protected, targets, keys, epoch)
-            self._descend(optimiser, losses, len(batch))
-        return detached_mean(losses)
+            return self._descend(optimiser, losses, len(batch))
 
     def _protect(self, generators: nn.Module, x: Tensor, targets: Tensor, known: maps.Maps) -> Tensor:
         with self.runtime.autocast():
@@ -157,10 +158,13 @@ class _Trainer:
             logits = surrogate(protected)
         return segmentation_loss(logits, targets, self.config.cross_entropy)
 
-    def _descend(self, optimiser: Adam, losses: Tensor, global_count: int) -> None:
+    def _descend(self, optimiser: Adam, losses: Tensor, global_count: int) -> Tensor:
+        """One step; returns this rank's part of the batch's loss."""
+        loss = global_mean(losses, global_count, self.runtime.world)
         optimiser.zero_grad(set_to_none=True)
-        global_mean(losses, global_count, self.runtime.world).backward()
+        loss.backward()
         optimiser.step()
+        return loss.detach()
 
     def checkpoint(self, done: int) -> State:
         return {

@@ -12,7 +12,7 @@ from launch.data.source import Source
 from medveil.dataset import ArrayDataset
 from medveil.errors import UserError
 
-VERSION = 1
+VERSION = 2
 """Counts up when the images change: it is part of the fingerprint."""
 
 CLASSES = ["blob", "ring", "stripes", "cross"]
@@ -106,8 +106,12 @@ def _background(rng: np.random.Generator, side: int, gradient: float) -> Image:
 
 
 def _speckle(rng: np.random.Generator, image: Image) -> Image:
-    """Multiplicative grain, as of ultrasound."""
-    return image * (1 + 0.04 * _noise(rng, len(image), 0.6))
+    """Multiplicative grain, as of ultrasound, and the white noise of a sensor.
+
+    Without the latter, random noise of four grey levels on a lesion would itself give the lesion away.
+    """
+    grainy = image * (1 + 0.04 * _noise(rng, len(image), 0.6))
+    return grainy + 4 * rng.standard_normal(image.shape)
 
 
 def _vessel(rng: np.random.Generator, side: int) -> Image:

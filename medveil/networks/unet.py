@@ -41,8 +41,11 @@ class UNet(nn.Module):
         for level, block in enumerate(self.encoder):
             x = block(x if level == 0 else F.max_pool2d(x, 2))
             skips.append(x)
-        skips.pop()
-        for up, block in zip(reversed(self.up), reversed(self.decoder), strict=True):
-            x = block(torch.cat([skips.pop(), up(x)], dim=1))
+        for level in reversed(range(len(self.up))):
+            x = self.decoder[level](self.merge(level, skips[level], self.up[level](x)))
         out: Tensor = self.head(x)
         return out[..., :height, :width]
+
+    def merge(self, level: int, skip: Tensor, below: Tensor) -> Tensor:
+        """What the decoder's block of ``level`` sees: the encoder's output there and the level below, made larger."""
+        return torch.cat([skip, below], dim=1)

@@ -61,7 +61,7 @@ class _Config:
 
 
 def test_options_are_read_as_their_type():
-    assert build(_Config, {"eps": "8/255", "steps": "7", "mode": "strict"}, "x") == _Config(8 / 255, "strict", 7)
+    assert build(_Config, {"eps": "1.6/255", "steps": "7", "mode": "strict"}, "x") == _Config(1.6 / 255, "strict", 7)
 
 
 @pytest.mark.parametrize(

@@ -143,3 +143,12 @@ def test_protected_images_stay_in_range_before_rounding():
 def test_impossible_settings_are_refused(options):
     with pytest.raises(UserError, match="salm"):
         SALM(**options)
+
+
+def test_steps_that_cancel_do_not_leave_a_sample_unprotected():
+    config = SALMConfig(mode="strict", pgd_steps=2, transforms=1, flip=False, padding=0, step_size=0.01)
+    # A loss with its minimum between two steps: every step goes back on the one before.
+    visit = Visit(config, lambda images, _: ((images - 0.505) ** 2).sum((1, 2, 3)), "test", 0)
+    x = torch.full((1, 1, 16, 16), 0.5)
+    noise = visit.noise(x, torch.zeros(1, dtype=torch.int64), keyed.keys_of(["a"]), torch.zeros_like(x))
+    assert int((noise != 0).sum()) == 25

@@ -1,4 +1,4 @@
-"""Noise kept per sample between visits (``start stored``), each rank holding the samples it owns."""
+"""Noise kept per sample: during a fit each rank holds the samples it owns; afterwards it is found by stable id."""
 
 from collections.abc import Sequence
 
@@ -44,3 +44,16 @@ class NoiseStore:
 
     def _rows(self, indices: Sequence[int]) -> Tensor:
         return torch.tensor([index // self.runtime.world for index in indices], dtype=torch.int64)
+
+
+def rows_of(known: Tensor, keys: Tensor) -> Tensor:
+    """The place of each of ``keys`` among ``known`` (both int64, of stable ids), int64 on the CPU.
+
+    Raises ``ValueError`` for a key that is not known: noise exists only for the samples that were fitted.
+    """
+    known, keys = known.cpu(), keys.cpu()
+    order = known.argsort()
+    rows = order[torch.searchsorted(known[order], keys).clamp_max(len(known) - 1)]
+    if not torch.equal(known[rows], keys):
+        raise ValueError("there is noise only for the samples that were fitted, and one of these was not")
+    return rows
