@@ -62,6 +62,12 @@ test: $(STAMP)
 	"$(BIN)/python" -m pytest -m "not slurm" $(ARGS)
 
 test-slurm: $(STAMP)
+	for program in slurmctld slurmd sbatch munged; do
+		command -v "$$program" >/dev/null || {
+			echo "$$program is missing: install SLURM and munge to run these tests: sudo apt-get install slurm-wlm munge" >&2
+			exit 1
+		}
+	done
 	echo "==> The tests that need SLURM"
 	"$(BIN)/python" -m pytest -m slurm tests/slurm $(ARGS)
 

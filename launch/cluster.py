@@ -141,7 +141,7 @@ def _skipped(job: Job, rank: int) -> Record | None:
 def _requeue(job: Job, record: Record, requeues: int, stop: StopFlag) -> Record:
     done = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     if done >= requeues:
-        return job.write(replace(record, reason=f"{record.reason}; not requeued after {done} restarts"))
+        return job.write(replace(record, reason=f"{record.reason}; not requeued after {done} of {requeues} restarts"))
     job.write(replace(record, reason=f"{record.reason}; requeued"))
     try:
         slurm_queue.requeue(os.environ["SLURM_JOB_ID"])

@@ -27,6 +27,7 @@ def show(sweep: Sweep, planned: Plan, folder: Path) -> int:
     Once nothing is under way any more the report is written. Returns 1 when a cell has failed, was skipped or stopped.
     """
     stands = standings(planned.jobs, folder / "slurm")
+    stands |= {key: Standing("skipped", reason) for key, reason in planned.skipped.items()}
     jobs = {job.key: job for job in planned.jobs}
     cells: list[Standing] = []
     told: set[str] = set()
@@ -43,7 +44,8 @@ def show(sweep: Sweep, planned: Plan, folder: Path) -> int:
     if not any(standing.state in ACTIVE for standing in stands.values()):
         publish(sweep, folder, planned, _records(planned, stands))
         print(f"report: {folder / 'report' / 'report.html'} (holds original images: keep it private)")
-    return int(any(standing.state in ("failed", "skipped", "stopped") for standing in cells))
+    left_out = planned.skipped.values()
+    return int(any(s.state in ("failed", "skipped", "stopped") and s.detail not in left_out for s in cells))
 
 
 def follow(planned: Plan, folder: Path, deadline: float) -> bool:
@@ -85,6 +87,12 @@ def cancel(sweep: Sweep, planned: Plan, folder: Path) -> int:
         if time.monotonic() >= deadline:
             raise UserError(f"{len(left)} of {len(queued)} jobs have not ended yet: medveil sweep status {folder}")
         time.sleep(1.0)
+    for job in queued:
+        record, attempt = job.read(), job.attempt()
+        name = attempt.name if attempt is not None else ""
+        # SLURM soon forgets those that never began, and one that had no time to save its state left no word.
+        if record is None or record.attempt != name:
+            job.write(Record("interrupted", "cancelled", attempt=name))
     print(f"cancelled {len(queued)} jobs; --resume goes on from what they saved")
     return 0
 

@@ -1,10 +1,10 @@
 """A sweep as a grid: what its YAML may say, and the cells that it stands for."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -14,12 +14,14 @@ from launch.exploiters.models import SEGMENTERS, check_model
 from launch.methods import PROTECTORS
 from launch.processes import Device
 from launch.protect import Preset as ProtectPreset
-from launch.runtime import Precision
+from launch.runtime import CHECKPOINT_SECONDS, Precision
 from medveil.config import build
 from medveil.dataset import Task
 from medveil.errors import UserError
 
 _HOLDOUT = 0.2
+
+SizePreset = Literal["cpu", "gpu", "paper"]
 
 
 @dataclass(frozen=True)
@@ -87,16 +89,29 @@ class Block:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A whole sweep. ``threads`` and ``precision`` hold for every run in it; ``workers`` run side by side on this machine
-    (0: inline, one after the other in this process; None: one for each ``threads`` cores)."""
+    """A whole sweep. ``threads`` and ``precision`` hold for every run in it; ``workers`` run side by side on this
+    machine (0: inline, one after the other in this process; None: one for each ``threads`` cores).
+    ``checkpoint_seconds``: at most so much is lost with a process that dies.
+
+    ``preset`` is that of every protector and exploiter which names none, ``size`` that of every block which has none;
+    ``presets`` holds what else a preset changes (``seeds``, ``size``). ``folders`` maps data that the grid names to
+    where the user has it; while that is None its cells are skipped. ``published``: a CSV file of values to show beside
+    ours.
+    """
 
     name: str
     grid: list[Any]
     seeds: list[int] = field(default_factory=lambda: [0])
+    size: int | None = None
+    preset: SizePreset | None = None
+    presets: dict[SizePreset, dict[str, Any]] = field(default_factory=dict)
+    folders: dict[str, str | None] = field(default_factory=dict)
+    published: str | None = None
     threads: int = 1
     precision: Precision = "fp32"
     device: Device = "auto"
     workers: int | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
     slurm: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -113,13 +128,42 @@ class Sweep:
             if not isinstance(entry, Mapping):
                 raise UserError(f"{where} must be a mapping with data, protectors and exploiters")
             values = {**entry, "data": [entry["data"]]} if isinstance(entry.get("data"), str) else dict(entry)
-            for cell in _cells_of(build(Block, values, where), self.seeds, where):
+            for cell in self._cells_of(build(Block, values, where), where):
                 cells[cell] = None
         return list(cells)
 
+    def place(self, data: str) -> str:
+        """Where ``data`` of the grid is: the user's folder, or what the grid itself names."""
+        return self.folders.get(data) or data
+
+    def missing(self, data: str) -> bool:
+        """Whether the grid names ``data`` of which the user has not told the folder."""
+        return data in self.folders and self.folders[data] is None
+
+    def _cells_of(self, block: Block, where: str) -> Iterator[Cell]:
+        methods = [method for entry in block.protectors for method in _methods(entry, self.preset, where)]
+        exploiters = [one for entry in block.exploiters for one in _exploiters(entry, self.preset or "cpu", where)]
+        if not methods:
+            raise UserError(f"{where}: protectors must not be empty")
+        against: list[tuple[Exploiter | None, str]] = [(None, "")]
+        if exploiters:
+            against = [(exploiter, defence) for exploiter in exploiters for defence in block.defences]
+        for defence in block.defences:
+            parse_defence(defence)
+        size = block.size or self.size
+        for data, method, (exploiter, defence), seed in itertools.product(block.data, methods, against, self.seeds):
+            place = self.place(data)
+            own_test = place.startswith(("phantom:", "medmnist:")) or place.endswith(".npz")
+            holdout = (0.0 if own_test else _HOLDOUT) if block.holdout is None else block.holdout
+            yield Cell(data, size, holdout, method, exploiter, defence, seed)
+
 
 def read_sweep(path: Path, changes: Mapping[str, Any] | None = None) -> Sweep:
-    """The sweep in a YAML file with ``changes`` over its top level. Raises UserError naming the file."""
+    """The sweep in a YAML file with ``changes`` over its top level and its preset's. Raises UserError naming the file.
+
+    ``folders`` of ``changes`` are added to the file's; ``published`` is found beside the file.
+    """
+    changes = dict(changes or {})
     try:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -128,28 +172,24 @@ def read_sweep(path: Path, changes: Mapping[str, Any] | None = None) -> Sweep:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, Mapping):
         raise UserError(f"{path} must hold a mapping with name and grid")
-    return build(Sweep, {"name": path.stem, **values, **(changes or {})}, str(path))
+    told = changes.pop("folders", {})
+    values = {"name": path.stem, **values, **changes}
+    values = {**values, **_mapping(_mapping(values.get("presets")).get(values.get("preset"))), **changes}
+    if told:
+        values["folders"] = {**_mapping(values.get("folders")), **told}
+    if values.get("published") is not None:
+        values["published"] = str(path.parent.absolute() / str(values["published"]))
+    return build(Sweep, values, str(path))
 
 
-def _cells_of(block: Block, seeds: Sequence[int], where: str) -> Iterator[Cell]:
-    methods = [method for entry in block.protectors for method in _methods(entry, where)]
-    exploiters = [exploiter for entry in block.exploiters for exploiter in _exploiters(entry, where)]
-    for defence in block.defences:
-        parse_defence(defence)
-    if not methods:
-        raise UserError(f"{where}: protectors must not be empty")
-    against: list[tuple[Exploiter | None, str]] = [(None, "")]
-    if exploiters:
-        against = [(exploiter, defence) for exploiter in exploiters for defence in block.defences]
-    for data, method, (exploiter, defence), seed in itertools.product(block.data, methods, against, seeds):
-        own_test = data.startswith(("phantom:", "medmnist:")) or data.endswith(".npz")
-        holdout = (0.0 if own_test else _HOLDOUT) if block.holdout is None else block.holdout
-        yield Cell(data, block.size, holdout, method, exploiter, defence, seed)
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    """``value``, or nothing where it is no mapping: building the sweep says so."""
+    return value if isinstance(value, Mapping) else {}
 
 
-def _methods(entry: Any, where: str) -> Iterator[Method]:
+def _methods(entry: Any, default: SizePreset | None, where: str) -> Iterator[Method]:
     for options in _expand(entry, "method", where):
-        name, preset = options.pop("method"), options.pop("preset", None)
+        name, preset = options.pop("method"), options.pop("preset", default)
         if name not in PROTECTORS:
             raise UserError(f"{where}: no method is called {name!r}: choose from {', '.join(PROTECTORS)}")
         cls = PROTECTORS[name]
@@ -159,9 +199,9 @@ def _methods(entry: Any, where: str) -> Iterator[Method]:
         yield Method(name, preset, _Frozen(options))
 
 
-def _exploiters(entry: Any, where: str) -> Iterator[Exploiter]:
+def _exploiters(entry: Any, default: Preset, where: str) -> Iterator[Exploiter]:
     for options in _expand(entry, "model", where):
-        preset = options.pop("preset", "cpu")
+        preset = options.pop("preset", default)
         task: Task = "segmentation" if str(options["model"]).split(":")[0] in SEGMENTERS else "classification"
         config = exploiter_config(task, preset, (64, 64), options)
         check_model(config.model, task, config.width)

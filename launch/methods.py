@@ -1,10 +1,10 @@
 """The protectors that commands and sweeps know by name."""
 
-from baselines import ErrorMinimising, RandomSigns, Unprotected
+from baselines import AR, LSP, SEP, TAP, ErrorMinimising, RandomSigns, Unprotected
 from medveil.protector import Protector
 from salm import SALM
 from umed import UMed
 
 PROTECTORS: dict[str, type[Protector]] = {
-    cls.name: cls for cls in (UMed, SALM, ErrorMinimising, RandomSigns, Unprotected)
+    cls.name: cls for cls in (UMed, SALM, ErrorMinimising, TAP, SEP, LSP, AR, RandomSigns, Unprotected)
 }

@@ -25,6 +25,8 @@ from medveil.errors import UserError
 
 Device = Literal["auto", "cpu", "cuda"]
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+
 _GRACE_SECONDS = 20.0
 """How long the other processes may take to end after one has failed."""
 
@@ -155,8 +157,13 @@ def run_local(job: Callable[..., None], argument: Any, count: int) -> None:
                     os.kill(worker.pid, number)
 
         with handling(pass_on):
-            for worker in workers:
-                worker.start()
+            # Workers inherit the block: a signal waits until they have imported what they need to answer it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+            try:
+                for worker in workers:
+                    worker.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             killed = _wait(workers)
         if killed is not None:
             # What the others then say about a lost connection explains nothing.
@@ -188,7 +195,7 @@ def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}
     try:
         yield
     finally:
@@ -201,11 +208,18 @@ def _worker(job: Callable[..., None], argument: Any, meeting: tuple[str, int, in
     os.setpgrp()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise Interrupted(number, "before the run began")
+
     try:
+        for number in _SIGNALS:
+            signal.signal(number, stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         job(argument, meeting)
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt):
-            error = Interrupted(signal.SIGINT, "before the run began")
+            error = Interrupted(signal.SIGINT, "at once")
         elif not isinstance(error, UserError | OSError | Interrupted):
             error = WorkerFailed(f"process {meeting[1]} failed\n{traceback.format_exc()}")
         errors.put(error)

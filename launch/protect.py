@@ -11,13 +11,15 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import torch
+
 from launch.data import Source, open_data, split_holdout
 from launch.methods import PROTECTORS
 from launch.processes import Device, Processes, joined, run_local
 from launch.release import MANIFEST, Plan, Summary, first_damage, write_release
 from launch.release_folder import sha256_of
 from launch.runs import Run, drawn_once, make_private, own
-from launch.runtime import CHECKPOINT_SECONDS, Precision, running, set_threads, threads_by_default
+from launch.runtime import CHECKPOINT_SECONDS, Precision, running, threads_by_default
 from medveil.config import plain
 from medveil.dataset import Subset
 from medveil.errors import UserError
@@ -78,8 +80,9 @@ def run_protect(job: ProtectJob) -> Path:
         raise UserError(f"no method is called {job.method!r}: choose from {', '.join(PROTECTORS)}")
     if os.path.lexists(job.out) and not job.run_root.is_dir():
         raise _other_origin(job.out)
-    if job.processes < 1:
-        raise UserError(f"--processes {job.processes}: at least 1")
+    for name, value in (("processes", job.processes), ("threads", job.threads)):
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value}: at least 1")
     make_protector(job, "cpu" if job.preset == "auto" else job.preset, 0)
     check_place(job.out)
     if job.processes > 1:
@@ -102,7 +105,7 @@ def _protect(job: ProtectJob, processes: Processes) -> None:
     # Only now is anything written: whatever is wrong with the input has been said.
     chosen = processes.from_first(lambda: _chosen(job, processes))
     protector = make_protector(job, chosen["preset"], chosen["seed"])
-    set_threads(chosen["threads"])
+    torch.set_num_threads(chosen["threads"])
     config = {
         "method": job.method,
         "options": plain(protector.config),

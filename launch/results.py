@@ -11,8 +11,9 @@ class Outcome:
     """What one exploiter reached. Metrics are shares in [0, 1] on clean test data, keyed dsc, dsc_pooled, jaccard,
     jaccard_pooled, accuracy, balanced_accuracy, auc.
 
-    ``last``: after the last epoch (the headline). ``best``: the best epoch by the first metric. ``inside``: the training
-    metric on what the exploiter was given. ``curve``: one entry an epoch, ``{"epoch": 1, "loss": ..., METRIC: ...}``.
+    ``last``: after the last epoch (the headline). ``best``: the best epoch by the first metric. ``inside``: the
+    training metric on what the exploiter was given. ``curve``: one entry an epoch, ``{"epoch": 1, "loss": ...,
+    METRIC: ...}``.
     """
 
     last: dict[str, float]

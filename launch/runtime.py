@@ -19,7 +19,6 @@ from launch.processes import Interrupted, Processes, handling
 from launch.progress import Progress
 from launch.runs import Run
 from medveil import batchnorm
-from medveil.errors import UserError
 from medveil.runtime import State
 
 Precision = Literal["fp32", "bf16"]
@@ -209,12 +208,6 @@ def running(
 def threads_by_default() -> int:
     """Threads per process when none are asked for: what torch would take, at most 4."""
     return min(torch.get_num_threads(), 4)
-
-
-def set_threads(count: int) -> None:
-    if count < 1:
-        raise UserError(f"--threads {count}: at least 1")
-    torch.set_num_threads(count)
 
 
 def _load(path: Path) -> dict[str, Any]:

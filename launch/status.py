@@ -107,7 +107,7 @@ def _of_record(record: Record) -> Standing:
 def _on_slurm(job: Job, job_id: str, known: Entry | None, folder: Path, answered: bool) -> Standing:
     """The standing of a submitted job that has left no final record; ``known``: what SLURM says of it."""
     attempt, record = job.attempt(), job.read()
-    told = record if record is not None and attempt is not None and record.attempt == attempt.name else None
+    told = record if record is not None and record.attempt == (attempt.name if attempt is not None else "") else None
     if known is not None and known.state in WAITING:
         if attempt is None:
             return Standing("waiting", _in_words(known.reason), queued=True)

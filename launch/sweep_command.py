@@ -4,14 +4,14 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from launch import slurm_queue
 from launch.cluster import next_folder, submit, submitted
 from launch.following import cancel, follow, show
-from launch.grid import Sweep, read_sweep
+from launch.grid import SizePreset, Sweep, read_sweep
 from launch.results import CellResult
 from launch.slurm_text import Slurm, preview, settings
 from launch.status import standings
@@ -32,6 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where sweeps are kept (default: runs)")
     parser.add_argument("--workers", type=int, help="runs side by side on this machine; 0: inline")
     parser.add_argument("--threads", type=int, help="CPU threads of each run")
+    parser.add_argument(
+        "--data",
+        type=_folder,
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="where you have a data set that the sweep names; may be repeated",
+    )
+    parser.add_argument("--preset", choices=get_args(SizePreset), help="how large, of sweeps that leave it open")
     parser.add_argument("--seeds", type=_numbers, metavar="0,1,2", help="instead of the sweep's own")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--dry-run", action="store_true", help="only print the cells, one tab-separated line each")
@@ -77,9 +86,11 @@ def main(args: argparse.Namespace) -> int:
         return (show if args.what[0] == "status" else cancel)(sweep, planned, Path(args.what[1]).absolute())
     if len(args.what) > 1:
         raise UserError(f"medveil sweep takes one sweep file, not {len(args.what)}: {' '.join(args.what)}")
-    changes = {key: getattr(args, key) for key in ("workers", "threads", "seeds", "device")}
+    changes = {key: getattr(args, key) for key in ("workers", "threads", "seeds", "device", "preset")}
+    changes["folders"] = dict(args.data)
     file = Path(args.what[0]) if args.what else DEMO
     sweep = read_sweep(file, {key: value for key, value in changes.items() if value is not None})
+    _check_folders(sweep, dict(args.data), file, args.dry_run)
     slurm = settings(sweep.slurm, _told(args, sweep), str(file))
     folder = (args.runs / sweep.name).absolute()
     on_slurm = args.cluster == "slurm" or (args.cluster == "auto" and slurm_queue.available())
@@ -89,6 +100,21 @@ def main(args: argparse.Namespace) -> int:
     if on_slurm:
         return _on_slurm(sweep, folder, slurm, args.resume, args.wait_minutes if args.wait else None)
     return _say_results(run(sweep, folder), folder)
+
+
+def _check_folders(sweep: Sweep, told: Mapping[str, str], file: Path, dry: bool) -> None:
+    named = {cell.data for cell in sweep.cells()}
+    for name in told:
+        if name not in named:
+            raise UserError(f"--data {name}={told[name]}: {file} names no such data, only {', '.join(sorted(named))}")
+    missing = sorted(name for name in named if sweep.missing(name))
+    if dry or not missing:
+        return
+    if len(missing) == len(named):
+        raise UserError(
+            f"{file} needs to know where you have its data: {' '.join(f'--data {m}=FOLDER' for m in missing)}"
+        )
+    print(f"skipped, as no folder was given: {' '.join(f'--data {m}=FOLDER' for m in missing)}", file=sys.stderr)
 
 
 def dry_run(sweep: Sweep, folder: Path, slurm: Slurm | None) -> str:
@@ -139,7 +165,7 @@ def _told(args: argparse.Namespace, sweep: Sweep) -> dict[str, Any]:
 
 
 def _say_results(rows: Sequence[CellResult], folder: Path) -> int:
-    failed = [row for row in rows if row.status != "done"]
+    failed = [row for row in rows if row.status != "done" and not row.status.startswith("skipped: no folder")]
     if os.environ.get("RANK", "0") == "0":
         print((folder / "report" / "results.md").read_text())
         print(f"report: {folder / 'report' / 'report.html'} (holds original images: keep it private)")
@@ -150,6 +176,13 @@ def _say_results(rows: Sequence[CellResult], folder: Path) -> int:
         print(f"{len(failed)} of {len(rows)} cells are not done; their reasons are in the report", file=sys.stderr)
         return 1
     return 0
+
+
+def _folder(text: str) -> tuple[str, str]:
+    name, _, place = text.partition("=")
+    if not name or not place:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=FOLDER, such as kvasir-seg=data/Kvasir-SEG")
+    return name, place
 
 
 def _numbers(text: str) -> list[int]:

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from launch.jobs import Job, Record
 from launch.pool import run_inline, run_side_by_side
 from launch.protect import ProtectJob
 from launch.report import write_report
+from launch.report.published import read_published
 from launch.results import CellResult, Outcome
 from launch.runs import canonical, make_private, write_private
 from medveil.config import build
@@ -29,6 +30,8 @@ class Plan:
     jobs: list[Job]
     cells: list[tuple[Cell, str, str | None, str | None]]
     """Each cell with the keys of its protect job, its exploiter on clean data, and its exploiter on the release."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Why the job of a key is not among ``jobs``."""
 
 
 def plan(sweep: Sweep, folder: Path) -> Plan:
@@ -47,8 +50,16 @@ def plan(sweep: Sweep, folder: Path) -> Plan:
             clean = _audit_job(sweep, cell, folder, list(groups[_samples(cell)].values()), clean=True)
             protected = _audit_job(sweep, cell, folder, [protect], clean=False)
             audits.update({protected.key: protected, clean.key: clean})
-        planned.append((cell, protect.key, clean and clean.key, protected and protected.key))
-    return Plan([*{job.key: job for job in protects.values()}.values(), *audits.values()], planned)
+        planned.append((cell, protect.key, clean.key if clean else None, protected.key if protected else None))
+    jobs = [*{job.key: job for job in protects.values()}.values(), *audits.values()]
+    skipped = {
+        key: f"no folder was given for {cell.data} (--data {cell.data}=FOLDER)"
+        for cell, *keys in planned
+        if sweep.missing(cell.data)
+        for key in keys
+        if key
+    }
+    return Plan([job for job in jobs if job.key not in skipped], planned, skipped)
 
 
 def _samples(cell: Cell) -> tuple[Any, ...]:
@@ -62,7 +73,7 @@ def _protect_job(sweep: Sweep, cell: Cell, folder: Path) -> Job:
     key = _key("protect", f"{cell.data}-{method.name}-s{cell.seed}", [*values, sweep.threads, sweep.precision])
     work = ProtectJob(
         method=method.name,
-        data=cell.data,
+        data=sweep.place(cell.data),
         out=folder / "releases" / key,
         options=method.options,
         preset=method.preset,
@@ -72,6 +83,7 @@ def _protect_job(sweep: Sweep, cell: Cell, folder: Path) -> Job:
         threads=sweep.threads,
         precision=sweep.precision,
         device=sweep.device,
+        checkpoint_seconds=sweep.checkpoint_seconds,
     )
     title = " ".join(["protect", cell.data, method.name, method.label, f"seed {cell.seed}"])
     return Job(key, " ".join(title.split()), work, folder / "jobs")
@@ -94,7 +106,7 @@ def _audit_job(sweep: Sweep, cell: Cell, folder: Path, protects: Sequence[Job], 
     work = ExploitJob(
         run=folder / "audits",
         release=None if clean else releases[0],
-        original=cell.data,
+        original=sweep.place(cell.data),
         size=cell.size,
         holdout=cell.holdout,
         preset=exploiter.preset,
@@ -104,6 +116,7 @@ def _audit_job(sweep: Sweep, cell: Cell, folder: Path, protects: Sequence[Job], 
         threads=sweep.threads,
         precision=sweep.precision,
         device=sweep.device,
+        checkpoint_seconds=sweep.checkpoint_seconds,
     )
     options = "" if clean else cell.method.label
     title = f"audit {cell.data} {what} {options} {exploiter.label} {cell.defence} seed {cell.seed}"
@@ -122,7 +135,7 @@ def results(plan: Plan, records: Mapping[str, Record]) -> list[CellResult]:
     rows = []
     for cell, protect_key, clean_key, protected_key in plan.cells:
         ended = {
-            key: records.get(key) or Record("skipped", "not run yet")
+            key: records.get(key) or Record("skipped", plan.skipped.get(key, "not run yet"))
             for key in (protect_key, clean_key, protected_key)
             if key
         }
@@ -183,7 +196,8 @@ def publish(sweep: Sweep, folder: Path, planned: Plan, records: Mapping[str, Rec
         make_private(cell)
         row.save(cell / "result.json")
     if records:
-        write_report(rows, folder / "report", sweep.name)
+        published = read_published(Path(sweep.published)) if sweep.published else None
+        write_report(rows, folder / "report", sweep.name, published)
     return rows
 
 

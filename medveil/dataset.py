@@ -14,7 +14,8 @@ class Batch(NamedTuple):
     """Some samples of a data set, in the order asked for.
 
     ``images``: uint8 [B, C, H, W], grey levels 0..255.
-    ``targets``: uint8 {0, 1} [B, 1, H, W] (segmentation), int64 [B] (classification) or uint8 {0, 1} [B, L] (multilabel).
+    ``targets``: uint8 {0, 1} [B, 1, H, W] (segmentation), int64 [B] (classification) or uint8 {0, 1} [B, L]
+    (multilabel).
     ``ids``: the stable id of each sample.
     """
 

@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -47,10 +46,5 @@ def classification_loss(logits: Tensor, target: Tensor, task: Task) -> Tensor:
 
 
 def global_mean(per_sample: Tensor, global_count: int, world: int) -> Tensor:
-    """This rank's part of the mean over a global batch, scaled so that gradients averaged over ranks are the batch's."""
+    """This rank's part of the mean over a global batch, scaled so that the mean over ranks is the batch's."""
     return per_sample.sum() * (world / global_count)
-
-
-def detached_mean(per_sample: Tensor) -> Tensor:
-    """The local mean for display; 0 for an empty share."""
-    return per_sample.detach().mean() if len(per_sample) else torch.zeros((), device=per_sample.device)

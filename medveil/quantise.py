@@ -5,7 +5,9 @@ from torch import Tensor
 
 
 def whole_levels(radius: float) -> int:
-    """The whole grey levels within a bound on the [0, 1] scale: 4/255 -> 4, 0.01 -> 2 (a saved byte may not exceed it)."""
+    """The whole grey levels within a bound on the [0, 1] scale: 4/255 -> 4, 0.01 -> 2 (a saved byte may not exceed
+    it).
+    """
     return int(radius * 255 + 1e-6)
 
 
@@ -15,7 +17,9 @@ def to_unit(images: Tensor) -> Tensor:
 
 
 def quantise(protected: Tensor, original: Tensor, levels: int | None) -> Tensor:
-    """The released image, uint8, nearest to ``protected`` (float in [0, 1]) within ``levels`` grey levels of ``original`` (uint8)."""
+    """The released image, uint8, nearest to ``protected`` (float in [0, 1]) within ``levels`` grey levels of
+    ``original`` (uint8).
+    """
     noise = torch.round(protected.to(torch.float32) * 255).to(torch.int16) - original.to(torch.int16)
     if levels is not None:
         noise = noise.clamp(-levels, levels)

@@ -1,4 +1,6 @@
-"""Where a fit runs. ``launch`` implements the protocol over processes, files and signals; :class:`SingleProcess` is the plain one."""
+"""Where a fit runs. ``launch`` implements the protocol over processes, files and signals; :class:`SingleProcess` is
+the plain one.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,8 +16,8 @@ T = TypeVar("T")
 class Runtime(Protocol):
     """What a protector or an exploiter may ask of the place it runs in.
 
-    The data-parallel contract is one global batch: every rank walks the same global permutation, takes its slice of each
-    batch, and weighs its loss so that averaged gradients are those of the whole batch.
+    The data-parallel contract is one global batch: every rank walks the same global permutation, takes its slice of
+    each batch, and weighs its loss so that averaged gradients are those of the whole batch.
     """
 
     @property
@@ -47,9 +49,8 @@ class Runtime(Protocol):
     def step(self, done: int, total: int, state: Callable[[], State], **metrics: Tensor) -> None:
         """Tell that ``done`` of ``total`` steps are complete; called at every step boundary.
 
-        ``state`` is called only if a checkpoint is due, and then on every rank alike (it may communicate); rank 0 writes
-        it. ``metrics`` are zero-dimensional tensors; they are read when they
-        are shown, not at every step.
+        ``state`` is called only if a checkpoint is due, and then on every rank alike (it may communicate); rank 0
+        writes it. ``metrics`` are zero-dimensional tensors; they are read when they are shown, not at every step.
         """
         ...
 

@@ -20,8 +20,8 @@ class SALMConfig:
         (over all channels). ``literal_percentile`` reads "g >= k-th percentile" literally and keeps 100 - k percent.
     Noise
         ``start`` at each visit: "random" in +-eps, "zero", or "stored" (kept per sample between visits; with
-        ``pgd_steps`` = 1 this is Algorithm 1 as printed). ``release``: noise made at the end with the final source model,
-        or the "stored" noise.
+        ``pgd_steps`` = 1 this is Algorithm 1 as printed). ``release``: noise made at the end with the final source
+        model, or the "stored" noise.
     Transforms
         ``transforms``: J samples of a flip and a crop from ``padding`` pixels (default: an eighth of the side).
     Source model
@@ -82,8 +82,8 @@ class SALMConfig:
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {},
     "gpu": {},
-    # A narrow source model, J = 1 and no transform, for an exploiter that does not augment either. With noise that starts
-    # at zero a short fit protects better than with a random start: docs/choices.md.
+    # A narrow source model, J = 1 and no transform, for an exploiter that does not augment either. With noise that
+    # starts at zero a short fit protects better than with a random start: docs/choices.md.
     "cpu": {
         "width": 8,
         "transforms": 1,

@@ -67,8 +67,8 @@ class SALM:
     def perturb(self, images: Tensor, targets: Tensor, ids: Sequence[str]) -> Tensor:
         """Protected float32 images [N, C, H, W] in [0, 1] for uint8 ``images``, with fresh noise for every sample.
 
-        The noise is a function of the final source model, the id and the seed; with ``release`` "stored" it is that of the
-        fit, and an id that was not fitted raises ``ValueError``.
+        The noise is a function of the final source model, the id and the seed; with ``release`` "stored" it is that
+        of the fit, and an id that was not fitted raises ``ValueError``.
         """
         x = to_unit(images)
         keys = keyed.keys_of(ids, x.device)

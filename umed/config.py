@@ -17,9 +17,10 @@ class UMedConfig:
         ``band``: radius in pixels of the contour band; ``band_side``: which side of the contour it covers.
         ``lbp``: variant of the local binary pattern behind the texture bound.
     Noise
-        ``clip``: gradient of the clip, all three give the same bound. ``contour``, ``texture``: the perturbators, or "none"
-        to leave one out (the ablations of Table 5); "fixed" bounds the texture noise by ``eps`` alone.
-        ``rounding``: the surrogate sees images rounded to grey levels (straight-through gradient), as they will be saved.
+        ``clip``: gradient of the clip, all three give the same bound. ``contour``, ``texture``: the perturbators, or
+        "none" to leave one out (the ablations of Table 5); "fixed" bounds the texture noise by ``eps`` alone.
+        ``rounding``: the surrogate sees images rounded to grey levels (straight-through gradient), as they will be
+        saved.
         ``carrier`` "checkerboard": the generators modulate a checkerboard, which starts at the bound, instead of making
         noise of any frequency; images have least energy there, so that a network finds it soonest.
         ``augment``: the surrogate sees flipped, shifted and scaled protected images.

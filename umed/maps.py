@@ -9,7 +9,8 @@ from torch import Tensor
 from kernels import contour_band, texture_map
 from umed.config import UMedConfig
 
-# A texture is kept as its LBP code, x_t times the largest code of the variant, so that a kept map equals a computed one.
+# A texture is kept as its LBP code, x_t times the largest code of the variant, so that a kept map equals a computed
+# one.
 _LARGEST = {"default": 255, "ror": 255, "uniform": 9}
 
 

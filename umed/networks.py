@@ -14,29 +14,26 @@ _START = 2.0
 class Generators(nn.Module):
     """Contour and texture noise before they are bounded: float [N, C, H, W] in [0, 1] -> two float [N, C, H, W].
 
-    The networks' outputs are in units of ``eps``. An untrained U-Net's outputs are tens of times a bound of 4/255: taken
-    as they are, every pixel would start beyond its bound, where a clip has no gradient. With a carrier they multiply a
-    checkerboard, and start at +2: near the bound everywhere, with one sign. A perturbator that the
+    The networks' outputs are in units of ``eps``. An untrained U-Net's outputs are tens of times a bound of 4/255:
+    taken as they are, every pixel would start beyond its bound, where a clip has no gradient. With a carrier they
+    multiply a checkerboard, and start at +2: near the bound everywhere, with one sign. A perturbator that the
     configuration leaves out is absent and its noise is zero.
     """
 
     def __init__(self, config: UMedConfig, channels: int) -> None:
         super().__init__()
         self.eps = config.eps
-        self.contour: UNet | None = None
-        self.texture: UNet | None = None
-        if config.contour != "none":
-            net = UNet(channels, channels, config.width, config.depth)
-            if config.contour == "cdc-unet":
-                convert_to_cdc(net.encoder)
-            self.contour = net
-        if config.texture != "none":
-            self.texture = UNet(channels, channels, config.width, config.depth)
         self.carrier = config.carrier == "checkerboard"
-        if self.carrier:
-            for net in (self.contour, self.texture):
-                if net is not None:
-                    nn.init.constant_(net.head.bias, _START)
+        self.contour = self._net(config, channels) if config.contour != "none" else None
+        if self.contour is not None and config.contour == "cdc-unet":
+            convert_to_cdc(self.contour.encoder)
+        self.texture = self._net(config, channels) if config.texture != "none" else None
+
+    def _net(self, config: UMedConfig, channels: int) -> UNet:
+        net = UNet(channels, channels, config.width, config.depth)
+        if self.carrier and net.head.bias is not None:
+            nn.init.constant_(net.head.bias, _START)
+        return net
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         contour = self.contour(x) if self.contour is not None else x.new_zeros(x.shape)

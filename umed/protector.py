@@ -98,9 +98,7 @@ class UMed:
             module.to(device).to(memory_format=torch.channels_last)
 
 
-def protect(
-    config: UMedConfig, x: Tensor, contour: Tensor, texture: Tensor, masks: Tensor, known: maps.Maps
-) -> Tensor:
+def protect(config: UMedConfig, x: Tensor, contour: Tensor, texture: Tensor, masks: Tensor, known: maps.Maps) -> Tensor:
     """Eqs. 4 to 6: both noises bounded on their regions, added to ``x``, kept in [0, 1]."""
     return lbp_adaptive_clip(
         x, contour, texture, masks, config.eps, contour=known.contour, texture=known.texture, clip=config.clip

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from medveil.errors import UserError
 
-Published = dict[tuple[str, str, str, str, str], float]
-"""(data, protector, exploiter, defence, metric) -> percent."""
+Published = dict[tuple[str, str, str | None, str, str, str], float]
+"""(data, protector, options, exploiter, defence, metric) -> percent (``psnr``: dB); options None: whatever they are."""
 
 COLUMNS = ["data", "protector", "exploiter", "defence", "metric", "value"]
 
@@ -14,6 +14,8 @@ COLUMNS = ["data", "protector", "exploiter", "defence", "metric", "value"]
 def read_published(path: Path) -> Published:
     """The values of a CSV file with the columns data, protector, exploiter, defence, metric, value (percent).
 
+    A file that tells a protector's settings apart has the column options too. ``psnr`` (dB) and ``ssim`` need no
+    exploiter.
     A row with an empty value is a cell that was not published. Raises :class:`UserError` naming file and line.
     """
     values: Published = {}
@@ -25,7 +27,8 @@ def read_published(path: Path) -> Published:
             for row in rows:
                 if not row["value"]:
                     continue
-                key = (row["data"], row["protector"], row["exploiter"], row["defence"] or "none", row["metric"])
+                cell = (row["data"], row["protector"], row.get("options"), row["exploiter"])
+                key = (*cell, row["defence"] or "none", row["metric"])
                 try:
                     values[key] = float(row["value"])
                 except ValueError:

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from launch.report.published import Published
 from launch.results import CellResult, Outcome
@@ -75,6 +75,8 @@ class Row:
     psnr: Stat | None = None
     ssim: Stat | None = None
     seconds: Stat | None = None
+    published_psnr: float | None = None
+    published_ssim: float | None = None
 
     @property
     def headline(self) -> str | None:
@@ -107,10 +109,12 @@ def order(result: CellResult | Row) -> tuple[object, ...]:
 def summarise(results: Sequence[CellResult], published: Published | None = None) -> list[Row]:
     """One row per protector, options, exploiter and defence of a data set, over its finished seeds, in table order.
 
-    A row that only protected is left out where an audit of the same release says the same and more.
+    A row that only protected is left out where an audit of the same release says the same and more. Where ``published``
+    has values for the "mean of 4" exploiters, say, there is a row of that mean too, over seeds that have all of them.
     """
     groups: dict[tuple[str, str, str, str, str], list[CellResult]] = defaultdict(list)
-    for cell in sorted((r for r in results if r.status == "done"), key=order):
+    done = [r for r in results if r.status == "done"]
+    for cell in sorted([*done, *_means(done, published or {})], key=order):
         groups[cell.data, cell.protector, cell.options, cell.exploiter, cell.defence].append(cell)
     audited = {key[:3] for key in groups if key[3]}
     return sorted(
@@ -124,15 +128,55 @@ def metrics_of(outcomes: Iterable[Outcome | None]) -> list[str]:
     return [m for m in METRICS if m in present] + sorted(present - set(METRICS))
 
 
+def _means(done: Sequence[CellResult], published: Published) -> list[CellResult]:
+    groups: dict[tuple[str, str, str, str, int], list[CellResult]] = defaultdict(list)
+    for cell in done:
+        if cell.exploiter:
+            groups[cell.data, cell.protector, cell.options, cell.defence, cell.seed].append(cell)
+    wanted = {key[3] for key in published}
+    return [
+        replace(
+            cells[0],
+            exploiter=f"mean of {len(cells)}",
+            clean=_mean([c.clean for c in cells]),
+            protected=_mean([c.protected for c in cells]),
+            seconds=None,
+        )
+        for cells in groups.values()
+        if f"mean of {len(cells)}" in wanted
+    ]
+
+
+def _mean(outcomes: Sequence[Outcome | None]) -> Outcome | None:
+    """The mean of what several exploiters reached, if all of them have it."""
+    known = [outcome for outcome in outcomes if outcome is not None]
+    if len(known) < len(outcomes):
+        return None
+
+    def over(which: str) -> dict[str, float]:
+        values: list[dict[str, float]] = [getattr(outcome, which) for outcome in known]
+        shared = [name for name in values[0] if all(name in one for one in values)]
+        return {name: math.fsum(one[name] for one in values) / len(values) for name in shared}
+
+    return Outcome(over("last"), over("best"), over("inside"))
+
+
 def _row(cells: Sequence[CellResult], published: Published) -> Row:
     first = cells[0]
+
+    def printed_for(exploiter: str, defence: str, metric: str) -> float | None:
+        exact = published.get((first.data, first.protector, first.options, exploiter, defence, metric))
+        return (
+            published.get((first.data, first.protector, None, exploiter, defence, metric)) if exact is None else exact
+        )
+
     scores = {}
     for metric in metrics_of([c.protected for c in cells] + [c.clean for c in cells]):
         clean = [_percent(c.clean, "last", metric) for c in cells]
         protected = [_percent(c.protected, "last", metric) for c in cells]
         pairs = zip(clean, protected, strict=True)
         mean = Stat.of(protected)
-        printed = published.get((first.data, first.protector, first.exploiter, first.defence or "none", metric))
+        printed = printed_for(first.exploiter, first.defence or "none", metric)
         scores[metric] = Score(
             clean=Stat.of(clean),
             protected=mean,
@@ -154,6 +198,8 @@ def _row(cells: Sequence[CellResult], published: Published) -> Row:
         psnr=Stat.of(c.psnr for c in cells),
         ssim=Stat.of(None if c.ssim is None else 100 * c.ssim for c in cells),
         seconds=Stat.of(c.seconds for c in cells),
+        published_psnr=printed_for("", "none", "psnr"),
+        published_ssim=printed_for("", "none", "ssim"),
     )
 
 

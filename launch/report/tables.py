@@ -78,16 +78,21 @@ def markdown_text(results: Sequence[CellResult], rows: Sequence[Row], title: str
             lines += ["", f"### {METRICS.get(metric, metric)}", "", *_metric_table(of_data, metric)]
         only = [row for row in of_data if not row.scores]
         if only:
-            body = [
-                [r.protector, r.options, number(r.psnr, digits=2), number(r.ssim, digits=2), _seeds(r)] for r in only
-            ]
-            lines += ["", "### Protected only", "", *_table(["protector", "options", "PSNR", "SSIM", "seeds"], body)]
+            body = [[r.protector, r.options, *_likeness(r), _seeds(r)] for r in only]
+            head = ["protector", "options", "PSNR", "published PSNR", "SSIM", "published SSIM", "seeds"]
+            lines += ["", "### Protected only", "", *_table(head, body)]
     failed = failures(results)
     if failed:
         head = ["data", "protector", "options", "exploiter", "defence", "seed", "reason"]
         body = [[r.data, r.protector, r.options, r.exploiter, r.defence, str(r.seed), r.status] for r in failed]
         lines += ["", f"## Without a result: {len(failed)} of {len(results)} cells", "", *_table(head, body)]
     return "\n".join(lines) + "\n"
+
+
+def _likeness(row: Row) -> list[str]:
+    """PSNR and SSIM, each with the published value after it."""
+    values = (row.psnr, row.published_psnr, row.ssim, row.published_ssim)
+    return [number(value, digits=2) for value in values]
 
 
 def _metric_table(rows: Sequence[Row], metric: str) -> list[str]:

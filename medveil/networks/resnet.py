@@ -9,8 +9,9 @@ from torchvision.models.resnet import BasicBlock, conv1x1
 class ResNet18(nn.Module):
     """float [N, in_channels, H, W] -> logits float [N, num_classes].
 
-    ``stem`` "small" is a 3x3 convolution of stride 1 without pooling, for images of about 28 to 64 pixels; "large" is the
-    original 7x7 of stride 2 with pooling. ``width`` is the number of channels of the first stage (64 in the paper).
+    ``stem`` "small" is a 3x3 convolution of stride 1 without pooling, for images of about 28 to 64 pixels; "large" is
+    the original 7x7 of stride 2 with pooling. ``width`` is the number of channels of the first stage (64 in the
+    paper).
     """
 
     def __init__(

@@ -2,7 +2,10 @@
 
 import multiprocessing
 import os
+import resource
+import signal
 import sys
+import time
 from collections.abc import Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -11,26 +14,33 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["launch.cli", "launch.protect", "skimage.metrics"])
 
 
-def _command(argv: Sequence[str], output: Path, file_limit: int | None) -> None:
+def _command(argv: Sequence[str], output: Path, file_limit: int | None, cpu_seconds: float | None) -> None:
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
     if file_limit is not None:
-        import resource
-
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    if cpu_seconds is not None:
+        # Nobody handles SIGPROF: the process is gone at once, as with SIGKILL, however busy the machine is.
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
     from launch.cli import main
 
     code = main(argv)
     sys.stdout.flush()
     sys.stderr.flush()
-    # Not sys.exit: multiprocessing would print and turn the code.
+    output.with_suffix(".cpu").write_text(str(time.process_time()))
+    # Not sys.exit, which multiprocessing would print.
     os._exit(code)
 
 
-def start(argv: Sequence[str], output: Path, file_limit: int | None = None) -> ForkServerProcess:
-    """``medveil ARGV`` in a new process; its output goes to the file ``output``."""
-    process = _context.Process(target=_command, args=(list(argv), output, file_limit))
+def start(
+    argv: Sequence[str], output: Path, file_limit: int | None = None, cpu_seconds: float | None = None
+) -> ForkServerProcess:
+    """``medveil ARGV`` in a new process that writes to the file ``output``.
+
+    No file may grow beyond ``file_limit`` bytes, and after ``cpu_seconds`` of its own the process is killed.
+    """
+    process = _context.Process(target=_command, args=(list(argv), output, file_limit, cpu_seconds))
     process.start()
     return process
 

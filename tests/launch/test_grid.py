@@ -1,9 +1,13 @@
 """What a sweep file may say, the cells that it stands for, and the dry run."""
 
+from pathlib import Path
+
 import pytest
 
 from launch.cli import main
 from launch.grid import read_sweep
+from launch.report.published import read_published
+from launch.sweep_command import DEMO
 
 SWEEP = """
 name: tiny
@@ -75,3 +79,76 @@ def test_mistakes_are_named_before_anything_runs(tmp_path, capsys, wrong, right,
 def test_a_missing_sweep_file_is_one_line(tmp_path, capsys):
     assert main(["sweep", str(tmp_path / "none.yaml")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+NAMED = """
+name: tiny
+preset: cpu
+presets:
+  cpu: {size: 16, seeds: [0, 1]}
+  paper: {size: 32}
+folders: {lesions: null, other: null}
+published: printed.csv
+grid:
+  - data: [lesions, other]
+    protectors: [{method: random, eps: 8/255}, {method: random, eps: 4/255}]
+    exploiters: [{model: unet, width: 2, epochs: 1}, {model: attention-unet, width: 2, epochs: 1}]
+"""
+PRINTED = """data,protector,options,exploiter,defence,metric,value
+lesions,random,eps=8/255,unet width=2 epochs=1,none,dsc,50
+lesions,random,eps=8/255,mean of 2,none,dsc,40
+lesions,random,eps=8/255,,none,psnr,31.5
+"""
+
+
+def test_a_preset_sizes_a_sweep_and_flags_go_over_it(tmp_path):
+    path = sweep(tmp_path, NAMED)
+    cpu, paper = read_sweep(path), read_sweep(path, {"preset": "paper"})
+    assert {(c.size, c.seed, c.method.preset, c.exploiter.preset) for c in cpu.cells()} == {
+        (16, 0, "cpu", "cpu"),
+        (16, 1, "cpu", "cpu"),
+    }
+    assert {(c.size, c.seed, c.method.preset, c.exploiter.preset) for c in paper.cells()} == {(32, 0, "paper", "paper")}
+    assert {c.seed for c in read_sweep(path, {"seeds": [5]}).cells()} == {5}
+
+
+def test_named_data_is_where_the_user_says_and_the_rest_is_skipped(tmp_path, capsys):
+    """Published values stand beside ours: by options, for the mean of the exploiters, and for PSNR."""
+    path, runs = sweep(tmp_path, NAMED), tmp_path / "runs"
+    (tmp_path / "printed.csv").write_text(PRINTED)
+    common = ["sweep", str(path), "--runs", str(runs), "--workers", "0", "--seeds", "0"]
+    assert main(common) == 2
+    assert "--data lesions=FOLDER" in capsys.readouterr().err
+    assert main([*common, "--data", "lesion=x"]) == 2
+    assert "names no such data" in capsys.readouterr().err
+    assert main([*common, "--data", "lesions=phantom:seg:20:16"]) == 0
+    told = capsys.readouterr()
+    assert "--data other=FOLDER" in told.err
+    table = (runs / "tiny" / "report" / "results.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| random")
+    ]
+    published = {(row[1], row[2]): row[-2] for row in rows if len(row) == 12}
+    assert published["eps=8/255", "unet width=2 epochs=1"] == "50.0"
+    assert published["eps=8/255", "mean of 2"] == "40.0"
+    assert published["eps=4/255", "unet width=2 epochs=1"] == ""
+    assert "no folder was given for other" in table
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [("umed_table1", 21), ("umed_table2", 63), ("umed_table3", 32), ("umed_table4", 18), ("umed_table5", 28)],
+)
+def test_the_papers_sweeps_have_the_papers_cells_and_values(name, cells):
+    """Every published row belongs to a cell, or to the mean over the cells of several exploiters."""
+    made = read_sweep(DEMO.parent / f"{name}.yaml", {"preset": "paper"})
+    columns = {cell.columns()[:5] for cell in made.cells()}
+    assert len(columns) == len(made.cells()) == cells
+    for data, protector, options, exploiter, defence, metric in read_published(Path(made.published)):
+        of_row = [c for c in columns if c[:2] == (data, protector) and options in (None, c[2])]
+        if metric in ("psnr", "ssim"):
+            assert of_row
+        elif exploiter.startswith("mean of"):
+            assert len(of_row) == 4
+        elif defence != "jpeg60":
+            assert [c for c in of_row if c[3:] == (exploiter, defence)]

@@ -168,8 +168,8 @@ def test_every_method_has_its_settings_as_flags(capsys: pytest.CaptureFixture[st
         assert flag in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("method", sorted(PROTECTORS))
-def test_every_method_makes_a_verified_release(method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["umed", "salm", "em", "random", "none"])
+def test_the_methods_make_verified_releases(method: str, tmp_path: Path) -> None:
     small = {"umed": {"epochs": 5, "width": 4, "depth": 2}, "random": {}, "none": {}}
     options = small.get(method, {"steps": 2, "width": 4, "transforms": 1, "pgd_steps": 2})
     data = DATA if method == "umed" else "phantom:cls:8:16"

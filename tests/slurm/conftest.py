@@ -9,6 +9,7 @@ import pytest
 
 from launch.cli import main
 from launch.cluster import submitted
+from launch.status import Standing, standings
 from launch.sweeping import Plan, prepared
 from tests.slurm.one_machine import Slurm, missing
 
@@ -62,6 +63,14 @@ class Sweeping:
         (key,) = [job.key for job in self.plan.jobs if title in job.title and job.key.startswith("protect")]
         return key
 
+    def standing(self, title: str) -> Standing:
+        """How the protect job stands."""
+        return standings(self.plan.jobs, self.folder / "slurm")[self.key(title)]
+
+    def log(self, title: str) -> str:
+        """The protect job's log, of all its starts."""
+        return (self.folder / "jobs" / f"{self.key(title)}.log").read_text()
+
     def release(self, title: str) -> Path:
         return self.folder / "releases" / self.key(title)
 
@@ -69,6 +78,11 @@ class Sweeping:
         """What the protect job's private run says; empty before it began."""
         logs = list((self.folder / "releases").glob(f".{self.key(title)}.run/*/log.txt"))
         return logs[0].read_text() if logs else ""
+
+    def steps_saved(self, title: str) -> int:
+        """The step of the protect job's newest checkpoint; 0 if there is none."""
+        saved = (self.folder / "releases").glob(f".{self.key(title)}.run/*/checkpoints/step-*.pt")
+        return max((int(path.name.split(".")[0].removeprefix("step-")) for path in saved), default=0)
 
     def metrics(self) -> list[str]:
         """The lines of results.csv up to the SSIM, without what took how long."""

@@ -1,0 +1,182 @@
+"""EM as UMed's tables have it: model and noise minimise the same loss in turn (Huang et al., ICLR 2021)."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from baselines.classes import composed, count_of, joined_batches, membership
+from baselines.surrogates import Surrogate, descended, moved, random_start
+from medveil import keyed
+from medveil.dataset import Dataset
+from medveil.quantise import to_unit
+from medveil.runtime import Runtime, State
+from medveil.store import NoiseStore
+from medveil.surrogate import frozen
+
+if TYPE_CHECKING:
+    from baselines.error_minimising import ErrorMinimising
+
+_CHUNK = 256
+
+
+class Alternation:
+    """Rounds of ``model_steps`` on x + d, then a pass of ``noise_steps`` of sign descent over every sample."""
+
+    def __init__(self, em: "ErrorMinimising", data: Dataset, runtime: Runtime) -> None:
+        self.em, self.config, self.data, self.runtime = em, em.config, data, runtime
+        self.eps, self.device = em.eps, runtime.device
+        self.surrogate = Surrogate(self.config, data, runtime, "em")
+        batch = self.config.batch(data.task)
+        self.batch, self.groups = batch, len(joined_batches(range(len(data)), batch))
+        self.per_round = self.config.model_steps + self.groups
+        self.converged = False
+        self.error = torch.zeros(2)
+        self.store: NoiseStore | None = None
+        self.classes = self.sums = self.counts = torch.empty(0)
+        if self.config.wise == "class":
+            self._classes_start()
+        else:
+            self.store = NoiseStore(keyed.keys_of(data.ids), (data.channels, *data.size), runtime)
+            self._samples_start(self.store)
+
+    def run(self) -> None:
+        state = self.runtime.restore()
+        done = 0 if state is None else self._resume(state)
+        total = self.config.rounds * self.per_round
+        while done < total and not self.converged:
+            number, place = divmod(done, self.per_round)
+            if place < self.config.model_steps:
+                loss = self._model_step(number * self.config.model_steps + place)
+            else:
+                loss = self._noise_step(
+                    joined_batches(range(len(self.data)), self.batch)[place - self.config.model_steps]
+                )
+            done += 1
+            if done % self.per_round == 0:
+                self._end_round()
+            self.runtime.step(done, total, partial(self._state, done), loss=loss)
+        if self.store is None:
+            self.em.keep(self.classes, None)
+        else:
+            self.em.keep(self.store.merged(), self.store.keys)
+
+    def _model_step(self, number: int) -> Tensor:
+        epoch, place = divmod(number, self.groups)
+        order = keyed.permutation(len(self.data), self.config.seed, "em order", epoch)
+        batch = joined_batches(order, self.batch)[place]
+        mine, x, targets, keys = self._read(batch)
+        images = x + self._noise_of(mine, targets)
+        if self.config.augment:
+            images, targets = moved(self.config, "em model", number, keys, images, targets)
+        return self.surrogate.train(images, targets, len(batch))
+
+    def _noise_step(self, batch: Sequence[int]) -> Tensor:
+        """All the steps of one pass on a batch: the model rests meanwhile, so batches do not influence each other."""
+        mine, x, targets, _ = self._read(batch)
+        noise, where = self._noise_of(mine, targets), self.em.support(targets)
+        loss = self._measure(x + noise, targets)
+        with frozen(self.surrogate.net, evaluation=True):
+            for _ in range(self.config.noise_steps):
+                gradient = self.surrogate.gradient(lambda z: self.surrogate.losses(z, targets), x + noise)
+                noise = descended(noise, gradient, x, self.config.relative_step * self.eps, self.eps, where)
+        if self.store is not None:
+            self.store.write(mine, noise)
+            return loss
+        members = membership(targets, self.data.task, len(self.classes))
+        members = members if where is None else members * where
+        self.sums += torch.einsum("nkhw,nchw->kchw", members.expand(-1, -1, *noise.shape[-2:]), noise)
+        self.counts += members.sum(0)[:, None]
+        return loss
+
+    @torch.no_grad()
+    def _measure(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Add the training error on ``images`` to the round's; returns their mean loss."""
+        with frozen(self.surrogate.net, evaluation=True), self.runtime.autocast():
+            logits = self.surrogate.net(images).float()
+        task = self.data.task
+        if task == "segmentation":
+            # One minus the pooled Dice: where background is most of an image, calling all of it background is an error.
+            predicted, truth = logits > 0, targets.bool()
+            wrong, counted = (predicted ^ truth).sum(), predicted.sum() + truth.sum()
+        elif task == "multilabel":
+            differ = (logits > 0) ^ targets.bool()
+            wrong, counted = differ.sum(), torch.tensor(differ.numel())
+        else:
+            differ = logits.argmax(1) != targets
+            wrong, counted = differ.sum(), torch.tensor(len(differ))
+        self.error += torch.stack([wrong.cpu(), counted.cpu()]).float()
+        losses = self.surrogate.loss_of(logits, targets)
+        return losses.mean() if len(losses) else losses.sum()
+
+    def _end_round(self) -> None:
+        wrong, counted = self._summed(self.error).tolist()
+        self.converged = wrong <= self.config.stop_error * counted
+        self.error.zero_()
+        if self.store is None:
+            sums, counts = self._summed(self.sums), self._summed(self.counts)
+            self.classes = torch.where(counts > 0, sums / counts.clamp_min(1), self.classes)
+            self.sums.zero_()
+            self.counts.zero_()
+
+    def _noise_of(self, mine: Sequence[int], targets: Tensor) -> Tensor:
+        if self.store is not None:
+            return self.store.read(mine, self.device)
+        noise = composed(self.classes, membership(targets, self.data.task, len(self.classes)))
+        where = self.em.support(targets)
+        return noise if where is None else noise * where
+
+    def _read(self, batch: Sequence[int]) -> tuple[list[int], Tensor, Tensor, Tensor]:
+        mine = [index for index in batch if index % self.runtime.world == self.runtime.rank]
+        images, targets, ids = self.data.read(mine)
+        x = to_unit(images.to(self.device, non_blocking=True))
+        return mine, x, targets.to(self.device, non_blocking=True), keyed.keys_of(ids, self.device)
+
+    def _samples_start(self, store: NoiseStore) -> None:
+        if self.config.start == "zero":
+            return
+        for first in range(0, len(self.data), _CHUNK):
+            mine, x, targets, keys = self._read(range(first, min(first + _CHUNK, len(self.data))))
+            noise = random_start(self.config, "em start", 0, keys, x, self.eps)
+            where = self.em.support(targets)
+            store.write(mine, noise if where is None else noise * where)
+
+    def _classes_start(self) -> None:
+        count = count_of(self.data.task, self.data.num_classes)
+        shape = (self.data.channels, *self.data.size)
+        self.classes = torch.zeros(count, *shape, device=self.device)
+        if self.config.start == "random":
+            keys = keyed.keys_of([f"class {number}" for number in range(count)], self.device)
+            self.classes += self.eps * (2 * keyed.uniform(self.config.seed, "em start", 0, keys, shape) - 1)
+        self.sums = torch.zeros_like(self.classes)
+        masks = self.data.task == "segmentation"
+        self.counts = torch.zeros(count, 1, *(self.data.size if masks else (1, 1)), device=self.device)
+
+    def _summed(self, tensor: Tensor) -> Tensor:
+        return self.runtime.all_reduce(tensor.to(self.device)).clone()
+
+    def _state(self, done: int) -> State:
+        state: State = {"surrogate": self.surrogate.state(), "error": self._summed(self.error), "done": done}
+        state["converged"] = self.converged
+        if self.store is not None:
+            state["noise"] = self.store.merged()
+        else:
+            state |= {"noise": self.classes, "sums": self._summed(self.sums), "counts": self._summed(self.counts)}
+        return state
+
+    def _resume(self, state: State) -> int:
+        self.surrogate.load(state["surrogate"])
+        self.converged = state["converged"]
+        # What was summed over all ranks goes on with the first.
+        part = float(self.runtime.rank == 0)
+        self.error.copy_(state["error"] * part)
+        if self.store is not None:
+            self.store.load(state["noise"])
+        else:
+            self.classes.copy_(state["noise"])
+            self.sums.copy_(state["sums"] * part)
+            self.counts.copy_(state["counts"] * part)
+        done: int = state["done"]
+        return done

@@ -1,0 +1,85 @@
+"""What TAP and SEP share: train a surrogate on the clean data, then one pass that makes every sample's noise."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from torch import Tensor
+
+from baselines.classes import joined_batches
+from baselines.optimised import KeptNoise
+from baselines.surrogates import Surrogate, moved
+from medveil import keyed
+from medveil.dataset import Batch, Dataset
+from medveil.quantise import to_unit
+from medveil.runtime import Runtime, State, batches, share
+from medveil.store import NoiseStore
+from medveil.surrogate import frozen
+
+Craft = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(images float [N, C, H, W] in [0, 1], targets, keys) -> noise, against the frozen surrogate."""
+
+
+class TrainThenAttack:
+    """``epochs`` of training, then an attack on each batch in the order of the data, none left out."""
+
+    def __init__(
+        self, protector: KeptNoise, data: Dataset, runtime: Runtime, epochs: int, augment: bool, attack_batch: int
+    ) -> None:
+        self.protector, self.config, self.data, self.runtime = protector, protector.config, data, runtime
+        self.method, self.augment = protector.name, augment
+        self.surrogate = Surrogate(self.config, data, runtime, self.method)
+        self.store = NoiseStore(keyed.keys_of(data.ids), (data.channels, *data.size), runtime)
+        self.batch = self.config.batch(data.task)
+        self.groups = len(joined_batches(range(len(data)), self.batch))
+        self.training_steps = epochs * self.groups
+        self.attacks = batches(range(len(data)), attack_batch)
+
+    def run(
+        self,
+        craft: Craft,
+        trained: Callable[[int], None] = lambda done: None,
+        extra: Callable[[], State] = dict,
+        load_extra: Callable[[State], None] = lambda state: None,
+    ) -> None:
+        state = self.runtime.restore()
+        done = 0
+        if state is not None:
+            self.surrogate.load(state["surrogate"])
+            self.store.load(state["noise"])
+            load_extra(state["extra"])
+            done = state["done"]
+        total = self.training_steps + len(self.attacks)
+        while done < total:
+            if done < self.training_steps:
+                loss = self._train(done)
+                trained(done + 1)
+            else:
+                loss = self._attack(self.attacks[done - self.training_steps], craft)
+            done += 1
+            self.runtime.step(done, total, partial(self._state, done, extra), loss=loss)
+        self.protector.keep(self.store.merged(), self.store.keys)
+
+    def _train(self, done: int) -> Tensor:
+        epoch, place = divmod(done, self.groups)
+        order = keyed.permutation(len(self.data), self.config.seed, f"{self.method} order", epoch)
+        batch = joined_batches(order, self.batch)[place]
+        x, targets, keys = self._to_device(self.data.read(share(batch, self.runtime)))
+        if self.augment:
+            x, targets = moved(self.config, f"{self.method} model", done, keys, x, targets)
+        return self.surrogate.train(x, targets, len(batch), self.surrogate.decay(done, self.training_steps))
+
+    def _attack(self, batch: Sequence[int], craft: Craft) -> Tensor:
+        mine = self.store.share(batch)
+        x, targets, keys = self._to_device(self.data.read(mine))
+        with frozen(self.surrogate.net, evaluation=True):
+            noise = craft(x, targets, keys)
+        self.store.write(mine, noise)
+        return noise.abs().sum() / max(1, noise.numel())
+
+    def _to_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        device = self.runtime.device
+        x = to_unit(batch.images.to(device, non_blocking=True))
+        return x, batch.targets.to(device, non_blocking=True), keyed.keys_of(batch.ids, device)
+
+    def _state(self, done: int, extra: Callable[[], State]) -> State:
+        return {"surrogate": self.surrogate.state(), "noise": self.store.merged(), "extra": extra(), "done": done}

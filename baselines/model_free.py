@@ -1,0 +1,112 @@
+"""What LSP and AR share: noise that follows from class, id and a secret seed alone, without any model."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from baselines.classes import Wise, class_names, default_eps
+from medveil import keyed
+from medveil.config import STRICT, Levels, build
+from medveil.dataset import Dataset, Task
+from medveil.protector import Budget
+from medveil.quantise import to_unit, whole_levels
+from medveil.runtime import Runtime, State
+
+
+@dataclass(frozen=True)
+class ModelFreeConfig:
+    """What LSP and AR have in common.
+
+    ``eps``: the noise of an image has the L2 norm eps * sqrt(elements), by default UMed's 4/255 for segmentation and
+    SALM's 8/255 otherwise. Single pixels exceed eps, unless ``clip`` bounds them too. ``wise``: each sample draws its
+    own noise of its class, or all samples of a class share one.
+    """
+
+    eps: Levels | None = None
+    clip: bool = False
+    wise: Wise = "sample"
+    seed: int = 0
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    def __post_init__(self) -> None:
+        if self.eps is not None and not 1 / 255 <= self.eps <= 1:
+            raise ValueError("eps must be between 1/255 and 1: a smaller bound does not survive saving as 8-bit images")
+
+
+class ModelFree(ABC):
+    """A pattern per class; for segmentation the outside of the mask is one class and its inside another."""
+
+    name: ClassVar[str]
+    tasks: ClassVar[frozenset[Task]] = frozenset({"segmentation", "classification", "multilabel"})
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+    Config: ClassVar[type]
+
+    def __init__(self, **options: Any) -> None:
+        self.config: Any = build(self.Config, options, self.name)
+        self.task: Task = "classification"
+        self.num_classes = 0
+
+    @property
+    def eps(self) -> float:
+        config: ModelFreeConfig = self.config
+        return default_eps(self.task) if config.eps is None else config.eps
+
+    def fit(self, data: Dataset, runtime: Runtime | None = None) -> "ModelFree":
+        """Note the task: the rest follows from the seed."""
+        self.task, self.num_classes = data.task, data.num_classes
+        return self
+
+    @abstractmethod
+    def pattern(self, names: Sequence[str], keys: Tensor, shape: tuple[int, int, int]) -> Tensor:
+        """Unscaled noise float32 [N, C, H, W]: for each sample a draw of the class ``names[i]`` by ``keys[i]``."""
+
+    def perturb(self, images: Tensor, targets: Tensor, ids: Sequence[str]) -> Tensor:
+        """Protected float32 images [N, C, H, W] in [0, 1] for uint8 ``images``."""
+        x = to_unit(images)
+        shape = (x.shape[1], x.shape[2], x.shape[3])
+        if self.task == "segmentation":
+            outside, inside = (self._drawn([name] * len(ids), ids, x, shape) for name in ("outside", "inside"))
+            noise = torch.where(targets.bool(), inside, outside)
+        else:
+            noise = self._drawn(class_names(targets, self.task), ids, x, shape)
+        norm = noise.flatten(1).norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+        noise = noise * (self.eps * math.sqrt(math.prod(shape)) / norm)[:, None, None, None]
+        if self.config.clip:
+            noise = noise.clamp(-self.eps, self.eps)
+        return torch.clamp(x + noise, 0, 1)
+
+    def budget(self) -> Budget:
+        return Budget(levels=whole_levels(self.eps) if self.config.clip else None)
+
+    def support(self, targets: Tensor) -> Tensor | None:
+        return None
+
+    def state_dict(self) -> State:
+        return {"task": self.task, "num_classes": self.num_classes}
+
+    def load_state_dict(self, state: State) -> None:
+        self.task, self.num_classes = state["task"], state["num_classes"]
+
+    def _drawn(self, names: Sequence[str], ids: Sequence[str], x: Tensor, shape: tuple[int, int, int]) -> Tensor:
+        by = ids if self.config.wise == "sample" else [f"class {name}" for name in names]
+        return self.pattern(names, keyed.keys_of(by, x.device), shape)
+
+
+def normal(seed: int, purpose: str, step: int, keys: Tensor, shape: Sequence[int]) -> Tensor:
+    """Standard normal float32 [len(keys), *shape] (Box and Muller), a function of its arguments."""
+    u = keyed.uniform(seed, purpose, step, keys, (2, *shape))
+    return (-2 * torch.log1p(-u[:, 0])).sqrt() * torch.cos(2 * math.pi * u[:, 1])
+
+
+def grouped(names: Sequence[str]) -> dict[str, list[int]]:
+    """The places of each name, names in order of appearance."""
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        places.setdefault(name, []).append(place)
+    return places

@@ -1,0 +1,173 @@
+"""The network that EM, TAP and SEP optimise noise against: U-Net for segmentation, ResNet-18 otherwise."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
+
+from baselines.classes import Region
+from medveil import keyed
+from medveil.config import STRICT, Levels
+from medveil.dataset import Dataset, Task
+from medveil.losses import classification_loss, global_mean, segmentation_loss
+from medveil.networks import ResNet18, UNet
+from medveil.runtime import Runtime, State
+from medveil.surrogate import input_gradient, seeded
+from medveil.transforms import FlipShift, apply_flip_shift, draw_flip_shift
+
+_SMALL = 64
+"""Images whose shorter side is below this many pixels get the stem without downsampling."""
+
+
+@dataclass(frozen=True)
+class OptimisedConfig:
+    """What EM, TAP and SEP have in common. Bounds are on the [0, 1] scale.
+
+    Budget
+        ``eps``: the bound; by default UMed's 4/255 for segmentation, SALM's 8/255 otherwise. ``region``: where noise is
+        allowed (segmentation only: the contour band of radius ``band``, the mask, or both). ``rounding``: the surrogate
+        sees images rounded to grey levels (straight-through gradient), as they will be saved.
+    Transforms
+        ``flip`` and a crop from ``padding`` pixels (default: an eighth of the side), where a method uses them.
+    Surrogate
+        ResNet-18 of ``width`` with SGD (``learning_rate``, ``momentum``, ``weight_decay``, ``batch_size``); for
+        segmentation a U-Net of ``unet_width`` with Adam (``unet_learning_rate``, ``unet_batch_size``).
+    """
+
+    eps: Levels | None = None
+    region: Region = "image"
+    band: int = 1
+    rounding: bool = False
+    flip: bool = True
+    padding: int | None = None
+    width: int = 64
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    unet_width: int = 64
+    unet_batch_size: int = 16
+    unet_learning_rate: float = 1e-4
+    seed: int = 0
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    def __post_init__(self) -> None:
+        if self.eps is not None and not 1 / 255 <= self.eps <= 0.5:
+            raise ValueError(
+                "eps must be between 1/255 and 1/2: a smaller bound does not survive saving as 8-bit images"
+            )
+        if self.padding is not None and self.padding < 0:
+            raise ValueError("padding must be at least 0")
+        at_least_one(self, "band", "width", "batch_size", "unet_width", "unet_batch_size")
+        for name in ("learning_rate", "unet_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0")
+
+    def batch(self, task: Task) -> int:
+        return self.unet_batch_size if task == "segmentation" else self.batch_size
+
+    def padding_for(self, size: tuple[int, int]) -> int:
+        """Pixels of padding before the random crop: 4 of 32, 3 of 28."""
+        return min(size) // 8 if self.padding is None else self.padding
+
+
+def at_least_one(config: Any, *names: str) -> None:
+    """Raise ``ValueError`` for the first of the fields ``names`` of ``config`` that is below 1."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1")
+
+
+class Surrogate:
+    """The network, its optimiser, and its losses; weights depend on (seed, method) alone."""
+
+    def __init__(self, config: OptimisedConfig, data: Dataset, runtime: Runtime, method: str) -> None:
+        self.config, self.task, self.runtime = config, data.task, runtime
+        segmentation = data.task == "segmentation"
+        make: Callable[[], nn.Module]
+        if segmentation:
+            make = partial(UNet, data.channels, 1, config.unet_width)
+        else:
+            stem: Literal["small", "large"] = "small" if min(data.size) < _SMALL else "large"
+            make = partial(ResNet18, data.channels, data.num_classes, config.width, stem)
+        self.net = seeded(make, config.seed, f"{method} surrogate")
+        self.net.to(runtime.device).to(memory_format=torch.channels_last)
+        self.wrapped = runtime.wrap(self.net)
+        self.optimiser: Optimizer
+        if segmentation:
+            self.optimiser = Adam(self.net.parameters(), config.unet_learning_rate)
+        else:
+            self.optimiser = SGD(
+                self.net.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
+            )
+
+    def losses(self, images: Tensor, targets: Tensor, net: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The loss per sample, float [N], of ``net`` (default: the network itself, not its parallel wrapper)."""
+        with self.runtime.autocast():
+            logits = (net or self.net)(images)
+        return self.loss_of(logits, targets)
+
+    def loss_of(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if self.task == "segmentation":
+            return segmentation_loss(logits, targets)
+        return classification_loss(logits, targets, self.task)
+
+    def gradient(self, objective: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """The gradient of the summed ``objective``, at the rounded ``images`` if the configuration says so."""
+        return input_gradient(objective, torch.round(images * 255) / 255 if self.config.rounding else images)
+
+    def train(self, images: Tensor, targets: Tensor, global_count: int, rate: float = 1.0) -> Tensor:
+        """One step on this rank's share of a batch of ``global_count``, at ``rate`` times the learning rate."""
+        base = self.config.unet_learning_rate if self.task == "segmentation" else self.config.learning_rate
+        for group in self.optimiser.param_groups:
+            group["lr"] = base * rate
+        losses = self.losses(images, targets, self.wrapped)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = global_mean(losses, global_count, self.runtime.world)
+        loss.backward()
+        self.optimiser.step()
+        return loss.detach()
+
+    def decay(self, done: int, total: int) -> float:
+        """The factor on SGD's rate after ``done`` of ``total`` steps, a tenth at 3/8, 5/8, 7/8 each; 1 for Adam."""
+        if self.task == "segmentation":
+            return 1.0
+        return 0.1 ** sum(8 * done >= part * total for part in (3, 5, 7))
+
+    def state(self) -> State:
+        return {"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}
+
+    def load(self, state: State) -> None:
+        self.net.load_state_dict(state["net"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+
+def moved(
+    config: OptimisedConfig, purpose: str, step: int, keys: Tensor, images: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``images`` [N, C, H, W] flipped and cropped, differentiably, and their masks with them; labels as they are."""
+    size = (images.shape[-2], images.shape[-1])
+    drawn: FlipShift = draw_flip_shift(
+        config.seed, purpose, step, keys, size, config.padding_for(size), flip=config.flip
+    )
+    masks = targets.ndim == images.ndim
+    return apply_flip_shift(images, drawn), apply_flip_shift(targets, drawn) if masks else targets
+
+
+def random_start(config: OptimisedConfig, purpose: str, step: int, keys: Tensor, x: Tensor, eps: float) -> Tensor:
+    """Noise uniform in +-``eps``, with ``x`` + noise kept in [0, 1]."""
+    u = keyed.uniform(config.seed, purpose, step, keys, x.shape[1:])
+    return (x + eps * (2 * u - 1)).clamp(0, 1) - x
+
+
+def descended(noise: Tensor, gradient: Tensor, x: Tensor, step: float, eps: float, where: Tensor | None) -> Tensor:
+    """One sign step down ``gradient``, kept within +-``eps``, inside ``where`` and with ``x`` + noise in [0, 1]."""
+    noise = (noise - step * gradient.sign()).clamp(-eps, eps)
+    if where is not None:
+        noise = noise * where
+    return (x + noise).clamp(0, 1) - x

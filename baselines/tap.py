@@ -1,0 +1,103 @@
+"""TAP, adversarial poisoning (Fowl et al., NeurIPS 2021): adversarial examples of a model trained on the clean data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from baselines.attack import TrainThenAttack
+from baselines.classes import wrong_targets
+from baselines.optimised import KeptNoise
+from baselines.surrogates import OptimisedConfig, Surrogate, at_least_one, descended, moved, random_start
+from medveil.dataset import Dataset
+from medveil.runtime import Runtime, SingleProcess
+
+
+@dataclass(frozen=True)
+class TAPConfig(OptimisedConfig):
+    """Settings of TAP over those of :class:`OptimisedConfig`.
+
+    ``epochs`` of training on the clean data, augmented unless ``augment`` says otherwise; then ``pgd_steps`` of
+    ``relative_step`` * eps from a random start through a random crop and flip each, ``restarts`` times, keeping for
+    each sample the noise with the best objective on the image as it is. ``goal`` "targeted": towards the class
+    ``shift`` further, the flipped mask or the other labels; "untargeted": away from the truth (SALM's Eq. 7); "auto":
+    targeted for segmentation (UMed's tables), untargeted otherwise (SALM's tables).
+    """
+
+    goal: Literal["auto", "targeted", "untargeted"] = "auto"
+    shift: int = 1
+    epochs: int = 40
+    augment: bool = True
+    pgd_steps: int = 250
+    relative_step: float = 0.05
+    restarts: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least_one(self, "epochs", "pgd_steps", "restarts")
+        if not self.relative_step > 0:
+            raise ValueError("relative_step must be above 0")
+
+
+class TAP(KeptNoise):
+    """Noise that makes a model trained on clean images wrong: whoever trains on it learns the wrong features."""
+
+    name: ClassVar[str] = "tap"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "gpu": {"restarts": 1, "pgd_steps": 100, "relative_step": 0.1},
+        "cpu": {
+            "width": 16,
+            "unet_width": 8,
+            "unet_learning_rate": 1e-3,
+            "epochs": 20,
+            "restarts": 1,
+            "pgd_steps": 30,
+            "relative_step": 0.1,
+        },
+    }
+    Config: ClassVar[type] = TAPConfig
+
+    def fit(self, data: Dataset, runtime: Runtime | None = None) -> "TAP":
+        """Make the noise of ``data``. Raises UserError when a setting does not fit the task."""
+        self.begin(data)
+        config: TAPConfig = self.config
+        targeted = config.goal == "targeted" or (config.goal == "auto" and data.task == "segmentation")
+        if targeted:
+            wrong_targets(torch.zeros(1, dtype=torch.int64), data.task, data.num_classes, config.shift)
+        runtime = runtime or SingleProcess()
+        stages = TrainThenAttack(self, data, runtime, config.epochs, config.augment, config.batch(data.task))
+
+        def craft(x: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
+            aim = wrong_targets(targets, data.task, data.num_classes, config.shift) if targeted else targets
+            return self._craft(stages.surrogate, x, aim, 1.0 if targeted else -1.0, keys, self.support(targets))
+
+        stages.run(craft)
+        return self
+
+    def _craft(
+        self, surrogate: Surrogate, x: Tensor, aim: Tensor, sign: float, keys: Tensor, where: Tensor | None
+    ) -> Tensor:
+        """The noise with the lowest ``sign`` * loss towards ``aim`` of all restarts, [N, C, H, W]."""
+        config: TAPConfig = self.config
+        best = torch.zeros_like(x)
+        lowest = torch.full((len(x),), torch.inf, device=x.device)
+        for restart in range(config.restarts):
+            noise = random_start(config, "tap start", restart, keys, x, self.eps)
+            noise = noise if where is None else noise * where
+            for step in range(config.pgd_steps):
+                number = restart * config.pgd_steps + step
+
+                def objective(images: Tensor, number: int = number) -> Tensor:
+                    seen, goal = moved(config, "tap transform", number, keys, images, aim)
+                    return sign * surrogate.losses(seen, goal)
+
+                gradient = surrogate.gradient(objective, x + noise)
+                noise = descended(noise, gradient, x, config.relative_step * self.eps, self.eps, where)
+            with torch.no_grad():
+                reached = sign * surrogate.losses(x + noise, aim)
+            better = reached < lowest
+            best[better], lowest[better] = noise[better], reached[better]
+        return best
