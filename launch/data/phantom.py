@@ -105,13 +105,13 @@ def _background(rng: np.random.Generator, side: int, gradient: float) -> Image:
     return image
 
 
-def _speckle(rng: np.random.Generator, image: Image) -> Image:
-    """Multiplicative grain, as of ultrasound, and the white noise of a sensor.
+def _speckle(rng: np.random.Generator, image: Image, noise: float) -> Image:
+    """Multiplicative grain, as of ultrasound, and a sensor's white noise of deviation ``noise`` grey levels.
 
     Without the latter, random noise of four grey levels on a lesion would itself give the lesion away.
     """
     grainy = image * (1 + 0.04 * _noise(rng, len(image), 0.6))
-    return grainy + 4 * rng.standard_normal(image.shape)
+    return grainy + noise * rng.standard_normal(image.shape)
 
 
 def _vessel(rng: np.random.Generator, side: int) -> Image:
@@ -158,7 +158,7 @@ def _lesions(rng: np.random.Generator, side: int) -> tuple[Image, Mask]:
         contrast = _sign(rng) * rng.uniform(32, 60)
         image += inside * ((contrast + 5 * _noise(rng, side, side / 32)) * (1 - mask))
         mask |= radius < 1
-    return _speckle(rng, image), mask
+    return _speckle(rng, image, 4), mask
 
 
 def _figure(rng: np.random.Generator, side: int, name: str) -> Image:
@@ -180,4 +180,4 @@ def _figure(rng: np.random.Generator, side: int, name: str) -> Image:
         form = inside * (0.5 + 0.5 * np.cos(2 * np.pi * across / (0.55 * mean) + rng.uniform(0, 2 * np.pi)))
     else:
         form = np.maximum(*(np.exp(-((arm / 0.05) ** 2)) * (radius < 1.3) for arm in (across, along)))
-    return _speckle(rng, image + _sign(rng) * rng.uniform(40, 75) * form)
+    return _speckle(rng, image + _sign(rng) * rng.uniform(40, 75) * form, 6)
