@@ -158,7 +158,7 @@ def _lesions(rng: np.random.Generator, side: int) -> tuple[Image, Mask]:
         contrast = _sign(rng) * rng.uniform(32, 60)
         image += inside * ((contrast + 5 * _noise(rng, side, side / 32)) * (1 - mask))
         mask |= radius < 1
-    return _speckle(rng, image, 4), mask
+    return _speckle(rng, image, 2.5), mask
 
 
 def _figure(rng: np.random.Generator, side: int, name: str) -> Image:
