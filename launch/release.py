@@ -4,17 +4,14 @@ import glob
 import json
 import math
 import os
-import platform
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 import torch
 from torch import Tensor
 
@@ -28,6 +25,7 @@ from medveil.dataset import Batch
 from medveil.protector import Empty, Protector
 from medveil.quantise import quantise, to_unit
 from medveil.runtime import share
+from medveil.version import versions
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -297,21 +295,6 @@ def _manifest(
         "samples": records,
         "dropped": dropped,
         "held_out": list(plan.held_out),
-    }
-
-
-def versions() -> dict[str, str]:
-    """What made the release, for whoever wants to make the same again."""
-    try:
-        own = metadata.version("medveil")
-    except metadata.PackageNotFoundError:
-        own = "not installed"
-    return {
-        "medveil": own,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "pillow": PIL.__version__,
     }
 
 

@@ -3,7 +3,7 @@
 import platform
 from importlib import metadata
 
-_PACKAGES = ("medveil", "torch", "triton", "numpy", "scikit-image", "segmentation-models-pytorch", "medmnist")
+_PACKAGES = ("medveil", "torch", "triton", "numpy", "pillow", "scikit-image", "segmentation-models-pytorch", "medmnist")
 
 
 def versions() -> dict[str, str]:

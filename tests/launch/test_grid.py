@@ -1,5 +1,7 @@
 """What a sweep file may say, the cells that it stands for, and the dry run."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,17 @@ def test_mistakes_are_named_before_anything_runs(tmp_path, capsys, wrong, right,
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert all(word in said for word in ["tiny.yaml" if "YAML" in words else "", *words])
+
+
+def test_without_an_installation_the_script_says_what_to_type():
+    root = Path(__file__).parents[2]
+    # -S leaves out installed packages, torch among them; -E whatever the environment adds.
+    ran = subprocess.run(
+        [sys.executable, "-S", "-E", "launch/sweep.py"], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 2
+    assert ran.stderr.count("\n") == 1
+    assert "make demo" in ran.stderr
 
 
 def test_a_missing_sweep_file_is_one_line(tmp_path, capsys):

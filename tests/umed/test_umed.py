@@ -1,5 +1,7 @@
 """UMed: the maps, Algorithm 1's phases, and a fit that resumes and reproduces."""
 
+import io
+
 import pytest
 import torch
 
@@ -35,8 +37,6 @@ class Halting(SingleProcess):
     def step(self, done, total, state, **metrics):
         if done == self.at:
             # Through bytes, as a checkpoint goes, so that later steps cannot change what was kept.
-            import io
-
             buffer = io.BytesIO()
             torch.save(state(), buffer)
             buffer.seek(0)
