@@ -1,5 +1,7 @@
 """The processes of one job: alone, under torchrun or SLURM (RANK and WORLD_SIZE are set), or started here."""
 
+import functools
+import itertools
 import json
 import multiprocessing
 import os
@@ -29,6 +31,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 _GRACE_SECONDS = 20.0
 """How long the other processes may take to end after one has failed."""
+
+
+_MEETINGS = itertools.count()
+"""One number for each time that the processes of a job meet; they count alike, as they do the same jobs in turn."""
 
 
 class WorkerFailed(RuntimeError):
@@ -111,19 +117,30 @@ def pick_device(wanted: Device, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank % torch.cuda.device_count())
 
 
+def _store_at(address: str, rank: int, world: int) -> tuple[dist.Store, int, int]:
+    return next(dist.rendezvous(address, rank=rank, world_size=world))
+
+
+@functools.cache
+def _store_of_environment() -> tuple[dist.Store, int, int]:
+    """What torchrun's or SLURM's variables name: one connection as long as the process lives."""
+    return next(dist.rendezvous("env://"))
+
+
 @contextmanager
 def joined(wanted: Device = "auto", meeting: tuple[str, int, int] | None = None) -> Iterator[Processes]:
     """This process's place in the job: ``meeting`` (address, rank, world), else the environment's, else alone."""
-    if meeting is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        meeting = "env://", int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if meeting is None:
+    if meeting is None and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Processes(pick_device(wanted))
         return
-    address, rank, world = meeting
+    store, rank, world = _store_of_environment() if meeting is None else _store_at(*meeting)
     device = pick_device(wanted, int(os.environ.get("LOCAL_RANK", rank)))
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", address, rank=rank, world_size=world)
+    # A store outlives a group, and a later group of this process must not find what the earlier one left in it.
+    store = dist.PrefixStore(f"meeting {next(_MEETINGS)}", store)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world)
     # A group of its own, beside that of the gradients: small values never wait behind them or on the GPU.
     group = dist.new_group(backend="gloo")
     assert isinstance(group, dist.ProcessGroup)
