@@ -22,6 +22,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from medveil.errors import UserError
 
@@ -117,14 +119,14 @@ def pick_device(wanted: Device, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank % torch.cuda.device_count())
 
 
-def _store_at(address: str, rank: int, world: int) -> tuple[dist.Store, int, int]:
-    return next(dist.rendezvous(address, rank=rank, world_size=world))
+def _store_at(address: str, rank: int, world: int) -> tuple[Store, int, int]:
+    return next(rendezvous(address, rank=rank, world_size=world))
 
 
 @functools.cache
-def _store_of_environment() -> tuple[dist.Store, int, int]:
+def _store_of_environment() -> tuple[Store, int, int]:
     """What torchrun's or SLURM's variables name: one connection as long as the process lives."""
-    return next(dist.rendezvous("env://"))
+    return next(rendezvous("env://"))
 
 
 @contextmanager
@@ -138,7 +140,7 @@ def joined(wanted: Device = "auto", meeting: tuple[str, int, int] | None = None)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     # A store outlives a group, and a later group of this process must not find what the earlier one left in it.
-    store = dist.PrefixStore(f"meeting {next(_MEETINGS)}", store)
+    store = PrefixStore(f"meeting {next(_MEETINGS)}", store)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world)
     # A group of its own, beside that of the gradients: small values never wait behind them or on the GPU.
