@@ -93,6 +93,16 @@ def test_dry_run_prints_cells_and_then_sbatch_text(sweep: Path, capsys: pytest.C
     assert not runs.exists()
 
 
+def test_auto_is_local_where_no_sbatch_is_found(
+    sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert main(["sweep", str(sweep), "--dry-run", "--cluster", "auto"]) == 0
+    shown = capsys.readouterr().out
+    assert "random" in shown
+    assert "#SBATCH" not in shown
+
+
 def test_a_limit_of_parallel_jobs_holds_for_the_whole_sweep(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", str(sweep), "--cluster", "slurm", "--dry-run", "--max-parallel", "1", "--setup", "hash"]) == 0
     _, protect, audit = capsys.readouterr().out.split("# ARRAY")

@@ -52,7 +52,7 @@ def test_six_cells_end_to_end(slurm: Slurm, tmp_path: Path, capsys: pytest.Captu
     cells, text = capsys.readouterr().out.split("\n\n", 1)
     assert len(cells.splitlines()) == 6
 
-    assert sweep.submit("--wait") == 0
+    assert sweep.run("--cluster", "auto", "--wait") == 0  # a SLURM answers here, so this means it
     shown = capsys.readouterr().out
     assert "6 cells: 6 done" in shown
     ids = submitted(sweep.folder / "slurm")
