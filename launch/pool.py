@@ -78,3 +78,7 @@ def _stop_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
+    # A job in hand answers it by saving its state; the process that would then wait for another ends after it.
+    while signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,9 +1,11 @@
 """A sweep on this machine: what fails is told and stops nothing else, what is done is not done again."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,40 @@ def test_processes_of_torchrun_do_the_jobs_of_a_sweep_together(folder):
     assert {row["protector"] for row in rows if row["status"] == "done"} == {"random", "salm"}, ended.stderr[-3000:]
     # One cell of this sweep fails for a reason of its own; every process says so.
     assert "1 of 3 cells are not done" in ended.stderr
+
+
+ORPHANED = """
+name: orphaned
+grid:
+  - data: "phantom:cls:40:16"
+    protectors:
+      - {method: salm, steps: 100000, pgd_steps: 1, transforms: 1, width: 2}
+"""
+
+
+def test_workers_of_a_killed_sweep_save_and_end(tmp_path):
+    (tmp_path / "orphaned.yaml").write_text(ORPHANED)
+    told = ["--runs", str(tmp_path / "runs"), "--device", "cpu", "--workers", "1"]
+    sweep = subprocess.Popen(
+        [sys.executable, "launch/sweep.py", str(tmp_path / "orphaned.yaml"), *told],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.DEVNULL,
+    )
+    jobs = tmp_path / "runs" / "orphaned" / "jobs"
+    try:
+        within(60, lambda: list((tmp_path / "runs").rglob("metrics.jsonl")), "the first steps")
+        (attempt,) = jobs.glob("*.attempt.json")
+        worker = json.loads(attempt.read_text())["pid"]
+    finally:
+        sweep.kill()
+        sweep.wait()
+    within(60, lambda: not Path(f"/proc/{worker}").exists(), "the worker's end")
+    (record,) = (path for path in jobs.glob("*.json") if path != attempt)
+    assert json.loads(record.read_text())["state"] == "interrupted"
+
+
+def within(seconds, condition, what):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, f"{what} did not come within {seconds} s"
+        time.sleep(0.2)
