@@ -5,7 +5,7 @@ Each folder holds one operator: ``reference.py`` is its specification in eager P
 a GPU.
 """
 
-from kernels.cdc import CentralDifferenceConv2d, cdc_conv2d, convert_to_cdc
+from kernels.cdc import CentralDifferenceConv2d, cdc_conv2d, cdc_conv2d_stats, convert_to_cdc
 from kernels.clip import contour_band, lbp_adaptive_clip
 from kernels.lbp import local_binary_pattern, texture_map
 from kernels.topk import nan_seen, topk_grad_mask, topk_mask, topk_masked_step
@@ -13,6 +13,7 @@ from kernels.topk import nan_seen, topk_grad_mask, topk_mask, topk_masked_step
 __all__ = [
     "CentralDifferenceConv2d",
     "cdc_conv2d",
+    "cdc_conv2d_stats",
     "contour_band",
     "convert_to_cdc",
     "lbp_adaptive_clip",

@@ -30,3 +30,24 @@ def pixel_stride(image: Tensor) -> int:
     if image.shape[3] > 1:
         return image.stride(3)
     return image.stride(2) if image.shape[2] > 1 else 1
+
+
+def prefers_channels_last(image: Tensor) -> bool:
+    """Whether a convolution takes 4-D ``image`` for channels_last: torch's rule, which goes by the strides where the
+    sides leave it open (one channel, one pixel)."""
+    least = 0
+    for axis in (1, 3, 2, 0):
+        stride, size = image.stride(axis), image.shape[axis]
+        if size == 0 or stride < least or (axis == 1 and stride == 0) or (axis == 0 and least == image.stride(1)):
+            return False
+        least = stride * max(1, size)
+    return True
+
+
+def needs_64_bits(*tensors: Tensor) -> bool:
+    """Whether an element of one of them lies 2^31 elements or more behind its first, beyond 32-bit offsets."""
+    return any(
+        sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True)) >= 2**31
+        for t in tensors
+        if t.numel() > 0
+    )

@@ -1,31 +1,43 @@
-"""Which implementation runs the forward pass of ``medveil::cdc_conv2d`` on CUDA, by input channels and dtype.
+"""Which implementation runs each pass of ``medveil::cdc_conv2d`` on CUDA, by input channels and dtype.
 
 MEASURED says on which device the table was measured. It is empty: **not measured yet**. Until it is, stems of 1 to 3
-channels take the direct kernel, where a library convolution is known to leave most of the machine idle, and
-everything else takes folded weights and the library's convolution; the implicit matrix product is never chosen.
-``benchmarks/run_gpu.py`` prints the times that this table is to be written from.
+channels take our kernels, where a library convolution is known to leave most of the machine idle, and everything else
+takes folded weights and the library's convolution. ``benchmarks/run_gpu.py`` prints the times that this table is to
+be written from.
 """
 
 from typing import Literal
 
 import torch
 
+Pass = Literal["forward", "input", "weight"]  # the output, and the gradients of x and of the folded kernel
 Implementation = Literal["library", "direct", "gemm"]
 
 MEASURED: dict[str, str] = {}  # device name -> commit and date of the measurement
 STEM_CHANNELS = 3
-TABLE: dict[tuple[str, torch.dtype], Implementation] = {
-    ("stem", torch.float32): "direct",
-    ("stem", torch.float16): "direct",
-    ("stem", torch.bfloat16): "direct",
-    ("stem", torch.float64): "library",
-    ("wide", torch.float32): "library",
-    ("wide", torch.float16): "library",
-    ("wide", torch.bfloat16): "library",
-    ("wide", torch.float64): "library",
+TABLE: dict[tuple[Pass, str, torch.dtype], Implementation] = {
+    ("forward", "stem", torch.float32): "direct",
+    ("forward", "stem", torch.float16): "direct",
+    ("forward", "stem", torch.bfloat16): "direct",
+    ("input", "stem", torch.float32): "gemm",
+    ("input", "stem", torch.float16): "gemm",
+    ("input", "stem", torch.bfloat16): "gemm",
+    ("weight", "stem", torch.float32): "gemm",
+    ("weight", "stem", torch.float16): "gemm",
+    ("weight", "stem", torch.bfloat16): "gemm",
+    ("forward", "wide", torch.float32): "library",
+    ("forward", "wide", torch.float16): "library",
+    ("forward", "wide", torch.bfloat16): "library",
+    ("input", "wide", torch.float32): "library",
+    ("input", "wide", torch.float16): "library",
+    ("input", "wide", torch.bfloat16): "library",
+    ("weight", "wide", torch.float32): "library",
+    ("weight", "wide", torch.float16): "library",
+    ("weight", "wide", torch.bfloat16): "library",
 }
 
 
-def choose(channels: int, dtype: torch.dtype) -> Implementation:
-    """The implementation for an input of ``channels`` channels in ``dtype``."""
-    return TABLE["stem" if channels <= STEM_CHANNELS else "wide", dtype]
+def choose(what: Pass, channels: int, dtype: torch.dtype) -> Implementation:
+    """The implementation of the pass ``what`` for an input of ``channels`` channels in ``dtype``; the library's for a
+    dtype that is not in the table (fp64)."""
+    return TABLE.get((what, "stem" if channels <= STEM_CHANNELS else "wide", dtype), "library")

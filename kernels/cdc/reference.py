@@ -6,9 +6,13 @@ The term in x(r) is linear in x as well, so the whole is one convolution with ``
 ``sum_d w_c(d)`` subtracted: exact for zero padding, any stride and any dilation.
 """
 
+import threading
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from kernels.layout import laid_out_like
 
 Pair = list[int]
 
@@ -26,11 +30,31 @@ def naive_cdc_conv2d(
     return F.conv2d(x, weight_v, bias, stride, padding, dilation) + difference
 
 
-def fold(weight_v: Tensor, weight_c: Tensor) -> Tensor:
-    """The one kernel [O, C, 3, 3] that does the work of both."""
-    weight = weight_v + weight_c
+def fold(weight_v: Tensor, weight_c: Tensor, out: Tensor | None = None) -> Tensor:
+    """The one kernel [O, C, 3, 3] that does the work of both, in ``out`` if given."""
+    weight = torch.add(weight_v, weight_c, out=out)
     weight[:, :, 1, 1] -= weight_c.sum((2, 3))
     return weight
+
+
+_kept = threading.local()
+
+
+def _folded(weight_v: Tensor, weight_c: Tensor) -> Tensor:
+    """:func:`fold`, on the CPU in memory that the next call of this thread overwrites.
+
+    Wide layers' kernels are tens of megabytes: fresh pages for them would take a fifth of the convolution's time.
+    """
+    real = type(weight_v) in (Tensor, torch.nn.Parameter)  # not the shapes alone, as under torch.compile
+    if not real or weight_v.device.type != "cpu" or weight_v.dtype != torch.float32:
+        return fold(weight_v, weight_c)
+    memory = getattr(_kept, "memory", None)
+    if memory is None or len(memory) < weight_v.numel():
+        memory = _kept.memory = torch.empty(weight_v.numel())
+    dense = weight_v.is_contiguous() or weight_v.is_contiguous(memory_format=torch.channels_last)
+    strides = weight_v.stride() if dense else torch.empty(weight_v.shape, device="meta").stride()
+    with torch.no_grad():
+        return fold(weight_v, weight_c, memory.as_strided(weight_v.shape, strides))
 
 
 def unfold_grad(grad_weight: Tensor) -> Tensor:
@@ -42,8 +66,26 @@ def cdc_conv2d(
     x: Tensor, weight_v: Tensor, weight_c: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair
 ) -> Tensor:
     """The folded form. The weights are folded in their own precision and only then rounded to that of ``x``."""
-    weight = fold(weight_v, weight_c).to(x.dtype)
+    weight = _folded(weight_v, weight_c).to(x.dtype)
     return F.conv2d(x, weight, None if bias is None else bias.to(x.dtype), stride, padding, dilation)
+
+
+def cdc_conv2d_stats(
+    x: Tensor,
+    weight_v: Tensor,
+    weight_c: Tensor,
+    bias: Tensor | None,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    relu: bool,
+) -> tuple[Tensor, Tensor]:
+    """The output, after a ReLU if asked for, and the sums [2, O] of it and of its squares over all but the channels,
+    in fp32 (fp64 for fp64)."""
+    out = cdc_conv2d(x, weight_v, weight_c, bias, stride, padding, dilation)
+    out = out.relu() if relu else out
+    counted = out if out.dtype == torch.float64 else out.float()
+    return out, torch.stack([counted.sum((0, 2, 3)), counted.square().sum((0, 2, 3))])
 
 
 def cdc_conv2d_backward(
@@ -56,14 +98,14 @@ def cdc_conv2d_backward(
     dilation: Pair,
     wanted: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, of the folded kernel (in the weights' precision) and of the bias; empty [0] where not
-    ``wanted``."""
-    weight = fold(weight_v, weight_c).to(x.dtype)
+    """Gradients of x (in its memory layout), of the folded kernel (contiguous, in the weights' precision) and of the
+    bias; empty [0] where not ``wanted``."""
+    weight = _folded(weight_v, weight_c).to(x.dtype)
     grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
         grad, x, weight, [weight.shape[0]], stride, padding, dilation, False, [0, 0], 1, wanted
     )
     return (
-        grad_x if wanted[0] else grad.new_empty(0),
+        laid_out_like(grad_x, x) if wanted[0] else grad.new_empty(0),
         grad_weight.to(weight_v.dtype).contiguous() if wanted[1] else weight_v.new_empty(0),
         grad_bias if wanted[2] else grad.new_empty(0),
     )

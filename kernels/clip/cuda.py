@@ -6,8 +6,8 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.clip.kernels import clip_kernel, packed_bwd_kernel
-from kernels.clip.reference import CLIPS, contour_band
-from kernels.layout import dense, dense_like, pixel_stride
+from kernels.clip.reference import CLIPS, Inputs, contour_band
+from kernels.layout import dense, dense_like, needs_64_bits, pixel_stride
 from kernels.lbp.cuda import columns_per_program
 from kernels.lbp.reference import LARGEST_CODE, METHODS
 
@@ -19,27 +19,14 @@ def _as_bytes(mask: Tensor) -> Tensor:
     return mask.contiguous().view(torch.uint8) if mask.dtype == torch.bool else mask.contiguous()
 
 
-def _launch(
-    x: Tensor,
-    contour_noise: Tensor,
-    texture_noise: Tensor,
-    mask: Tensor,
-    contour: Tensor | None,
-    roi: Tensor | None,
-    texture: Tensor | None,
-    grad: Tensor | None,
-    eps: float,
-    band: int,
-    lbp: str,
-    clip: str,
-    save: bool,
-) -> tuple[Tensor, Tensor]:
+def _launch(inputs: Inputs, clip: str, save: bool, grad: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Forward: the image and the packed byte; with ``grad`` the gradients of both noises."""
+    x, contour, roi, texture = dense(inputs.x), inputs.contour, inputs.roi, inputs.texture
     n, c, height, width = x.shape
-    x = dense(x)
-    contour_noise, texture_noise = dense_like(contour_noise, x), dense_like(texture_noise, x)
+    noises = [dense_like(noise, x) for noise in (inputs.contour_noise, inputs.texture_noise)]
     grad = None if grad is None else dense_like(grad, x)
-    if contour is None and band > 1:  # the fused form looks one pixel around
-        contour = contour_band(mask, band)
+    if contour is None and inputs.band > 1:  # the fused form looks one pixel around
+        contour = contour_band(inputs.mask, inputs.band)
     maps = [None if image is None else _as_bytes(image) for image in (contour, roi, texture)]
     out = torch.empty_like(x)
     second = torch.empty_like(x) if grad is not None else out
@@ -50,9 +37,8 @@ def _launch(
     with torch.cuda.device_of(x):
         clip_kernel[(n, triton.cdiv(height, ROWS), triton.cdiv(width, columns))](
             x,
-            contour_noise,
-            texture_noise,
-            _as_bytes(mask),
+            *noises,
+            _as_bytes(inputs.mask),
             *(out if image is None else image for image in maps),
             out if grad is None else grad,
             out,
@@ -61,12 +47,12 @@ def _launch(
             height,
             width,
             *x.stride(),
-            eps,
-            LARGEST=LARGEST_CODE[lbp],
+            inputs.eps,
+            LARGEST=LARGEST_CODE[inputs.lbp],
             C=c,
-            METHOD=METHODS.index(lbp),
+            METHOD=METHODS.index(inputs.lbp),
             CLIP=CLIPS.index(clip),
-            BAND=0 if contour is not None else band,
+            BAND=0 if contour is not None else inputs.band,
             HAS_CONTOUR=contour is not None,
             HAS_ROI=roi is not None,
             HAS_TEXTURE=texture is not None,
@@ -75,47 +61,21 @@ def _launch(
             ACC=tl.float64 if x.dtype == torch.float64 else tl.float32,
             ROWS=ROWS,
             COLUMNS=columns,
-            WIDE=x.numel() >= 2**31,
+            WIDE=needs_64_bits(x),
             num_warps=max(1, columns // 64),
             enable_fp_fusion=False,
         )
     return out, packed if grad is None else second
 
 
-def lbp_adaptive_clip(
-    x: Tensor,
-    contour_noise: Tensor,
-    texture_noise: Tensor,
-    mask: Tensor,
-    contour: Tensor | None,
-    roi: Tensor | None,
-    texture: Tensor | None,
-    eps: float,
-    band: int,
-    lbp: str,
-    clip: str,
-    save: bool,
-) -> tuple[Tensor, Tensor]:
+def lbp_adaptive_clip(inputs: Inputs, clip: str, save: bool) -> tuple[Tensor, Tensor]:
     """The protected image and the packed byte of the backward pass (empty unless ``save``, and for tanh)."""
-    save = save and clip != "tanh"
-    return _launch(x, contour_noise, texture_noise, mask, contour, roi, texture, None, eps, band, lbp, clip, save)
+    return _launch(inputs, clip, save and clip != "tanh", None)
 
 
-def tanh_backward(
-    grad: Tensor,
-    x: Tensor,
-    contour_noise: Tensor,
-    texture_noise: Tensor,
-    mask: Tensor,
-    contour: Tensor | None,
-    roi: Tensor | None,
-    texture: Tensor | None,
-    eps: float,
-    band: int,
-    lbp: str,
-) -> tuple[Tensor, Tensor]:
+def tanh_backward(grad: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """The gradients of both noises under the tanh clip."""
-    return _launch(x, contour_noise, texture_noise, mask, contour, roi, texture, grad, eps, band, lbp, "tanh", False)
+    return _launch(inputs, "tanh", False, grad)
 
 
 def packed_backward(grad: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,7 +96,7 @@ def packed_backward(grad: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
             pixel_stride(grad),
             C=c,
             BLOCK=BLOCK,
-            WIDE=grad.numel() >= 2**31,
+            WIDE=needs_64_bits(grad),
             num_warps=4,
             enable_fp_fusion=False,
         )

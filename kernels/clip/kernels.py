@@ -56,6 +56,12 @@ def _reach(mask_ptr, row, column, height, width, BAND: tl.constexpr):
 
 
 @triton.jit
+def _within(value, low, high):
+    """``value`` between the bounds; NaN stays NaN, so that a generator that has diverged is seen."""
+    return tl.where(value < low, low, tl.where(value > high, high, value))
+
+
+@triton.jit
 def _tanh(z):
     """By exp alone, accurate to about one unit of 1 in fp32."""
     e = tl.exp(-2.0 * tl.abs(z))
@@ -165,8 +171,8 @@ def clip_kernel(
             if CLIP == 1:
                 delta = contour_bound * _tanh(contour_noise / limit) + texture_bound * _tanh(texture_noise / limit)
             else:
-                delta_c = tl.minimum(tl.maximum(contour_noise, -contour_bound), contour_bound)
-                delta_t = tl.minimum(tl.maximum(texture_noise, -texture_bound), texture_bound)
+                delta_c = _within(contour_noise, -contour_bound, contour_bound)
+                delta_t = _within(texture_noise, -texture_bound, texture_bound)
                 delta = delta_c + delta_t
             summed = value + delta
             if GRAD:
@@ -177,7 +183,7 @@ def clip_kernel(
                 tl.store(out_ptr + offset, grad_c, mask=inside)
                 tl.store(out2_ptr + offset, grad_t, mask=inside)
             else:
-                tl.store(out_ptr + offset, tl.minimum(tl.maximum(summed, 0.0), 1.0), mask=inside)
+                tl.store(out_ptr + offset, _within(summed, 0.0, 1.0), mask=inside)
             if SAVE:
                 passes_c, passes_t = contour_bound > 0.0, texture_bound > 0.0
                 if CLIP == 0:

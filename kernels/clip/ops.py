@@ -11,16 +11,19 @@ import torch
 from torch import Tensor
 
 from kernels.clip import cpu, reference
+from kernels.clip.reference import Inputs
 from kernels.layout import laid_out_like
 from kernels.lbp import texture_map
 from kernels.lbp.reference import METHODS
 
 _INPUTS = (
     "Tensor x, Tensor contour_noise, Tensor texture_noise, Tensor mask, Tensor? contour, Tensor? roi, Tensor? texture"
-)
+    ", float eps, int band, str lbp"
+)  # the fields of reference.Inputs
+_N = len(Inputs._fields)
 torch.library.define(
     "medveil::lbp_adaptive_clip",
-    f"({_INPUTS}, float eps, int band, str lbp, str clip, bool save) -> (Tensor, Tensor)",
+    f"({_INPUTS}, str clip, bool save) -> (Tensor, Tensor)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 torch.library.define(
@@ -30,92 +33,52 @@ torch.library.define(
 )
 torch.library.define(
     "medveil::lbp_adaptive_clip_tanh_backward",
-    f"(Tensor grad, {_INPUTS}, float eps, int band, str lbp) -> (Tensor, Tensor)",
+    f"(Tensor grad, {_INPUTS}) -> (Tensor, Tensor)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 
 
-def _maps(
-    x: Tensor, mask: Tensor, contour: Tensor | None, roi: Tensor | None, texture: Tensor | None, band: int, lbp: str
-) -> tuple[Tensor, Tensor, Tensor]:
+def _maps(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
     """The three maps [N, 1, H, W], those not given computed."""
+    contour, roi, texture = inputs.contour, inputs.roi, inputs.texture
     if contour is None:
-        contour = reference.contour_band(mask, band)
+        contour = reference.contour_band(inputs.mask, inputs.band)
     if roi is None:
-        roi = (1 - contour.to(x.dtype)) * (mask != 0)
-    return contour, roi, texture_map(x, lbp) if texture is None else texture
+        roi = (1 - contour.to(inputs.x.dtype)) * (inputs.mask != 0)
+    return contour, roi, texture_map(inputs.x, inputs.lbp) if texture is None else texture
 
 
-def _packed_like(x: Tensor) -> Tensor:
+def _packed(x: Tensor, wanted: bool) -> Tensor:
+    """Room for the packed byte; empty [0] if it is not wanted."""
     n, c, h, w = x.shape
-    return torch.empty((n, (c + 3) // 4, h, w), dtype=torch.uint8, device=x.device)
+    return x.new_empty((n, (c + 3) // 4, h, w) if wanted else 0, dtype=torch.uint8)
 
 
 @torch.library.impl("medveil::lbp_adaptive_clip", "CPU")
-def _cpu(
-    x: Tensor,
-    contour_noise: Tensor,
-    texture_noise: Tensor,
-    mask: Tensor,
-    contour: Tensor | None,
-    roi: Tensor | None,
-    texture: Tensor | None,
-    eps: float,
-    band: int,
-    lbp: str,
-    clip: str,
-    save: bool,
-) -> tuple[Tensor, Tensor]:
-    maps = _maps(x, mask, contour, roi, texture, band, lbp)
+def _cpu(*arguments: Any) -> tuple[Tensor, Tensor]:
+    inputs, (clip, save) = Inputs(*arguments[:_N]), arguments[_N:]
+    maps, packed = _maps(inputs), _packed(inputs.x, save and clip != "tanh")
     if clip == "tanh":
-        out = reference.adaptive_clip(x, contour_noise, texture_noise, *maps, eps, clip)
-        return laid_out_like(out, x), x.new_empty(0, dtype=torch.uint8)
-    out = torch.empty_like(x)
-    packed = _packed_like(x) if save else x.new_empty(0, dtype=torch.uint8)
-    cpu.adaptive_clip(x, contour_noise, texture_noise, maps, eps, clip, out, packed)
+        out = reference.adaptive_clip(*inputs[:3], *maps, inputs.eps, clip)
+        return laid_out_like(out, inputs.x), packed
+    out = torch.empty_like(inputs.x)
+    cpu.adaptive_clip(*inputs[:3], maps, inputs.eps, clip, out, packed)
     return out, packed
 
 
 @torch.library.impl("medveil::lbp_adaptive_clip", "CUDA")
-def _cuda(
-    x: Tensor,
-    contour_noise: Tensor,
-    texture_noise: Tensor,
-    mask: Tensor,
-    contour: Tensor | None,
-    roi: Tensor | None,
-    texture: Tensor | None,
-    eps: float,
-    band: int,
-    lbp: str,
-    clip: str,
-    save: bool,
-) -> tuple[Tensor, Tensor]:
+def _cuda(*arguments: Any) -> tuple[Tensor, Tensor]:
     from kernels.clip import cuda  # needs Triton
 
-    out, packed = cuda.lbp_adaptive_clip(
-        x, contour_noise, texture_noise, mask, contour, roi, texture, eps, band, lbp, clip, save
-    )
-    return laid_out_like(out, x), packed
+    inputs, (clip, save) = Inputs(*arguments[:_N]), arguments[_N:]
+    out, packed = cuda.lbp_adaptive_clip(inputs, clip, save)
+    return laid_out_like(out, inputs.x), packed
 
 
 @torch.library.register_fake("medveil::lbp_adaptive_clip")
-def _fake(
-    x: Tensor,
-    contour_noise: Tensor,
-    texture_noise: Tensor,
-    mask: Tensor,
-    contour: Tensor | None,
-    roi: Tensor | None,
-    texture: Tensor | None,
-    eps: float,
-    band: int,
-    lbp: str,
-    clip: str,
-    save: bool,
-) -> tuple[Tensor, Tensor]:
-    packed = _packed_like(x) if save and clip != "tanh" else x.new_empty(0, dtype=torch.uint8)
-    return torch.empty_like(x), packed
+def _fake(*arguments: Any) -> tuple[Tensor, Tensor]:
+    inputs, (clip, save) = Inputs(*arguments[:_N]), arguments[_N:]
+    return torch.empty_like(inputs.x), _packed(inputs.x, save and clip != "tanh")
 
 
 @torch.library.impl("medveil::lbp_adaptive_clip_packed_backward", "CPU")
@@ -136,64 +99,24 @@ def _packed_backward_cuda(grad: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]
     return laid_out_like(grads[0], grad), laid_out_like(grads[1], grad)
 
 
-@torch.library.register_fake("medveil::lbp_adaptive_clip_packed_backward")
-def _packed_backward_fake(grad: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(grad), torch.empty_like(grad)
-
-
 @torch.library.impl("medveil::lbp_adaptive_clip_tanh_backward", "CPU")
-def _tanh_backward_cpu(
-    grad: Tensor,
-    x: Tensor,
-    contour_noise: Tensor,
-    texture_noise: Tensor,
-    mask: Tensor,
-    contour: Tensor | None,
-    roi: Tensor | None,
-    texture: Tensor | None,
-    eps: float,
-    band: int,
-    lbp: str,
-) -> tuple[Tensor, Tensor]:
-    maps = _maps(x, mask, contour, roi, texture, band, lbp)
-    grads = reference.adaptive_clip_backward(grad, x, contour_noise, texture_noise, *maps, eps, "tanh")
+def _tanh_backward_cpu(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    inputs = Inputs(*arguments)
+    grads = reference.adaptive_clip_backward(grad, *inputs[:3], *_maps(inputs), inputs.eps, "tanh")
     return laid_out_like(grads[0], grad), laid_out_like(grads[1], grad)
 
 
 @torch.library.impl("medveil::lbp_adaptive_clip_tanh_backward", "CUDA")
-def _tanh_backward_cuda(
-    grad: Tensor,
-    x: Tensor,
-    contour_noise: Tensor,
-    texture_noise: Tensor,
-    mask: Tensor,
-    contour: Tensor | None,
-    roi: Tensor | None,
-    texture: Tensor | None,
-    eps: float,
-    band: int,
-    lbp: str,
-) -> tuple[Tensor, Tensor]:
+def _tanh_backward_cuda(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     from kernels.clip import cuda  # needs Triton
 
-    grads = cuda.tanh_backward(grad, x, contour_noise, texture_noise, mask, contour, roi, texture, eps, band, lbp)
+    grads = cuda.tanh_backward(grad, Inputs(*arguments))
     return laid_out_like(grads[0], grad), laid_out_like(grads[1], grad)
 
 
+@torch.library.register_fake("medveil::lbp_adaptive_clip_packed_backward")
 @torch.library.register_fake("medveil::lbp_adaptive_clip_tanh_backward")
-def _tanh_backward_fake(
-    grad: Tensor,
-    x: Tensor,
-    contour_noise: Tensor,
-    texture_noise: Tensor,
-    mask: Tensor,
-    contour: Tensor | None,
-    roi: Tensor | None,
-    texture: Tensor | None,
-    eps: float,
-    band: int,
-    lbp: str,
-) -> tuple[Tensor, Tensor]:
+def _backward_fake(grad: Tensor, *_arguments: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(grad), torch.empty_like(grad)
 
 

@@ -11,10 +11,30 @@ Three ways to the same bound b (eps y_c for the contour, eps x_t y_t for the tex
     straight-through  clip(F, -b, b) forward; backward as if nothing were clipped (b > 0), the last clip included
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 CLIPS = ("hard", "tanh", "straight-through")
+
+
+class Inputs(NamedTuple):
+    """What forward and the backward pass of the tanh clip start from, in the order of the operators' schemas.
+
+    Image and noises [N, C, H, W] of one dtype; mask and maps [N, 1, H, W], a map that is None being computed.
+    """
+
+    x: Tensor
+    contour_noise: Tensor
+    texture_noise: Tensor
+    mask: Tensor
+    contour: Tensor | None
+    roi: Tensor | None
+    texture: Tensor | None
+    eps: float
+    band: int
+    lbp: str
 
 
 def contour_band(mask: Tensor, radius: int) -> Tensor:

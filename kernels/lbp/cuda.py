@@ -4,6 +4,7 @@ import torch
 import triton
 from torch import Tensor
 
+from kernels.layout import needs_64_bits
 from kernels.lbp.kernels import lbp_fwd_kernel
 from kernels.lbp.reference import METHODS
 
@@ -32,7 +33,7 @@ def local_binary_pattern(image: Tensor, method: str) -> Tensor:
             METHOD=METHODS.index(method),
             ROWS=ROWS,
             COLUMNS=columns,
-            WIDE=image.numel() >= 2**31,
+            WIDE=needs_64_bits(image),
             num_warps=max(1, columns // 64),
             enable_fp_fusion=False,
         )

@@ -15,12 +15,14 @@ from kernels.lbp import cuda as lbp_cuda
 from kernels.lbp import reference as lbp_reference
 from kernels.topk import cuda as topk_cuda
 from kernels.topk import reference as topk_reference
+from tests.kernels import accuracy
 
 
 def lbp() -> None:
+    lbp_cuda.ROWS = 4
     images = [
         torch.randint(0, 256, (2, 5, 41), dtype=torch.uint8),
-        torch.randint(100, 103, (1, 18, 20), dtype=torch.uint8),  # ties, two blocks of rows
+        torch.randint(100, 103, (1, 6, 20), dtype=torch.uint8),  # ties, two blocks of rows
         torch.randint(100, 103, (1, 3, 530), dtype=torch.uint8),  # three blocks of columns, past 512
         torch.full((1, 1, 1), 4, dtype=torch.uint8),
         torch.randint(0, 9, (1, 5, 7), dtype=torch.uint8).transpose(1, 2),
@@ -40,8 +42,8 @@ def clip_inputs(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[torch.Tenso
 
 
 def clip() -> None:
-    eps = 4 / 255
-    shapes = [(2, 1, 5, 35), (1, 3, 17, 6), (1, 3, 1, 1), (0, 1, 4, 4), (1, 6, 3, 3)]
+    eps, clip_cuda.ROWS = 4 / 255, 4
+    shapes = [(2, 1, 3, 35), (1, 3, 6, 6), (1, 3, 1, 1), (0, 1, 4, 4), (1, 6, 3, 3)]
     dtypes = (torch.float32, torch.float64, torch.float16)
     for (shape, kind), dtype in zip(itertools.product(shapes, clip_reference.CLIPS), itertools.cycle(dtypes)):
         x, c, t, mask = clip_inputs(shape, dtype)
@@ -53,12 +55,13 @@ def clip() -> None:
         for given in maps:
             band = 1 if shape[0] == 2 else 2
             arguments = (x, c, t, mask, *given, eps, band, "uniform" if shape[1] == 3 else "default")
-            out, packed = clip_cuda.lbp_adaptive_clip(*arguments, kind, True)
+            inputs = clip_reference.Inputs(*arguments)
+            out, packed = clip_cuda.lbp_adaptive_clip(inputs, kind, True)
             expected, bits = torch.ops.medveil.lbp_adaptive_clip(*arguments, kind, True)
             tolerance = {torch.float64: 1e-8, torch.float32: 2e-7, torch.float16: 2e-3}[dtype]
             torch.testing.assert_close(out, expected, rtol=0, atol=tolerance)
             if kind == "tanh":
-                ours = clip_cuda.tanh_backward(grad, *arguments)
+                ours = clip_cuda.tanh_backward(grad, inputs)
                 theirs = torch.ops.medveil.lbp_adaptive_clip_tanh_backward(grad, *arguments)
                 tolerance *= 10
             else:
@@ -71,10 +74,18 @@ def clip() -> None:
                 torch.testing.assert_close(mine, other, rtol=tolerance, atol=tolerance)
     x, c, t, mask = clip_inputs((2, 3, 3, 7), torch.float32)
     last = x.to(memory_format=torch.channels_last)
-    plain = clip_cuda.lbp_adaptive_clip(x, c, t, mask, None, None, None, eps, 1, "default", "hard", True)
-    strided = clip_cuda.lbp_adaptive_clip(last, c, t, mask, None, None, None, eps, 1, "default", "hard", True)
+    inputs = clip_reference.Inputs(x, c, t, mask, None, None, None, eps, 1, "default")
+    plain = clip_cuda.lbp_adaptive_clip(inputs, "hard", True)
+    strided = clip_cuda.lbp_adaptive_clip(inputs._replace(x=last), "hard", True)
     assert strided[0].is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(plain[0], strided[0]) and torch.equal(plain[1], strided[1])
+    operators = {
+        "lbp_adaptive_clip": lambda *a: clip_cuda.lbp_adaptive_clip(clip_reference.Inputs(*a[:-2]), *a[-2:]),
+        "lbp_adaptive_clip_tanh_backward": lambda grad, *a: clip_cuda.tanh_backward(grad, clip_reference.Inputs(*a)),
+    }
+    for dtype in accuracy.DTYPES:
+        accuracy.clip(operators, torch.device("cpu"), dtype)
+    accuracy.clip_propagates_nan(operators, torch.device("cpu"))
 
 
 def topk() -> None:
@@ -96,6 +107,8 @@ def topk() -> None:
                 arguments = (noise, grad, x, fraction, 0.01, 0.04, support, by, rank)
                 ours = topk_cuda.topk_masked_step(*arguments)
                 torch.testing.assert_close(ours, topk_reference.topk_masked_step(*arguments), rtol=0, atol=1e-8)
+    for dtype in (torch.float32, torch.float16):  # the interpreter compares bf16 as integers
+        accuracy.step({"topk_masked_step": topk_cuda.topk_masked_step}, torch.device("cpu"), dtype)
     assert not topk_cuda.nan_seen(torch.device("cpu"))
     for n in (8, 300):
         grad = torch.arange(float(n))[None].clone()
@@ -106,24 +119,32 @@ def topk() -> None:
 
 
 def cdc() -> None:
-    cdc_cuda.DIRECT.update(PIXELS=16, OUTPUTS=4)
-    cdc_cuda.GEMM.update(PIXELS=16, OUTPUTS=16, CHANNELS=16)
-    geometries = [([1, 1], [1, 1], [1, 1]), ([2, 1], [1, 2], [2, 1]), ([1, 2], [0, 1], [1, 1])]
-    dtypes = itertools.cycle((torch.float32, torch.float64, torch.float16, torch.float32))
-    cases = itertools.product((cdc_cuda.direct, cdc_cuda.gemm), geometries)
-    for (run, geometry), dtype in zip(cases, dtypes, strict=False):
-        channels = 3 if run is cdc_cuda.direct else 18
-        x = torch.randn(2, channels, 5, 6).to(dtype)
-        if geometry[0] == [1, 1]:
-            x = x.to(memory_format=torch.channels_last)
-        v, c, bias = torch.randn(5, channels, 3, 3), torch.randn(5, channels, 3, 3), torch.randn(5)
-        expected = cdc_reference.cdc_conv2d(x.double(), v.double(), c.double(), bias.double(), *geometry)
-        out = run(x, v, c, None if dtype == torch.float16 else bias, *geometry)
-        if dtype == torch.float16:
-            expected -= bias.double()[:, None, None]
-        tolerance = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 0.2}[dtype]
-        torch.testing.assert_close(out.double(), expected, rtol=0, atol=tolerance)
-        assert out.stride() == cdc_reference.cdc_conv2d(x, v, c, None, *geometry).stride()
+    cdc_cuda.DIRECT.update(PIXELS=64, OUTPUTS=4)
+    cdc_cuda.GEMM.update(PIXELS=64, OUTPUTS=16, CHANNELS=16)
+    cdc_cuda.WEIGHT.update(PIXELS=16, OUTPUTS=16, COLUMNS=64)
+    cdc_cuda.LEAST_BLOCKS, cdc_cuda.PROGRAMS = 1, 8  # several pieces even of few pixels
+    device = torch.device("cpu")
+    operators = {name: getattr(cdc_cuda, name) for name in ("cdc_conv2d", "cdc_conv2d_stats", "cdc_conv2d_backward")}
+
+    def choose(what: str, channels: int, dtype: torch.dtype) -> str:
+        if what == "forward" and channels <= 3:
+            return "direct"
+        # The interpreter's product takes bf16 for integers; test_accuracy.py has it on a GPU.
+        return "library" if dtype == torch.bfloat16 else "gemm"
+
+    cdc_cuda.choose = choose
+    for dtype in accuracy.DTYPES:
+        accuracy.cdc(operators, device, dtype)
+    accuracy.cdc_propagates_nan_and_inf(operators, device, 1, 17)
+    cdc_cuda.choose = lambda *_: "gemm"  # for stems too
+    accuracy.cdc(operators, device, torch.float32)
+    # In fp64 the kernels can be told from the equations themselves; twice the same is the same to the bit.
+    x, v, c, grad = (torch.randn(s, dtype=torch.float64) for s in [(2, 3, 5, 6), *[(4, 3, 3, 3)] * 2, (2, 4, 5, 6)])
+    ours = cdc_cuda.cdc_conv2d_backward(grad, x, v, c, *accuracy.UNIT, [True] * 3)
+    theirs = cdc_reference.cdc_conv2d_backward(grad, x, v, c, *accuracy.UNIT, [True] * 3)
+    torch.testing.assert_close(ours, theirs)
+    again = cdc_cuda.cdc_conv2d_backward(grad, x, v, c, *accuracy.UNIT, [True] * 3)
+    assert all(torch.equal(one, other) for one, other in zip(ours, again, strict=True))
 
 
 if __name__ == "__main__":

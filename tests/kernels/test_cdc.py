@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from kernels import CentralDifferenceConv2d, cdc_conv2d, convert_to_cdc
+from kernels import CentralDifferenceConv2d, cdc_conv2d, cdc_conv2d_stats, convert_to_cdc
 from kernels.cdc.reference import naive_cdc_conv2d
 
 GEOMETRIES = [(1, 1, 1), (2, 1, 1), (2, 2, 2), (1, 0, 1), (1, 3, 1), (3, 0, 2)]  # stride, padding, dilation
@@ -52,6 +52,55 @@ def test_compiles_whole(device):
     torch.testing.assert_close(
         torch.autograd.grad(compiled(x, v, c, bias), v), torch.autograd.grad(loss(x, v, c, bias), v)
     )
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_sums_are_those_of_the_output_with_their_gradients(device, relu, layout):
+    x, v, c, bias = tensors(device)
+    x = x.detach().to(memory_format=layout).requires_grad_()
+    out, sums = cdc_conv2d_stats(x, v, c, bias, 2, (1, 2), relu=relu)
+    expected = naive_cdc_conv2d(x, v, c, bias, [2, 2], [1, 2], [1, 1])
+    expected = expected.relu() if relu else expected
+    of_expected = torch.stack([expected.sum((0, 2, 3)), (expected**2).sum((0, 2, 3))])
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(sums, of_expected)
+    upstream = torch.randn_like(out), torch.randn_like(sums)
+    ours = torch.autograd.grad((out, sums), (x, v, c, bias), upstream)
+    theirs = torch.autograd.grad((expected, of_expected), (x, v, c, bias), upstream)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+def test_sums_serve_a_batch_norm(device):
+    x, v, c, _ = tensors(device, dtype=torch.float32)
+    out, sums = cdc_conv2d_stats(x, v, c)
+    mean, squares = sums / (out.numel() / out.shape[1])
+    normalised = (out - mean[:, None, None]) / (squares - mean**2 + 1e-5).sqrt()[:, None, None]
+    torch.testing.assert_close(normalised, nn.functional.batch_norm(out, None, None, training=True), rtol=0, atol=1e-5)
+
+
+def test_sums_gradcheck_opcheck_and_compile(device):
+    x, v, c, bias = tensors(device, channels=1, outputs=2, size=(3, 4), batch=1)
+    assert torch.autograd.gradcheck(lambda *a: cdc_conv2d_stats(*a, relu=True), (x, v, c, bias))
+    x, v, c, bias = tensors(device, dtype=torch.float32)
+    compiled = torch.compile(cdc_conv2d_stats, fullgraph=True, backend="aot_eager")
+    ours, theirs = (sum(t.square().mean() for t in run(x, v, c, bias)) for run in (compiled, cdc_conv2d_stats))
+    torch.testing.assert_close(torch.autograd.grad(ours, c), torch.autograd.grad(theirs, c))
+    for batch in (2, 0):
+        x, v, c, bias = tensors(device, batch=batch, dtype=torch.float32)
+        x = x.detach().to(memory_format=torch.channels_last).requires_grad_()
+        operator = torch.ops.medveil.cdc_conv2d_stats.default
+        torch.library.opcheck(operator, (x, v, c, bias, [2, 2], [1, 1], [1, 1], True))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_backward_promises_the_layout_that_it_gives(device, layout):
+    x, v, c, _ = (t.detach() for t in tensors(device, dtype=torch.float32))
+    x = x.to(memory_format=layout)
+    for wanted in ([True] * 3, [False, True, False]):
+        arguments = (torch.randn(2, 4, 7, 9, device=device), x, v, c, [1, 1], [1, 1], [1, 1], wanted)
+        torch.library.opcheck(torch.ops.medveil.cdc_conv2d_backward.default, arguments)
 
 
 def test_one_pixel_and_frozen_weights(device):

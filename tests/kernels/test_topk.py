@@ -181,3 +181,14 @@ def test_mistakes(change, message):
     arguments = {"noise": zeros, "grad": zeros, "x": zeros, "fraction": 0.5, "step": 0.1, "radius": 0.1} | change
     with pytest.raises(ValueError, match=message):
         topk_masked_step(**arguments)
+
+
+@pytest.mark.parametrize("n", [784, 2352, 20000])
+@pytest.mark.parametrize("rank", ["abs", "signed"])
+def test_rows_that_are_nothing_like_each_other(device, n, rank):
+    # Few of them fit what the search on the CPU guesses from the others.
+    grad = torch.randn(12, n, device=device) * torch.logspace(-30, 30, 12, device=device)[:, None]
+    grad[1], grad[2], grad[3, 5], grad[4] = 0, 1, math.inf, torch.randn(n, device=device).round()
+    grad[5, : n // 2] = 0
+    for fraction in (0.01, 0.1, 0.9):
+        assert torch.equal(topk_mask(grad, fraction, rank=rank), sorted_selection(grad, fraction, rank))

@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
 ROOT = Path(__file__).parents[2]
+OLD_TRITON = tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7)
+NEW_NUMPY = tuple(map(int, numpy.__version__.split(".")[:2])) >= (2, 4)
 
 
 def run(*arguments: str, **environment: str) -> str:
@@ -19,6 +22,7 @@ def run(*arguments: str, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.skipif(OLD_TRITON and NEW_NUMPY, reason="Triton 3.6 interprets kernels with numpy below 2.4 only")
 @pytest.mark.parametrize("operator", ["lbp", "clip", "topk", "cdc"])
 def test_kernels_in_the_interpreter_equal_the_references(operator):
     assert f"passed {operator}" in run("tests.kernels.interpreted", operator, TRITON_INTERPRET="1")
