@@ -34,6 +34,7 @@ class Measure:
         expected: Callable[[], Any] | None = None,
         tolerance: float = 1e-5,
         rounds: int = 15,
+        warmups: int = 2,
     ) -> None:
         if expected is not None:  # the gate: a wrong result is never timed
             torch.testing.assert_close(run(), expected(), rtol=tolerance, atol=tolerance, check_stride=False)
@@ -43,7 +44,7 @@ class Measure:
             from triton.testing import do_bench
 
             self.benchmark.extra_info["gpu_median_ms"] = do_bench(run, return_mode="median")
-        self.benchmark.pedantic(run, rounds=rounds, warmup_rounds=2)
+        self.benchmark.pedantic(run, rounds=rounds, warmup_rounds=warmups)
 
 
 def copy_of(bytes_: int, device: torch.device) -> Callable[[], Tensor]:

@@ -1,5 +1,5 @@
 """``cdc_conv2d`` on every encoder layer of UMed's U-Net (64 wide) at 224. Operations: 18 C O H W forward, three times
-that in all.
+that in all. Bytes: x read and the result written, once forward, three times (stems: twice) with gradients.
 
 The rival that counts is one library convolution with kernels folded beforehand.
 """
@@ -65,4 +65,5 @@ def test_cdc(measure, device, layer, way, provider):
     run, factor = (both, 3 if channels > 3 else 2) if way == "both" else (forward, 1)
     flops = factor * 18 * channels * outputs * side * side * batch
     group = f"cdc {way} {batch}x{channels}x{side}x{side} to {outputs} {device.type}"
-    measure(provider, run, group, flops=flops, rounds=7 if device.type == "cuda" else 3)
+    bytes_ = factor * dtype.itemsize * batch * (channels + outputs) * side**2
+    measure(provider, run, group, bytes_=bytes_, flops=flops, rounds=7 if device.type == "cuda" else 3)

@@ -1,4 +1,7 @@
-"""``topk_masked_step``, k = 10%, fp32. Bytes: gradient, noise and image read, noise written: 16 per element."""
+"""``topk_masked_step``, k = 10%, fp32. Bytes: gradient, noise and image read, noise written: 16 per element.
+
+Operations: |g|, two comparisons to rank it, sign, product, sum and the two clips' four: 10 per element.
+"""
 
 from collections.abc import Callable
 
@@ -51,4 +54,4 @@ def test_step(measure, device, large, sample, provider):
         "topk": lambda: eager(by_topk, noise, grad, x),
         "compile": lambda: compiled(by_topk, noise, grad, x),
     }
-    measure(provider, runs[provider], group, bytes_=bytes_, expected=runs["topk"], tolerance=1e-6)
+    measure(provider, runs[provider], group, bytes_=bytes_, flops=10 * x.numel(), expected=runs["topk"], tolerance=1e-6)

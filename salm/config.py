@@ -26,6 +26,9 @@ class SALMConfig:
         ``transforms``: J samples of a flip and a crop from ``padding`` pixels (default: an eighth of the side).
     Source model
         ResNet-18 of ``width``, trained for ``steps`` of SGD, decayed by 0.1 every ``decay_every`` steps.
+    Speed (neither has been run on a GPU yet: docs/speed.md)
+        ``graph``: PGD steps of full batches are replayed as a CUDA graph (no effect on CPU). ``compile``:
+        ``torch.compile`` of the source model for the PGD steps; it changes the last digits.
     """
 
     mode: Literal["paper", "strict"] = "paper"
@@ -48,6 +51,8 @@ class SALMConfig:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     width: int = 64
+    graph: bool = False
+    compile: bool = False
     seed: int = 0
 
     __pydantic_config__: ClassVar[Any] = STRICT

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kernels import topk_mask, topk_masked_step
 from medveil import keyed
+from medveil.graphs import Replayed
 from medveil.surrogate import input_gradient
 from medveil.transforms import FlipShift, apply_flip_shift, draw_flip_shift
 from salm.config import SALMConfig
@@ -24,6 +25,7 @@ class Visit:
     loss: Loss
     purpose: str
     step: int
+    replayed: Replayed | None = None  # ``advance`` of a visit with the same configuration and loss
 
     def start(self, x: Tensor, keys: Tensor) -> Tensor:
         """Noise at the beginning, float [N, C, H, W]: zero, or uniform in +-eps with x + noise kept in [0, 1]."""
@@ -36,35 +38,43 @@ class Visit:
     def noise(self, x: Tensor, targets: Tensor, keys: Tensor, start: Tensor) -> Tensor:
         """The noise after ``pgd_steps`` steps from ``start``; all float [N, C, H, W] on the [0, 1] scale."""
         config = self.config
-        noise, before, support = start, start, None
+        noise, before, given = start, start, [x, targets]
+        advance = self.replayed or self.advance
         for inner in range(config.pgd_steps):
-            gradient = self.gradient(x + noise, targets, keys, inner)
-            if config.mode == "strict" and support is None:
+            transform = self.transform(keys, inner, config.transforms, x.shape)
+            if config.mode == "strict" and inner == 0:
+                gradient = self.gradient(x + noise, targets, transform)
                 support = topk_mask(gradient, config.fraction, by=config.by, rank=config.rank)
-            before = noise
-            noise = topk_masked_step(
-                noise,
-                gradient,
-                x,
-                config.fraction,
-                config.step_size,
-                config.eps,
-                support=support,
-                by=config.by,
-                rank=config.rank,
-            )
+                before, noise = noise, self.moved(noise, gradient, x, support)
+                given.append(support)
+            else:
+                before, noise = noise, advance(noise, *transform, *given)
         # Steps to and fro may cancel in every element of a sample; it keeps the noise of the step before.
         some = noise.flatten(1).any(1)
         return torch.where(some.view(-1, 1, 1, 1), noise, before)
 
-    def gradient(self, protected: Tensor, targets: Tensor, keys: Tensor, inner: int) -> Tensor:
+    def advance(self, noise: Tensor, *given: Tensor) -> Tensor:
+        """One PGD step, a function of tensors alone: the four of a transform, x, targets, and strict mode's support."""
+        transform, (x, targets, *support) = FlipShift(*given[:4]), given[4:]
+        gradient = self.gradient(x + noise, targets, transform)
+        return self.moved(noise, gradient, x, support[0] if support else None)
+
+    def moved(self, noise: Tensor, gradient: Tensor, x: Tensor, support: Tensor | None) -> Tensor:
+        """``noise`` after one masked sign step (Eq. 6)."""
+        config = self.config
+        bounds = config.step_size, config.eps
+        return topk_masked_step(
+            noise, gradient, x, config.fraction, *bounds, support=support, by=config.by, rank=config.rank
+        )
+
+    def gradient(self, protected: Tensor, targets: Tensor, transform: FlipShift) -> Tensor:
         """The mean gradient over J sampled transforms, per sample, float [N, C, H, W]; the J go as one batch."""
         draws = self.config.transforms
-        transform = self.transform(keys, inner, draws, protected.shape)
         repeated = targets.repeat_interleave(draws, 0)
 
         def loss(images: Tensor) -> Tensor:
-            return self.loss(apply_flip_shift(images.repeat_interleave(draws, 0), transform), repeated) / draws
+            each = images[:, None].expand(-1, draws, -1, -1, -1).flatten(0, 1)
+            return self.loss(apply_flip_shift(each, transform), repeated) / draws
 
         return input_gradient(loss, protected)
 

@@ -1,24 +1,26 @@
 """SALM: Algorithm 1 with the inner loop of the text, and the noise of the final source model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
 
 from medveil import keyed
 from medveil.config import build
 from medveil.dataset import Dataset, Task
+from medveil.folding import folded, refold
+from medveil.graphs import Replayed
 from medveil.losses import classification_loss, global_mean
 from medveil.networks import ResNet18
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
 from medveil.runtime import Runtime, SingleProcess, State, share
 from medveil.store import NoiseStore, rows_of
-from medveil.surrogate import frozen, seeded
+from medveil.surrogate import seeded
 from medveil.transforms import apply_flip_shift
 from salm.config import PRESETS, SALMConfig
 from salm.noise import Visit
@@ -39,6 +41,7 @@ class SALM:
         self.config: SALMConfig = build(self.Config, options, self.name)
         self.runtime: Runtime = SingleProcess()
         self.stored: tuple[Tensor, Tensor] | None = None
+        self._fixed: nn.Module | None = None
 
     def fit(self, data: Dataset, runtime: Runtime | None = None) -> "SALM":
         """Train the source model with the noise against it. Raises ``ValueError`` for a segmentation set."""
@@ -74,14 +77,22 @@ class SALM:
         keys = keyed.keys_of(ids, x.device)
         if self.config.release == "stored":
             return torch.clamp(x + self._stored_noise(keys), 0, 1)
-        visit = Visit(self.config, self.source_loss, "salm release", 0)
-        with frozen(self.source, evaluation=True):
-            return torch.clamp(x + visit.noise(x, targets, keys, visit.start(x, keys)), 0, 1)
+        visit = self.visit("salm release", 0)
+        return torch.clamp(x + visit.noise(x, targets, keys, visit.start(x, keys)), 0, 1)
 
-    def source_loss(self, images: Tensor, targets: Tensor) -> Tensor:
-        """The source model's loss per sample."""
+    def visit(self, purpose: str, step: int) -> Visit:
+        """A visit against the source model as it now is, in eval mode."""
+        if self._fixed is None:
+            self._fixed = fixed = folded(self.source)
+            self._loss = partial(self._fixed_loss, torch.compile(fixed) if self.config.compile else fixed)
+            self._replayed = Replayed(Visit(self.config, self._loss, "", 0).advance) if self.config.graph else None
+        else:
+            refold(self._fixed, self.source)
+        return Visit(self.config, self._loss, purpose, step, self._replayed)
+
+    def _fixed_loss(self, source: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor) -> Tensor:
         with self.runtime.autocast():
-            logits = self.source(images)
+            logits = source(images)
         return classification_loss(logits, targets, self.task)
 
     def budget(self) -> Budget:
@@ -111,6 +122,7 @@ class SALM:
             "salm source",
         )
         self.source.to(self.runtime.device).to(memory_format=torch.channels_last)
+        self._fixed = None
 
     def _stored_noise(self, keys: Tensor) -> Tensor:
         if self.stored is None:
@@ -140,10 +152,9 @@ class _Trainer:
         device = self.runtime.device
         x, targets = to_unit(images.to(device, non_blocking=True)), targets.to(device, non_blocking=True)
         keys = keyed.keys_of(ids, device)
-        visit = Visit(self.config, self.salm.source_loss, "salm fit", done)
+        visit = self.salm.visit("salm fit", done)
         start = visit.start(x, keys) if self.store is None else self.store.read(mine, device)
-        with frozen(self.salm.source, evaluation=True):
-            noise = visit.noise(x, targets, keys, start)
+        noise = visit.noise(x, targets, keys, start)
         if self.store is not None:
             self.store.write(mine, noise)
         transform = visit.transform(keys, self.config.pgd_steps, 1, x.shape)

@@ -26,6 +26,7 @@ class UMedConfig:
         ``augment``: the surrogate sees flipped, shifted and scaled protected images.
     Optimisation
         ``epochs`` in cycles of ``generator_epochs`` for the generators and one for the surrogate, generators ``first``.
+        ``compile``: ``torch.compile`` of the surrogate while the generators train (not run on a GPU yet).
     """
 
     eps: Levels = 4 / 255
@@ -47,6 +48,7 @@ class UMedConfig:
     surrogate_learning_rate: float = 1e-4
     width: int = 64
     depth: int = 4
+    compile: bool = False
     seed: int = 0
 
     __pydantic_config__: ClassVar[Any] = STRICT

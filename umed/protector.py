@@ -1,6 +1,6 @@
 """UMed: Algorithm 1 of the paper, and the noise of its fitted generators."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -114,6 +114,7 @@ class _Trainer:
         # Parallel training goes through the wrapped modules; a frozen network is called directly.
         self.wrapped_generators = runtime.wrap(self.generators)
         self.wrapped_surrogate = runtime.wrap(self.surrogate)
+        self.fixed_surrogate = torch.compile(self.surrogate) if config.compile else self.surrogate
         self.generator_optimiser = Adam(self.generators.parameters(), config.learning_rate)
         self.surrogate_optimiser = Adam(self.surrogate.parameters(), config.surrogate_learning_rate)
         self.maps = maps.MapCache(config, len(data), data.size)
@@ -130,7 +131,7 @@ class _Trainer:
         if generating:
             with frozen(self.surrogate, evaluation=False):
                 protected = self._protect(self.wrapped_generators, x, targets, known)
-                losses = self._losses(self.surrogate, protected, targets, keys, epoch)
+                losses = self._losses(self.fixed_surrogate, protected, targets, keys, epoch)
                 return self._descend(optimiser, losses, len(batch))
         else:
             with torch.no_grad():
@@ -144,7 +145,7 @@ class _Trainer:
         return protect(self.config, x, contour, texture, targets, known)
 
     def _losses(
-        self, surrogate: nn.Module, protected: Tensor, targets: Tensor, keys: Tensor | None, epoch: int
+        self, surrogate: Callable[[Tensor], Tensor], protected: Tensor, targets: Tensor, keys: Tensor | None, epoch: int
     ) -> Tensor:
         if self.config.rounding:
             protected = protected + (torch.round(protected * 255) / 255 - protected).detach()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from baselines import ErrorMinimising
-from medveil import keyed
+from medveil import graphs, keyed
 from medveil.dataset import ArrayDataset
 from medveil.errors import UserError
 from medveil.quantise import quantise, to_unit
@@ -83,10 +83,12 @@ def test_the_gradient_is_the_mean_over_the_drawn_transforms():
     weights = torch.randn(1, 1, 16, 16)
     visit = Visit(config, lambda images, _: (images**2 * weights).sum((1, 2, 3)), "test", 4)
     x, keys, targets = torch.rand(2, 1, 16, 16), keyed.keys_of(["a", "b"]), torch.zeros(2, dtype=torch.int64)
-    gradient = visit.gradient(x, targets, keys, 1)
-    alone = visit.gradient(x[1:], targets[1:], keys[1:], 1)
+    drawn = visit.transform(keys, 1, 3, x.shape)
+    gradient = visit.gradient(x, targets, drawn)
+    alone = visit.gradient(x[1:], targets[1:], visit.transform(keys[1:], 1, 3, x.shape))
     torch.testing.assert_close(gradient[1:], alone)
-    one = Visit(SALMConfig(transforms=1, padding=2), visit.loss, "test", 4).gradient(x, targets, keys, 1)
+    single = Visit(SALMConfig(transforms=1, padding=2), visit.loss, "test", 4)
+    one = single.gradient(x, targets, single.transform(keys, 1, 1, x.shape))
     assert not torch.allclose(gradient, one)
 
 
@@ -152,3 +154,23 @@ def test_steps_that_cancel_do_not_leave_a_sample_unprotected():
     x = torch.full((1, 1, 16, 16), 0.5)
     noise = visit.noise(x, torch.zeros(1, dtype=torch.int64), keyed.keys_of(["a"]), torch.zeros_like(x))
     assert int((noise != 0).sum()) == 25
+
+
+@pytest.mark.parametrize("mode", ["paper", "strict"])
+def test_replayed_and_compiled_steps_make_the_same_noise(mode, monkeypatch):
+    recorded = []
+
+    def record(function, inputs):
+        recorded.append(len(inputs[0]))
+        output = function(*inputs)
+        return lambda: output.copy_(function(*inputs)), output
+
+    monkeypatch.setattr(graphs, "recordable", lambda tensors: True)
+    monkeypatch.setattr(graphs, "record", record)
+    monkeypatch.setattr(torch, "compile", lambda net: lambda x: net(x))
+    data = patches()
+    plain = released(SALM(**TINY, mode=mode).fit(data, SingleProcess("cpu")), data)[1]
+    fast = SALM(**TINY, mode=mode, graph=True, compile=True).fit(data, SingleProcess("cpu"))
+    assert recorded == [7]  # two full batches and one of 6, which is computed eagerly
+    assert torch.equal(plain, released(fast, data)[1])
+    assert recorded == [7, 20]

@@ -1,0 +1,58 @@
+"""A frozen network for attacks: eval mode, no parameter gradients, each batch-norm folded into its convolution."""
+
+import copy
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from medveil.batchnorm import GlobalBatchNorm
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def _pairs(module: nn.Module) -> Iterator[tuple[nn.Conv2d, Any]]:
+    """Each convolution of ``module`` whose next sibling is a batch-norm of its outputs, and that batch-norm."""
+    children = list(module.children())
+    for before, after in pairwise(children):
+        if not isinstance(after, (_BatchNorm, GlobalBatchNorm)) or type(before) is not nn.Conv2d:
+            continue
+        if isinstance(after.running_mean, torch.Tensor) and before.out_channels == len(after.running_mean):
+            yield before, after
+    for child in children:
+        yield from _pairs(child)
+
+
+@torch.no_grad()
+def folded(module: M) -> M:
+    """A copy of ``module`` that computes what it does in eval mode, with its batch-norms folded into convolutions.
+
+    In eval mode a batch-norm is affine with constants, so that W' = W g / sqrt(v + e) and b' = (b - m) g / sqrt(v + e)
+    + beta do the work of both. Parameters want no gradients; all but the folded ones share their memory with
+    ``module``, so the copy holds until ``module`` trains on. ``module`` itself is left as it is, whatever its mode.
+    Modules must define their layers in the order of use, as :class:`medveil.networks.ResNet18` and
+    :class:`medveil.networks.UNet` do: a convolution followed by a batch-norm of its width is taken to feed it alone.
+    """
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
+    memo |= {id(b): b.detach() for b in module.buffers()}
+    for conv, norm in _pairs(module):
+        fused = copy.deepcopy(conv, dict(memo))
+        weight, bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        fused.weight, fused.bias = weight.requires_grad_(False), bias.requires_grad_(False)
+        memo[id(conv)], memo[id(norm)] = fused, nn.Identity()
+    return copy.deepcopy(module, memo).eval()
+
+
+@torch.no_grad()
+def refold(fixed: nn.Module, module: nn.Module) -> None:
+    """Bring ``fixed``, made by ``folded(module)``, up to date with ``module``, in the memory it has."""
+    # Buffers and what was not folded share their memory already.
+    for kept, new in zip(fixed.parameters(), folded(module).parameters(), strict=True):
+        if kept.data_ptr() != new.data_ptr():
+            kept.copy_(new)
