@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from launch.data import Source, open_data
-from medveil.dataset import Batch, Dataset, Subset, Task
+from medveil.dataset import Batch, Dataset, Subset, View
 from medveil.errors import UserError
 
 
@@ -70,34 +70,10 @@ def select(data: Dataset, ids: Sequence[str], name: str) -> Dataset:
 
 
 @dataclass(frozen=True)
-class Relabelled:
+class Relabelled(View):
     """``data`` (classification) with class ``i`` called ``numbers[i]``."""
 
-    data: Dataset
     numbers: tuple[int, ...]
-
-    @property
-    def task(self) -> Task:
-        return self.data.task
-
-    @property
-    def ids(self) -> Sequence[str]:
-        return self.data.ids
-
-    @property
-    def channels(self) -> int:
-        return self.data.channels
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.data.size
-
-    @property
-    def num_classes(self) -> int:
-        return self.data.num_classes
-
-    def __len__(self) -> int:
-        return len(self.data)
 
     def read(self, indices: Sequence[int]) -> Batch:
         images, targets, ids = self.data.read(indices)

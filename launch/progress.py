@@ -20,10 +20,14 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Shows how far ``label`` is. ``due`` tells when to show again, so that metrics are read only then."""
+    """Shows how far ``label`` is. ``due`` tells when to show again, so that metrics are read only then.
 
-    def __init__(self, label: str, quiet: bool = False) -> None:
+    ``unit``: what is counted.
+    """
+
+    def __init__(self, label: str, quiet: bool = False, unit: str = "step") -> None:
         self.label = label
+        self.unit = unit
         self.quiet = quiet
         self._bar: Any = None
         self._task: Any = None
@@ -44,7 +48,7 @@ class Progress:
         elapsed = now - self._begun
         left = elapsed / max(done - self._first, 1) * (total - done)
         values = "".join(f", {name} {value:.4g}" for name, value in metrics.items())
-        line = f"{self.label}: step {done} of {total}{values}, about {duration(left)} left"
+        line = f"{self.label}: {self.unit} {done} of {total}{values}, about {duration(left)} left"
         self._shown = now
         if self._terminal:
             self._draw(done, total, f"{values.removeprefix(', ')}, {duration(left)} left")

@@ -1,34 +1,34 @@
 """One protect job: from a data set and a method to a verified release."""
 
-import argparse
 import json
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
 import torch
 
 from launch.data import Source, open_data, split_holdout
+from launch.data.cache import caching
 from launch.methods import PROTECTORS
 from launch.processes import Device, Processes, joined, run_local
-from launch.release import MANIFEST, Plan, Summary, first_damage, write_release
+from launch.protect_part import Chosen, PartOptions, choose
+from launch.release import LEFT, MANIFEST, Plan, Summary, first_damage, write_release
 from launch.release_folder import sha256_of
 from launch.runs import Run, drawn_once, make_private, own
 from launch.runtime import CHECKPOINT_SECONDS, Precision, running, threads_by_default
+from launch.spent import METRICS, begin_peak, spending, told
 from medveil.config import plain
 from medveil.dataset import Subset
 from medveil.errors import UserError
 from medveil.protector import Empty, Protector
 
 Preset = Literal["auto", "cpu", "gpu", "paper"]
-
-_OPTION = "option "
-"""Before a field's name among the parsed arguments: a method may have a field called like one of the job's."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,12 @@ class ProtectJob:
     ``data``: as ``open_data`` reads it. ``out``: the release folder, which must not exist. ``options``: fields of the
     method's configuration, over those of ``preset`` ("auto": "gpu" where there is one, else "cpu"; None: the paper's
     defaults). ``seed``: None draws a secret one. ``holdout``: share of the samples that is neither fitted nor released,
-    chosen by ``holdout_seed``. ``splits``: of an npz. ``empty``: whether samples with nothing to protect are released
-    unchanged or dropped; by default dropped from segmentation sets. ``threads``: per process (None: torch's own choice,
-    at most 4). ``precision``: None is bf16 on a GPU, else fp32. ``processes``: on this machine. ``run``: folder for the
-    private run (None: ``.OUT.run`` beside ``out``). ``checkpoint_seconds``: between checkpoints.
+    chosen by ``holdout_seed``. ``part``: what of the rest is protected. ``splits``: of an npz. ``empty``: whether
+    samples with nothing to protect are released unchanged or dropped; by default dropped from segmentation sets.
+    ``threads``: per process (None: torch's own choice, at most 4). ``precision``: None is bf16 on a GPU, else fp32.
+    ``processes``: on this machine. ``run``: folder for the private run (None: ``.OUT.run`` beside ``out``).
+    ``cache``: folder where a set larger than memory is unpacked to and stays (None: in ``run`` while the job runs).
+    ``checkpoint_seconds``: between checkpoints.
 
     What is drawn or chosen by default is kept in the run folder, so that a restart elsewhere takes the same.
     """
@@ -55,6 +57,7 @@ class ProtectJob:
     size: int | None = None
     holdout: float = 0.0
     holdout_seed: int = 0
+    part: PartOptions = field(default_factory=PartOptions)
     splits: tuple[str, ...] = ("train",)
     empty: Empty | None = None
     threads: int | None = None
@@ -62,6 +65,7 @@ class ProtectJob:
     device: Device = "auto"
     processes: int = 1
     run: Path | None = None
+    cache: Path | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     quiet: bool = False
 
@@ -93,17 +97,24 @@ def run_protect(job: ProtectJob) -> Path:
 
 
 def _in_worker(job: ProtectJob, meeting: tuple[str, int, int] | None) -> None:
-    with joined(job.device, meeting) as processes:
+    begin_peak()
+    own_cache = job.run_root / "cache"
+    with joined(job.device, meeting) as processes, caching(job.cache or own_cache):
         _protect(job, processes)
+        if processes.rank == 0 and job.cache is None:
+            shutil.rmtree(own_cache, ignore_errors=True)
 
 
 def _protect(job: ProtectJob, processes: Processes) -> None:
-    begun = time.monotonic()
-    source = open_data(job.data, size=job.size, splits=job.splits)
+    source = open_data(job.data, size=job.size, splits=job.splits, alone=job.part.support is not None)
     empty = job.empty or ("drop" if source.data.task == "segmentation" else "release")
     indices, held_out = _indices(job, source, empty)
+    # Told seeds and wrong options are known now, a drawn seed only below.
+    part = choose(source, indices, job.part, job.seed or 0) if job.part else None
     # Only now is anything written: whatever is wrong with the input has been said.
     chosen = processes.from_first(lambda: _chosen(job, processes))
+    if part is not None and job.seed is None:
+        part = choose(source, indices, job.part, chosen["seed"])
     protector = make_protector(job, chosen["preset"], chosen["seed"])
     torch.set_num_threads(chosen["threads"])
     config = {
@@ -117,6 +128,8 @@ def _protect(job: ProtectJob, processes: Processes) -> None:
         "threads": chosen["threads"],
         "precision": chosen["precision"],
     }
+    if part is not None:
+        config["part"] = part.identity
     with ExitStack() as stack:
         run: Run | None = None
 
@@ -131,22 +144,55 @@ def _protect(job: ProtectJob, processes: Processes) -> None:
                 _say(job, f"already done: {job.out} holds this release")
             return
         if run is not None:
-            for line in [*source.notes, _headline(job, source, chosen, len(indices), len(held_out))]:
+            notes = [] if part is None else part.notes
+            for line in [*source.notes, _headline(job, source, chosen, len(indices), len(held_out)), *notes]:
                 run.log(line)
                 _say(job, line)
         label = f"{job.method} on {source.name}"
         runtime = stack.enter_context(
             running(processes, run, chosen["precision"], label, job.checkpoint_seconds, job.quiet)
         )
-        protector.fit(Subset(source.data, indices), runtime)
+        spent = stack.enter_context(spending(run, runtime))
+        if part is None:
+            protector.fit(Subset(source.data, indices), runtime)
+        elif part.indices:
+            protector.fit(part.fit, runtime)
+        else:
+            protector = make_protector(replace(job, method="none", options={}), None, chosen["seed"])
         runtime.progress.close()
-        plan = Plan(source, indices, protector, empty, held_out)
+        plan = _plan(source, indices, protector, empty, held_out, part)
         summary = write_release(plan, job.out, run, runtime)
+        metrics = spent.metrics(len(indices))
         if run is not None and summary is not None:
-            _finish(run, job.out, time.monotonic() - begun)
-            for line in _account(job, summary):
+            run.note(METRICS, metrics)
+            _finish(run, job.out, metrics["seconds"])
+            for line in [*_account(job, summary), told(metrics)]:
                 run.log(line)
                 _say(job, line)
+
+
+def _plan(
+    source: Source,
+    indices: Sequence[int],
+    protector: Protector,
+    empty: Empty,
+    held_out: Sequence[str],
+    part: Chosen | None,
+) -> Plan:
+    if part is None:
+        return Plan(source, indices, protector, empty, held_out)
+    return Plan(source, indices, protector, empty, held_out, frozenset(part.indices), part.numbers, part.public)
+
+
+def metrics_of(job: ProtectJob) -> dict[str, Any] | None:
+    """What the release at ``job.out`` took, as :meth:`launch.spent.Spent.metrics`; None where its run is gone."""
+    digest = sha256_of(job.out / MANIFEST)
+    for note in sorted(job.run_root.glob("*/release.json")):
+        metrics = note.with_name(METRICS)
+        if json.loads(note.read_text())["manifest"] == digest and metrics.is_file():
+            values: dict[str, Any] = json.loads(metrics.read_text())
+            return values
+    return None
 
 
 def make_protector(job: ProtectJob, preset: str | None, seed: int) -> Protector:
@@ -241,8 +287,10 @@ def _headline(job: ProtectJob, source: Source, chosen: Mapping[str, Any], count:
 def _account(job: ProtectJob, summary: Summary) -> list[str]:
     lines = [f"{summary.protected} of {summary.samples} released images are protected"]
     for reason, count in summary.reasons.items():
-        what = "dropped" if summary.dropped else "released unchanged"
-        lines.append(f"{count} with nothing to protect ({reason}): {what}")
+        what = "dropped" if summary.dropped and reason != LEFT else "released unchanged"
+        lines.append(
+            f"{count} {reason}: {what}" if reason == LEFT else f"{count} with nothing to protect ({reason}): {what}"
+        )
     if summary.psnr is not None and summary.ssim is not None:
         lines.append(f"PSNR {summary.psnr:.2f} dB, SSIM {summary.ssim:.4f} (means over the protected images)")
     lines.append(f"release: {job.out}")
@@ -253,83 +301,3 @@ def _account(job: ProtectJob, summary: Summary) -> list[str]:
 def _say(job: ProtectJob, line: str) -> None:
     if not job.quiet:
         print(line, flush=True)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of ``medveil protect`` that every method has."""
-    parser.add_argument("--method", required=True, choices=list(PROTECTORS), help="how to protect")
-    parser.add_argument(
-        "--data", required=True, help="a folder, a MedMNIST npz, medmnist:NAME[:SIZE], phantom:seg or phantom:cls"
-    )
-    parser.add_argument("--out", required=True, type=Path, help="the release folder to write; it must not exist")
-    parser.add_argument(
-        "--preset",
-        choices=get_args(Preset),
-        default="auto",
-        help="settings that go together (auto: gpu if there is one)",
-    )
-    parser.add_argument("--seed", type=int, help="default: a secret one, drawn once and kept in the private run folder")
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="side that the images of folders are resized to")
-    parser.add_argument(
-        "--holdout", type=float, default=0.0, metavar="SHARE", help="left out of fit and release, to test on"
-    )
-    parser.add_argument("--holdout-seed", type=int, default=0, metavar="N", help="which images are held out")
-    parser.add_argument(
-        "--splits",
-        type=_splits,
-        default=("train",),
-        metavar="LIST",
-        help="parts of an npz to protect, such as train,val",
-    )
-    parser.add_argument(
-        "--empty", choices=get_args(Empty), help="images with nothing to protect (default: drop for segmentation)"
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="per process (default: torch's own choice, at most 4)")
-    parser.add_argument(
-        "--precision", choices=get_args(Precision), help="inside networks (default: bf16 on a GPU, else fp32)"
-    )
-    parser.add_argument("--device", choices=get_args(Device), default="auto")
-    parser.add_argument("--processes", type=int, default=1, metavar="N", help="processes on this machine")
-    parser.add_argument(
-        "--checkpoint-seconds", type=float, default=CHECKPOINT_SECONDS, metavar="S", help="between checkpoints"
-    )
-    parser.epilog = "medveil protect --method NAME --help lists the method's own settings too."
-
-
-def add_method_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
-    """A flag for every field of the configuration of the method that ``argv`` names, if it names one."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--method", nargs="?")
-    method = first.parse_known_args(list(argv))[0].method
-    if method not in PROTECTORS:
-        return
-    group = parser.add_argument_group(f"settings of {method}")
-    for item in fields(PROTECTORS[method].Config):
-        if item.name != "seed":
-            group.add_argument(
-                f"--{item.name.replace('_', '-')}",
-                dest=_OPTION + item.name,
-                default=argparse.SUPPRESS,
-                metavar="|".join(map(str, get_args(item.type))) if get_origin(item.type) is Literal else "VALUE",
-                help=f"default: {_typed(item.default)}".replace("%", "%%"),
-            )
-
-
-def main(args: argparse.Namespace) -> int:
-    """Run ``medveil protect``."""
-    values = vars(args)
-    options = {key.removeprefix(_OPTION): value for key, value in values.items() if key.startswith(_OPTION)}
-    names = {item.name for item in fields(ProtectJob)}
-    run_protect(ProtectJob(**{key: value for key, value in values.items() if key in names}, options=options))
-    return 0
-
-
-def _splits(text: str) -> tuple[str, ...]:
-    return tuple(part for part in text.split(",") if part)
-
-
-def _typed(value: Any) -> str:
-    """A default as a person would type it: 4/255 for 0.01568..."""
-    if isinstance(value, float) and value not in (0.0, 1.0) and abs(round(value * 2550) - value * 2550) < 1e-9:
-        return f"{value * 255:g}/255"
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -5,20 +5,23 @@ import json
 import math
 import os
 import shutil
+import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from launch.data import Source
+from launch.progress import Progress
+from launch.protect_part import renumber
 from launch.release_folder import FolderFiles, Saved, sha256_of
 from launch.release_npz import NpzFiles
-from launch.runs import Run, make_private, sync_folder
+from launch.runs import Run, make_private, open_to_others, sync_folder
 from launch.runtime import ProcessRuntime
 from medveil import metrics
 from medveil.dataset import Batch
@@ -34,7 +37,14 @@ _BATCH_PIXELS = 1 << 19
 _UNROUNDED = 1e-3
 """Noise in grey levels below which there was none to be rounded away."""
 
+SSIM_SAMPLE = 1024
+"""Changed images beyond which SSIM is the mean over so many of them, evenly spread: it takes longest of all checks."""
+
+LEFT = "not among those to protect"
+"""The reason of samples that were to stay as they are."""
+
 Files = FolderFiles | NpzFiles
+T = TypeVar("T")
 
 
 class VerificationFailed(RuntimeError):
@@ -43,13 +53,20 @@ class VerificationFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a release is made of: ``indices`` of ``source.data``; ``held_out`` ids are left out."""
+    """What a release is made of: ``indices`` of ``source.data``; ``held_out`` ids are left out.
+
+    ``chosen``: those of ``indices`` that get noise, the others are released as they are; None: all. ``numbers``: what
+    the protector calls each class, where it was fitted on other numbers. ``part``: what the manifest says of both.
+    """
 
     source: Source
     indices: Sequence[int]
     protector: Protector
     empty: Empty
     held_out: Sequence[str] = ()
+    chosen: Set[int] | None = None
+    numbers: tuple[int, ...] | None = None
+    part: Mapping[str, Any] | None = None
 
 
 @dataclass
@@ -105,13 +122,13 @@ def _perturb_share(plan: Plan, files: Files, work: Path, runtime: ProcessRuntime
     # Every rank makes the same number of rounds, so that all of them can ask together whether to stop.
     rounds = math.ceil(math.ceil(len(plan.indices) / runtime.world) / size)
     reasons: dict[str, str] = {}
-    for number in range(rounds):
+    for number in _shown(range(rounds), len(mine), size, f"noise for {plan.source.name}", runtime):
         runtime.poll("while writing the release; the fit is saved")
         some = mine[number * size : (number + 1) * size]
         if not some:
             continue
         batch = plan.source.data.read(some)
-        released, why = _release(plan.protector, batch, runtime.device)
+        released, why = _release_part(plan, some, batch, runtime.device)
         reasons |= why
         keep = [i for i, sample in enumerate(batch.ids) if not _drops(plan, why.get(sample))]
         chosen = torch.tensor(keep, dtype=torch.int64)
@@ -120,9 +137,37 @@ def _perturb_share(plan: Plan, files: Files, work: Path, runtime: ProcessRuntime
     (work / f"reasons-{runtime.rank}.json").write_text(json.dumps(reasons))
 
 
+def _shown(items: Iterable[T], total: int, size: int, label: str, runtime: ProcessRuntime) -> Iterator[T]:
+    """``items`` of ``size`` images each, ``total`` together; says from time to time how far they are."""
+    progress = Progress(label, runtime.progress.quiet, "image")
+    progress.begin(0)
+    try:
+        for number, item in enumerate(items):
+            yield item
+            if progress.due(time.monotonic()):
+                progress.show(min((number + 1) * size, total), total, {})
+    finally:
+        progress.close()
+
+
 def batch_size(size: tuple[int, int]) -> int:
     """Images perturbed or verified together: about half a million pixels."""
     return max(1, min(64, _BATCH_PIXELS // (size[0] * size[1])))
+
+
+def _release_part(
+    plan: Plan, indices: Sequence[int], batch: Batch, device: torch.device
+) -> tuple[Tensor, dict[str, str]]:
+    """As :func:`_release`, of the samples that are to get noise; the others stay as they are."""
+    wanted = [i for i, index in enumerate(indices) if plan.chosen is None or index in plan.chosen]
+    reasons = dict.fromkeys(batch.ids, LEFT)
+    released = batch.images.clone()
+    if wanted:
+        ids = [batch.ids[i] for i in wanted]
+        part = Batch(batch.images[wanted], renumber(batch.targets[wanted], plan.numbers), ids)
+        released[wanted], why = _release(plan.protector, part, device)
+        reasons = {sample: reason for sample, reason in reasons.items() if sample not in set(ids)} | why
+    return released, reasons
 
 
 def _release(protector: Protector, batch: Batch, device: torch.device) -> tuple[Tensor, dict[str, str]]:
@@ -147,7 +192,7 @@ def _release(protector: Protector, batch: Batch, device: torch.device) -> tuple[
 
 
 def _drops(plan: Plan, reason: str | None) -> bool:
-    return reason is not None and plan.empty == "drop" and plan.protector.budget().levels != 0
+    return reason not in (None, LEFT) and plan.empty == "drop" and plan.protector.budget().levels != 0
 
 
 def _finish(
@@ -162,7 +207,7 @@ def _finish(
     if not released:
         raise VerificationFailed("every image would be dropped: nothing is left to release")
     files.assemble(released, runtime.world)
-    records, summary = verify(plan, files, released, reasons, runtime.check_stop)
+    records, summary = verify(plan, files, released, reasons, runtime)
     _check_complete(partial, files.expected(released))
     summary.dropped = len(dropped)
     manifest = _manifest(plan, records, dropped, summary)
@@ -173,7 +218,7 @@ def _finish(
         file.flush()
         os.fsync(file.fileno())
     run.note("release.json", {"manifest": sha256_of(partial / MANIFEST)})
-    _open_to_others(partial)
+    open_to_others(partial)
     run.check_owner()
     # Fails on any folder that holds something: nothing is ever overwritten.
     partial.rename(out)
@@ -186,7 +231,7 @@ def verify(
     files: Files,
     released: Sequence[int],
     reasons: Mapping[str, str],
-    check_stop: Callable[[str], None] = lambda where: None,
+    runtime: ProcessRuntime,
 ) -> tuple[list[dict[str, Any]], Summary]:
     """Read the saved bytes back and hold them against the budget, the originals and their targets.
 
@@ -194,9 +239,11 @@ def verify(
     """
     records: list[dict[str, Any]] = []
     psnrs, ssims, summary = [], [], Summary(samples=len(released))
+    measured = set(evenly([i for i in released if reasons.get(plan.source.data.ids[i]) is None], SSIM_SAMPLE))
     try:
-        for saved in files.saved(released, batch_size(plan.source.data.size)):
-            check_stop("while verifying the release; the fit is saved")
+        size = batch_size(plan.source.data.size)
+        for saved in _shown(files.saved(released, size), len(released), size, f"verifying {plan.source.name}", runtime):
+            runtime.check_stop("while verifying the release; the fit is saved")
             original = plan.source.data.read(saved.indices)
             change = _check(plan.protector, saved, original)
             for i, record in enumerate(saved.records):
@@ -217,7 +264,8 @@ def verify(
                     raise VerificationFailed(f"{original.ids[i]} is {what}: take it out of the data, or report this")
                 if changed:
                     psnrs.append(metrics.psnr(original.images[i], saved.images[i]))
-                    ssims.append(metrics.ssim(original.images[i], saved.images[i]))
+                    if saved.indices[i] in measured:
+                        ssims.append(metrics.ssim(original.images[i], saved.images[i]))
                 records.append(record)
         if differing := files.differences():
             raise VerificationFailed(f"{', '.join(differing)} must stay as given and differs")
@@ -232,6 +280,12 @@ def verify(
     if psnrs:
         summary.psnr, summary.ssim = metrics.mean_psnr(psnrs), float(np.mean(ssims))
     return records, summary
+
+
+def evenly(among: Sequence[int], count: int) -> list[int]:
+    """``count`` of ``among`` from its beginning to its end, or all where there are no more."""
+    count = min(count, len(among))
+    return [among[i * len(among) // count] for i in range(count)]
 
 
 def _check(protector: Protector, saved: Saved, original: Batch) -> Tensor:
@@ -274,6 +328,7 @@ def _manifest(
         "method": plan.protector.name,
         "mode": getattr(plan.protector.config, "mode", None),
         "budget": {"levels": budget.levels, "changed": budget.changed},
+        **({} if plan.part is None else {"part": dict(plan.part)}),
         "data": {
             "name": plan.source.name,
             "kind": plan.source.kind,
@@ -323,10 +378,3 @@ def _target(target: Tensor, source: Source) -> dict[str, Any]:
 def _origin(source: Source, index: int) -> dict[str, Any]:
     origin = source.origin(index)
     return {"source_size": list(origin.size), "source_mode": origin.mode}
-
-
-def _open_to_others(partial: Path) -> None:
-    """The release is for others: its folders get the mode that the user's umask gives."""
-    mask = os.umask(0)
-    os.umask(mask)
-    partial.chmod(0o777 & ~mask)

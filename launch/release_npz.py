@@ -3,7 +3,7 @@
 import hashlib
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,10 +58,7 @@ class NpzFiles:
                 if not member.filename.endswith(".npy"):
                     continue
                 split = member.filename.removesuffix("_images.npy")
-                # A fixed date: equal arrays give equal bytes.
-                info = zipfile.ZipInfo(member.filename)
-                info.compress_type = member.compress_type
-                with release.open(info, "w", force_zip64=True) as out:
+                with release.open(member_info(member), "w", force_zip64=True) as out:
                     if split in self.shapes:
                         header = {"descr": "|u1", "fortran_order": False, "shape": self.shapes[split]}
                         npy.write_array_header_1_0(out, header)
@@ -82,7 +79,7 @@ class NpzFiles:
             first = 0
             for split, count in self.counts.items():
                 with archive.open(f"{split}_images.npy") as file:
-                    shape, fortran, dtype = _read_header(file)
+                    shape, fortran, dtype = read_header(file)
                     if (shape, fortran, dtype) != (self.shapes[split], False, np.dtype(np.uint8)):
                         raise ValueError(f"{split}_images was saved as {dtype} {shape}")
                     size = int(np.prod(shape[1:], dtype=np.int64))
@@ -105,11 +102,7 @@ class NpzFiles:
     def differences(self) -> list[str]:
         """Arrays other than the protected splits' images that are not equal to the original's byte for byte."""
         with zipfile.ZipFile(self.original) as original, zipfile.ZipFile(self.path) as release:
-            before = [name for name in original.namelist() if name.endswith(".npy")]
-            if release.namelist() != before:
-                return ["the list of arrays"]
-            rest = [name for name in before if name.removesuffix("_images.npy") not in self.shapes]
-            return [name for name in rest if not _equal_members(original, release, name)]
+            return unequal_members(original, release, {f"{split}_images.npy" for split in self.shapes})
 
     def _sample(self, index: int, image: Tensor) -> npt.NDArray[np.uint8]:
         shape = self.shapes[self.source.data.ids[index].rpartition("/")[0]][1:]
@@ -126,14 +119,21 @@ class NpzFiles:
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def member_info(member: zipfile.ZipInfo) -> zipfile.ZipInfo:
+    """For writing an array of the same name and compression; with a fixed date, so equal arrays give equal bytes."""
+    info = zipfile.ZipInfo(member.filename)
+    info.compress_type = member.compress_type
+    return info
+
+
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = npy.read_magic(file)
     return npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
 
 
 def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     with archive.open(name) as file:
-        return _read_header(file)
+        return read_header(file)
 
 
 def _copy_range(parts: Sequence[Path], start: int, size: int, out: IO[bytes]) -> None:
@@ -154,6 +154,14 @@ def _copy_range(parts: Sequence[Path], start: int, size: int, out: IO[bytes]) ->
             start -= length if start >= length else 0
     if size:
         raise ValueError(f"{size} bytes of the protected images are missing")
+
+
+def unequal_members(original: zipfile.ZipFile, release: zipfile.ZipFile, but: Set[str]) -> list[str]:
+    """Arrays, other than those called ``but``, that are not equal byte for byte in both files."""
+    before = [name for name in original.namelist() if name.endswith(".npy")]
+    if release.namelist() != before:
+        return ["the list of arrays"]
+    return [name for name in before if name not in but and not _equal_members(original, release, name)]
 
 
 def _equal_members(original: zipfile.ZipFile, release: zipfile.ZipFile, name: str) -> bool:

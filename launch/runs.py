@@ -66,6 +66,13 @@ def make_private(path: Path) -> None:
         raise
 
 
+def open_to_others(path: Path) -> None:
+    """A release is for others: the folder ``path`` gets the mode that the user's umask gives."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o777 & ~mask)
+
+
 def write_private(path: Path, content: bytes) -> None:
     """``content`` under the name ``path``, mode 0600: complete and on the disk, or not there at all."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")

@@ -62,6 +62,8 @@ class ProcessRuntime:
     ) -> None:
         self.processes, self.run, self.precision = processes, run, precision
         self.progress, self.stop, self.every = progress, stop, every
+        self.on_save: Callable[[], None] | None = None
+        """Called after each checkpoint."""
         self._saved = time.monotonic()
         self._waiting: list[tuple[int, dict[str, Tensor]]] = []
 
@@ -159,6 +161,8 @@ class ProcessRuntime:
             content = io.BytesIO()
             torch.save({"step": done, "total": total, "state": state}, content)
             self.run.save_checkpoint(done, content.getvalue())
+        if self.on_save is not None:
+            self.on_save()
         self._saved = time.monotonic()
 
     def _read_metrics(self) -> dict[str, float]:

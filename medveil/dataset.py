@@ -83,11 +83,10 @@ class ArrayDataset:
 
 
 @dataclass(frozen=True)
-class Subset:
-    """The samples of ``data`` at ``indices``, in that order."""
+class View:
+    """``data`` read in another way: what a view does not say itself is as in ``data``. A view defines ``read``."""
 
     data: Dataset
-    indices: Sequence[int]
 
     @property
     def task(self) -> Task:
@@ -95,7 +94,7 @@ class Subset:
 
     @property
     def ids(self) -> Sequence[str]:
-        return [self.data.ids[i] for i in self.indices]
+        return self.data.ids
 
     @property
     def channels(self) -> int:
@@ -108,6 +107,20 @@ class Subset:
     @property
     def num_classes(self) -> int:
         return self.data.num_classes
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+@dataclass(frozen=True)
+class Subset(View):
+    """The samples of ``data`` at ``indices``, in that order."""
+
+    indices: Sequence[int]
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return [self.data.ids[i] for i in self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)

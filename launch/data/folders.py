@@ -16,7 +16,6 @@ import torch
 from launch.data.images import SUFFIXES, Decoded, decoding, read_image, read_mask, resize
 from launch.data.source import Origin, Source
 from launch.data.store import Pixels, PixelStore
-from medveil.dataset import ArrayDataset
 from medveil.errors import UserError
 
 DEFAULT_SIZE = 224
@@ -37,11 +36,11 @@ class _Sample:
     class_name: str | None = None
 
 
-def open_folder(root: Path, spec: str, size: int | None) -> Source:
+def open_folder(root: Path, spec: str, size: int | None, alone: bool = False) -> Source:
     """The data set in ``root``; images become ``size`` x ``size`` (224 unless told; a release keeps its own size).
 
     Layouts: ``images/`` + ``masks/`` paired by stem; BUSI's (``X.png`` with ``X_mask.png``, ``X_mask_1.png``, ...,
-    in ``root`` or subfolders); one folder per class, in ``root`` or in ``root/images``.
+    in ``root`` or subfolders); one folder per class, in ``root`` or in ``root/images`` (``alone``: one will do).
     Raises :class:`UserError` naming the file.
     """
     notes: list[str] = []
@@ -53,7 +52,7 @@ def open_folder(root: Path, spec: str, size: int | None) -> Source:
     elif masked := _busi(root, notes):
         samples = _pair(*masked, "")
     else:
-        return _open_classes(images if images.is_dir() else root, root, spec, size, notes)
+        return _open_classes(images if images.is_dir() else root, root, spec, size, notes, alone)
     return _open_masked(samples, root, spec, size, notes)
 
 
@@ -151,7 +150,7 @@ def _open_masked(samples: list[_Sample], root: Path, spec: str, size: int | None
         notes.append(
             f"{_some(lost, 'mask', len(samples))} empty after resizing: too little foreground for {width}x{height}"
         )
-    data = ArrayDataset(images.tensor(), masks.tensor(), [s.id for s in samples], "segmentation", 1)
+    data = images.dataset(masks, [s.id for s in samples], "segmentation", 1)
     return Source(
         spec=spec,
         name=_name(root),
@@ -177,7 +176,9 @@ def _read_masked(sample: _Sample) -> tuple[Decoded, Pixels, list[str]]:
     return image, union, [mask.sha256 for mask in masks]
 
 
-def _open_classes(folder: Path, root: Path, spec: str, size: int | None, notes: list[str]) -> Source:
+def _open_classes(
+    folder: Path, root: Path, spec: str, size: int | None, notes: list[str], alone: bool = False
+) -> Source:
     classes = [p for p in _listing(folder) if p.is_dir()]
     if not classes:
         raise UserError(f"{root} holds no data set: give it images/ and masks/, NAME_mask files, or a folder per class")
@@ -193,8 +194,11 @@ def _open_classes(folder: Path, root: Path, spec: str, size: int | None, notes: 
         if not files:
             raise UserError(f"{one} holds no PNG, JPEG, TIFF or BMP image: fill the class folder or remove it")
         samples += [_Sample(f"{one.name}/{stem}", path, class_name=one.name) for stem, path in files.items()]
-    if len(names) < 2:
-        raise UserError(f"{folder} has one class folder only ({names[0]}): there is nothing to classify")
+    if len(names) < 2 and not alone:
+        raise UserError(
+            f"{folder} has one class folder only ({names[0]}): there is nothing to classify "
+            "(a class alone is protected with --support DATA)"
+        )
     samples.sort(key=lambda sample: sample.id)
     with decoding():
         height, width = _size(samples, root, size)
@@ -203,7 +207,7 @@ def _open_classes(folder: Path, root: Path, spec: str, size: int | None, notes: 
             images.put(i, resize(decoded.pixels, (height, width))[None])
             seen.add(samples[i], decoded, [])
     targets = torch.tensor([names.index(s.class_name or "") for s in samples])
-    data = ArrayDataset(images.tensor(), targets, [s.id for s in samples], "classification", len(names))
+    data = images.dataset(targets, [s.id for s in samples], "classification", len(names))
     return Source(
         spec=spec,
         name=_name(root),

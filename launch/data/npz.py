@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -19,10 +20,11 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
+from launch.data import cache, store
 from launch.data.images import MAX_PIXELS
 from launch.data.source import Source
-from launch.data.store import PixelStore
-from medveil.dataset import ArrayDataset, Task
+from launch.data.store import MappedDataset, PixelStore
+from medveil.dataset import Dataset, Task
 from medveil.errors import UserError
 
 Array = npt.NDArray[Any]
@@ -61,27 +63,28 @@ def _open(archive: zipfile.ZipFile, path: Path, spec: str, size: int | None, spl
     labels = {split: _labels(archive, split, headers, path) for split in _splits(headers)}
     task, num_classes, class_names = _task(path, labels)
 
-    stores, starts = {}, {}
-    for part in filter(None, (splits, test_splits)):
-        counts = [headers[f"{split}_images"].shape[0] for split in part]
-        store = PixelStore(sum(counts), height, width)
-        for split, start in zip(part, np.cumsum([0, *counts]).tolist(), strict=False):
-            stores[split], starts[split] = store, start
-    fingerprint = hashlib.sha256()
-    for name in sorted(headers):
-        split = name.removesuffix("_images") if name.endswith("_images") else ""
-        _take(archive, name, headers[name], fingerprint, stores.get(split), starts.get(split, 0))
-    if len({store.channels for store in stores.values()}) > 1:
-        for store in stores.values():
-            store.widen()
+    parts = {"data": splits, "test": test_splits} if test_splits else {"data": splits}
+    ids = {name: [f"{split}/{i}" for split in part for i in range(len(labels[split]))] for name, part in parts.items()}
+    targets = {name: torch.cat([_targets(labels[split], task) for split in part]) for name, part in parts.items()}
+    large = any(math.prod(headers[f"{s}_images"].shape) > store.RAM_BUDGET for part in parts.values() for s in part)
+    datasets: dict[str, Dataset]
+    with cache.entry(path, ",".join(splits)) if large else nullcontext() as kept:
+        found = None if kept is None else kept.read()
+        if kept is not None and found is not None:
+            datasets = {
+                name: MappedDataset(kept.open(name), targets[name], ids[name], task, num_classes) for name in parts
+            }
+            fingerprint = found["fingerprint"]
+        else:
+            stores, fingerprint = _unpack(archive, headers, parts, (height, width), kept)
+            datasets = {name: stores[name].dataset(targets[name], ids[name], task, num_classes) for name in parts}
+            if kept is not None:
+                kept.keep({"fingerprint": fingerprint, "file": str(path)})
 
-    def dataset(part: tuple[str, ...]) -> ArrayDataset:
-        ids = [f"{split}/{i}" for split in part for i in range(len(labels[split]))]
-        targets = torch.cat([_targets(labels[split], task) for split in part])
-        return ArrayDataset(stores[part[0]].tensor(), targets, ids, task, num_classes)
-
-    data = dataset(splits)
+    data = datasets["data"]
     notes = []
+    if _registered(path).get("task") == "ordinal-regression":
+        notes.append(f"the classes of {path.stem} are grades in order: they are protected and trained as classes")
     if data.channels == 1 and headers[f"{splits[0]}_images"].shape[3:] == (3,):
         notes.append(f"the three channels of every image in {path.name} are equal: read as grey")
     return Source(
@@ -89,12 +92,36 @@ def _open(archive: zipfile.ZipFile, path: Path, spec: str, size: int | None, spl
         name=path.stem,
         kind="npz",
         data=data,
-        test=dataset(test_splits) if test_splits else None,
+        test=datasets.get("test"),
         class_names=class_names,
         notes=notes,
-        fingerprint=fingerprint.hexdigest(),
+        fingerprint=fingerprint,
         npz_path=path,
     )
+
+
+def _unpack(
+    archive: zipfile.ZipFile,
+    headers: dict[str, _Header],
+    parts: dict[str, tuple[str, ...]],
+    size: tuple[int, int],
+    kept: cache.Entry | None,
+) -> tuple[dict[str, PixelStore], str]:
+    """The images of each part, unpacked in one pass over the file, and its fingerprint."""
+    stores, places = {}, {}
+    for name, part in parts.items():
+        counts = [headers[f"{split}_images"].shape[0] for split in part]
+        stores[name] = PixelStore(sum(counts), *size, path=None if kept is None else kept.path(name))
+        for split, start in zip(part, np.cumsum([0, *counts]).tolist(), strict=False):
+            places[split] = stores[name], start
+    fingerprint = hashlib.sha256()
+    for name in sorted(headers):
+        split = name.removesuffix("_images") if name.endswith("_images") else ""
+        _take(archive, name, headers[name], fingerprint, *places.get(split, (None, 0)))
+    if len({one.channels for one in stores.values()}) > 1:
+        for one in stores.values():
+            one.widen()
+    return stores, fingerprint.hexdigest()
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> list[str]:
@@ -190,7 +217,7 @@ def _task(path: Path, labels: dict[str, Array]) -> tuple[Task, int, list[str] | 
     if len(widths) > 1:
         raise UserError(f"{path} has splits with different numbers of labels ({sorted(widths)}): give one number")
     width = widths.pop()
-    info = _info().get(re.sub(r"_\d+$", "", path.stem))
+    info = _registered(path)
     names = [info["label"][str(i)] for i in range(len(info["label"]))] if info else None
     multilabel = width > 1
     if info and names:
@@ -233,7 +260,7 @@ def _blocks(file: IO[bytes], header: _Header) -> Iterator[tuple[int, Array]]:
 
 
 def _take(
-    archive: zipfile.ZipFile, name: str, header: _Header, digest: "hashlib._Hash", store: PixelStore | None, start: int
+    archive: zipfile.ZipFile, name: str, header: _Header, digest: "hashlib._Hash", into: PixelStore | None, start: int
 ) -> None:
     """Hash one array, in one pass with storing it if it is wanted."""
     digest.update(f"{name}\x1f{header.dtype.str}\x1f{header.shape}\x1f".encode())
@@ -241,8 +268,8 @@ def _take(
         _read_header(file)
         for first, block in _blocks(file, header):
             digest.update(block.tobytes())
-            if store is not None:
-                store.put(start + first, block)
+            if into is not None:
+                into.put(start + first, block)
         # Reading to the end is what makes zipfile check the member's checksum.
         if file.read(1):
             raise EOFError(f"{name} is longer than its header says")
@@ -256,8 +283,15 @@ def _info() -> dict[str, dict[str, Any]]:
     return registry
 
 
-def fetch(spec: str) -> Path:
-    """The npz that ``medmnist:NAME[:SIZE]`` names, in the medmnist package's folder; downloaded if it is not there.
+def _registered(path: Path) -> dict[str, Any]:
+    """What MedMNIST says of a file of this name, at any of its sizes; empty for one that is not of its sets."""
+    return _info().get(re.sub(r"_\d+$", "", path.stem), {})
+
+
+def fetch(spec: str, size: int | None = None) -> Path:
+    """The npz that ``medmnist:NAME[:SIZE]`` (or NAME and ``size``) names, in the medmnist package's folder.
+
+    It is downloaded if it is not there.
 
     Raises :class:`UserError` for unknown names and sizes, and when there is no network.
     """
@@ -268,6 +302,7 @@ def fetch(spec: str) -> Path:
     known = [key for key in _info() if not key.endswith("3d")]
     if name not in known:
         raise UserError(f"{spec}: no MedMNIST set is called {name!r}: choose from {', '.join(known)}")
+    side = side or str(size or "")
     if side not in ("", "28", "64", "128", "224"):
         raise UserError(f"{spec}: there is no size {side}: choose from 28, 64, 128, 224")
     if DEFAULT_ROOT is None:

@@ -10,11 +10,15 @@ from medveil.errors import UserError
 _FORMS = "a folder, a MedMNIST .npz, medmnist:NAME[:SIZE], phantom:seg or phantom:cls"
 
 
-def open_data(spec: str, *, size: int | None = None, splits: tuple[str, ...] = ("train",)) -> Source:
+def open_data(
+    spec: str, *, size: int | None = None, splits: tuple[str, ...] = ("train",), alone: bool = False
+) -> Source:
     """The data set that ``spec`` names: a folder, a release, an npz, ``medmnist:NAME[:SIZE]`` or ``phantom:seg|cls``.
 
-    ``size``: the side in pixels that the images of folders (224 unless told; a release keeps its own) and phantoms get.
-    ``splits``: the parts of an npz that are to be protected, in the npz's order within each.
+    ``size``: the side in pixels that the images of folders (224 unless told; a release keeps its own) and phantoms get,
+    and which of its sizes is meant by ``medmnist:NAME``.
+    ``splits``: the parts of an npz that are to be protected, in the npz's order within each. ``alone``: a folder of one
+    class will do.
 
     Raises :class:`UserError` for whatever cannot be used as it is, naming the file.
     """
@@ -22,7 +26,7 @@ def open_data(spec: str, *, size: int | None = None, splits: tuple[str, ...] = (
         raise UserError(f"size {size} is out of range: give a side of 16 to 4096 pixels")
     scheme = spec.partition(":")[0]
     if scheme == "medmnist":
-        return npz.open_npz(npz.fetch(spec), spec, size=size, splits=splits)
+        return npz.open_npz(npz.fetch(spec, size), spec, size=size, splits=splits)
     path = Path(spec).expanduser()
     if path.is_file() and path.suffix == ".npz":
         return npz.open_npz(path, spec, size=size, splits=splits)
@@ -34,7 +38,7 @@ def open_data(spec: str, *, size: int | None = None, splits: tuple[str, ...] = (
     if scheme == "phantom":
         return phantom.open_phantom(spec, size)
     if path.is_dir():
-        return open_folder(path, spec, size)
+        return open_folder(path, spec, size, alone)
     if path.exists():
         raise UserError(f"{spec} is neither a folder nor an .npz file: give {_FORMS}")
     raise UserError(f"{spec} does not exist: give {_FORMS}")
