@@ -11,6 +11,7 @@ from baselines.classes import composed, count_of, joined_batches, membership
 from baselines.surrogates import Surrogate, descended, moved, random_start
 from medveil import keyed
 from medveil.dataset import Dataset
+from medveil.folding import folded
 from medveil.quantise import to_unit
 from medveil.runtime import Runtime, State
 from medveil.store import NoiseStore
@@ -59,9 +60,9 @@ class Alternation:
                 self._end_round()
             self.runtime.step(done, total, partial(self._state, done), loss=loss)
         if self.store is None:
-            self.em.keep(self.classes, None)
+            self.em.keep(self.em.whole(self.classes), None)
         else:
-            self.em.keep(self.store.merged(), self.store.keys)
+            self.em.keep(self.em.whole(self.store.merged()), self.store.keys)
 
     def _model_step(self, number: int) -> Tensor:
         epoch, place = divmod(number, self.groups)
@@ -78,10 +79,10 @@ class Alternation:
         mine, x, targets, _ = self._read(batch)
         noise, where = self._noise_of(mine, targets), self.em.support(targets)
         loss = self._measure(x + noise, targets)
-        with frozen(self.surrogate.net, evaluation=True):
-            for _ in range(self.config.noise_steps):
-                gradient = self.surrogate.gradient(lambda z: self.surrogate.losses(z, targets), x + noise)
-                noise = descended(noise, gradient, x, self.config.relative_step * self.eps, self.eps, where)
+        net = folded(self.surrogate.net)
+        for _ in range(self.config.noise_steps):
+            gradient = self.surrogate.gradient(lambda z: self.surrogate.losses(z, targets, net), x + noise)
+            noise = descended(noise, gradient, x, self.config.relative_step * self.eps, self.eps, where)
         if self.store is not None:
             self.store.write(mine, noise)
             return loss

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from baselines.classes import joined_batches
@@ -28,7 +29,7 @@ class TrainThenAttack:
         self.protector, self.config, self.data, self.runtime = protector, protector.config, data, runtime
         self.method, self.augment = protector.name, augment
         self.surrogate = Surrogate(self.config, data, runtime, self.method)
-        self.store = NoiseStore(keyed.keys_of(data.ids), (data.channels, *data.size), runtime)
+        self.store = NoiseStore(keyed.keys_of(data.ids), (data.channels, *data.size), runtime, torch.int8)
         self.batch = self.config.batch(data.task)
         self.groups = len(joined_batches(range(len(data)), self.batch))
         self.training_steps = epochs * self.groups
@@ -73,7 +74,8 @@ class TrainThenAttack:
         x, targets, keys = self._to_device(self.data.read(mine))
         with frozen(self.surrogate.net, evaluation=True):
             noise = craft(x, targets, keys)
-        self.store.write(mine, noise)
+        # Final at once, so kept as what is released of it: a checkpoint holds one byte where it would hold four.
+        self.store.write(mine, self.protector.whole(noise))
         return noise.abs().sum() / max(1, noise.numel())
 
     def _to_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -28,6 +28,12 @@ def region_of(region: Region, targets: Tensor, band: int) -> Tensor | None:
     return contour if region == "contour" else contour | targets.bool()
 
 
+def check_region(region: Region, task: Task) -> None:
+    """Raise UserError for a region that is drawn from masks where ``task`` has none."""
+    if region != "image" and task != "segmentation":
+        raise UserError(f"region {region} needs masks, and {task} data has none: take region image")
+
+
 def default_eps(task: Task) -> float:
     """The bounds of the papers, on the [0, 1] scale: UMed's 4/255 for segmentation, SALM's 8/255 otherwise."""
     return 4 / 255 if task == "segmentation" else 8 / 255

@@ -6,12 +6,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from baselines.classes import composed, default_eps, membership, region_of
+from baselines.classes import check_region, composed, default_eps, membership, region_of
 from baselines.surrogates import OptimisedConfig
 from medveil import keyed
 from medveil.config import build
 from medveil.dataset import Dataset, Task
-from medveil.errors import UserError
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
 from medveil.runtime import State
@@ -40,15 +39,16 @@ class KeptNoise:
     def begin(self, data: Dataset) -> None:
         """Note the task. Raises UserError when the region does not fit it."""
         self.task = data.task
-        if self.config.region != "image" and data.task != "segmentation":
-            raise UserError(
-                f"region {self.config.region} needs masks, and {data.task} data has none: take region image"
-            )
+        check_region(self.config.region, data.task)
 
-    def keep(self, noise: Tensor, keys: Tensor | None) -> None:
-        """Keep final ``noise`` (float on the [0, 1] scale): of the samples of ``keys``, or one per class."""
+    def whole(self, noise: Tensor) -> Tensor:
+        """``noise`` (float on the [0, 1] scale) in whole grey levels within the bound, int8."""
         bound = whole_levels(self.eps)
-        self.keys, self.levels = keys, (noise * 255).round_().clamp_(-bound, bound).to(torch.int8).cpu()
+        return (noise * 255).round_().clamp_(-bound, bound).to(torch.int8)
+
+    def keep(self, levels: Tensor, keys: Tensor | None) -> None:
+        """Keep the final noise in grey ``levels``, int8: of the samples of ``keys``, or one per class."""
+        self.keys, self.levels = keys, levels.cpu()
 
     def perturb(self, images: Tensor, targets: Tensor, ids: Sequence[str]) -> Tensor:
         """Protected float32 images [N, C, H, W] in [0, 1] for uint8 ``images``.

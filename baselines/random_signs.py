@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from kernels import contour_band
+from baselines.classes import check_region, default_eps, region_of
 from medveil import keyed
 from medveil.config import STRICT, Levels, build
 from medveil.dataset import Dataset, Task
@@ -20,12 +20,12 @@ from medveil.runtime import Runtime, State
 class RandomSignsConfig:
     """``eps``: the bound, on the [0, 1] scale; by default UMed's 4/255 for segmentation and SALM's 8/255 otherwise.
 
-    ``region`` "roi" keeps the noise on the mask and its contour band of radius ``band``, UMed's support (segmentation);
-    "image" covers the image. "auto": "roi" for segmentation, "image" otherwise.
+    ``region``: where noise is allowed (segmentation only, but for "image": the contour band of radius ``band``, the
+    mask, or both). "auto": UMed's support "roi+contour" for segmentation, "image" otherwise.
     """
 
     eps: Levels | None = None
-    region: Literal["auto", "roi", "image"] = "auto"
+    region: Literal["auto", "image", "contour", "roi", "roi+contour"] = "auto"
     band: int = 1
     seed: int = 0
 
@@ -51,10 +51,9 @@ class RandomSigns:
         self.task: Task | None = None
 
     def fit(self, data: Dataset, runtime: Runtime | None = None) -> "RandomSigns":
-        """Only notes the task; raises ``ValueError`` when the region does not fit it."""
+        """Only notes the task. Raises UserError when the region does not fit it."""
         self.task = data.task
-        if self.config.region == "roi" and data.task != "segmentation":
-            raise ValueError(f"region roi needs masks, and {data.task} data has none: use region image")
+        check_region("image" if self.config.region == "auto" else self.config.region, data.task)
         return self
 
     def perturb(self, images: Tensor, targets: Tensor, ids: Sequence[str]) -> Tensor:
@@ -69,10 +68,10 @@ class RandomSigns:
         return Budget(levels=whole_levels(self._eps()))
 
     def support(self, targets: Tensor) -> Tensor | None:
-        segmentation = self.task == "segmentation"
-        if self.config.region == "image" or not segmentation:
-            return None
-        return targets.bool() | contour_band(targets, self.config.band)
+        region = self.config.region
+        if region == "auto":
+            region = "roi+contour" if self.task == "segmentation" else "image"
+        return region_of(region, targets, self.config.band)
 
     def state_dict(self) -> State:
         return {"task": self.task}
@@ -83,4 +82,5 @@ class RandomSigns:
     def _eps(self) -> float:
         if self.config.eps is not None:
             return self.config.eps
-        return 4 / 255 if self.task == "segmentation" else 8 / 255
+        assert self.task is not None
+        return default_eps(self.task)

@@ -61,9 +61,10 @@ class SEP(KeptNoise):
             "width": 16,
             "unet_width": 8,
             "unet_learning_rate": 1e-3,
-            "epochs": 20,
-            "checkpoints": 6,
-            "pgd_steps": 15,
+            "epochs": 10,
+            "checkpoints": 4,
+            "pgd_steps": 4,
+            "step_size": 2 / 255,
         },
     }
     Config: ClassVar[type] = SEPConfig

@@ -12,6 +12,7 @@ from baselines.classes import wrong_targets
 from baselines.optimised import KeptNoise
 from baselines.surrogates import OptimisedConfig, Surrogate, at_least_one, descended, moved, random_start
 from medveil.dataset import Dataset
+from medveil.folding import folded
 from medveil.runtime import Runtime, SingleProcess
 
 
@@ -52,10 +53,10 @@ class TAP(KeptNoise):
             "width": 16,
             "unet_width": 8,
             "unet_learning_rate": 1e-3,
-            "epochs": 20,
+            "epochs": 10,
             "restarts": 1,
-            "pgd_steps": 30,
-            "relative_step": 0.1,
+            "pgd_steps": 10,
+            "relative_step": 0.25,
         },
     }
     Config: ClassVar[type] = TAPConfig
@@ -82,6 +83,7 @@ class TAP(KeptNoise):
     ) -> Tensor:
         """The noise with the lowest ``sign`` * loss towards ``aim`` of all restarts, [N, C, H, W]."""
         config: TAPConfig = self.config
+        net = folded(surrogate.net)
         best = torch.zeros_like(x)
         lowest = torch.full((len(x),), torch.inf, device=x.device)
         for restart in range(config.restarts):
@@ -92,12 +94,12 @@ class TAP(KeptNoise):
 
                 def objective(images: Tensor, number: int = number) -> Tensor:
                     seen, goal = moved(config, "tap transform", number, keys, images, aim)
-                    return sign * surrogate.losses(seen, goal)
+                    return sign * surrogate.losses(seen, goal, net)
 
                 gradient = surrogate.gradient(objective, x + noise)
                 noise = descended(noise, gradient, x, config.relative_step * self.eps, self.eps, where)
             with torch.no_grad():
-                reached = sign * surrogate.losses(x + noise, aim)
+                reached = sign * surrogate.losses(x + noise, aim, net)
             better = reached < lowest
             best[better], lowest[better] = noise[better], reached[better]
         return best

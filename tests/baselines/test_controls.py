@@ -5,6 +5,7 @@ import torch
 
 from baselines import RandomSigns, Unprotected
 from medveil.dataset import ArrayDataset
+from medveil.errors import UserError
 from medveil.quantise import quantise
 from umed import UMed
 
@@ -43,5 +44,5 @@ def test_no_protection_saves_the_same_bytes():
 
 def test_a_region_of_interest_needs_masks():
     data = ArrayDataset(lesions().images, torch.zeros(6, dtype=torch.int64), lesions().ids, "classification", 2)
-    with pytest.raises(ValueError, match="region"):
+    with pytest.raises(UserError, match="region"):
         RandomSigns(region="roi").fit(data)

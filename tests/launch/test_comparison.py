@@ -1,0 +1,62 @@
+"""The figure of what each protector adds: the same images in the paper's columns, UMed's noise parted at its band."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from kernels import contour_band
+from launch.report.comparison import columns_of, draw_comparisons
+from launch.report.figures import Samples
+from launch.report.summary import summarise
+from launch.results import CellResult, Outcome
+
+SIDE = 16
+
+
+def samples(levels: int, order: list[int], seed: int) -> Samples:
+    """Three grey images with a square mask, in ``order``, changed by up to ``levels`` within it and about its edge."""
+    original = np.random.default_rng(0).integers(60, 180, (3, SIDE, SIDE, 1), dtype=np.uint8)
+    masks = np.zeros_like(original)
+    masks[:, 4:11, 5:12] = 1
+    noise = np.random.default_rng(seed).integers(-levels, levels + 1, original.shape)
+    noise[:, :3], noise[:, 12:], noise[:, :, :4], noise[:, :, 13:] = 0, 0, 0, 0
+    return Samples(original[order], (original + noise).astype(np.uint8)[order], masks[order])
+
+
+def record(protector: str, kept: Samples, folder: Path, options: str = "") -> CellResult:
+    path = folder / f"{protector}-{len(options)}.npz"
+    np.savez(path, original=kept.original, protected=kept.protected, masks=kept.masks)
+    outcome = Outcome({"dsc": 0.5})
+    return CellResult("lungs", protector, options, "unet", "none", 0, "done", outcome, outcome, pictures=str(path))
+
+
+def test_umeds_noise_is_parted_at_its_band_and_rivals_show_the_same_images() -> None:
+    umed, lsp, em = samples(4, [0, 1, 2], 1), samples(9, [2, 0, 1], 2), samples(4, [1, 2], 3)
+    assert umed.masks is not None
+    band = contour_band(torch.from_numpy(umed.masks).permute(0, 3, 1, 2), 1).permute(0, 2, 3, 1).numpy()
+    columns, gain = columns_of(umed, band, {"em": em, "lsp": lsp})
+    assert [title for title, _ in columns] == ["original", "EM", "LSP", "$G_c$", "$G_t$", "protected"]
+    assert gain == 18
+    shown = dict(columns)
+    assert np.array_equal(shown["original"], umed.original[1:])
+    contour, texture = (shown[name].astype(int) - 128 for name in ("$G_c$", "$G_t$"))
+    assert np.array_equal(contour + texture, gain * umed.noise[1:])
+    assert contour.any() and texture.any() and not contour[~band[1:]].any() and not texture[band[1:]].any()
+    assert np.array_equal(shown["EM"].astype(int) - 128, gain * em.noise)
+    assert np.array_equal(shown["LSP"], (128 + gain * lsp.noise[[2, 0]]).clip(0, 255))
+
+
+def test_it_is_drawn_for_plain_umed_beside_a_rival(tmp_path: Path) -> None:
+    umed = record("umed", samples(4, [0, 1, 2], 1), tmp_path)
+    wider = record("umed", samples(8, [0, 1, 2], 1), tmp_path, "eps=8/255 band=2")
+    em = record("em", samples(4, [0, 1, 2], 3), tmp_path)
+    (picture,) = draw_comparisons(summarise([wider, umed, em]), tmp_path)
+    assert Image.open(picture.path).width == 2000
+    assert "18 times" in picture.caption and "EM" in picture.alt
+    (picture,) = draw_comparisons(summarise([wider, em]), tmp_path)
+    assert "9 times" in picture.caption
+    elsewhere = replace(record("em", samples(4, [0], 3), tmp_path), data="kvasir-seg")
+    assert draw_comparisons(summarise([umed, elsewhere]), tmp_path) == []
