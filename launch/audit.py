@@ -9,7 +9,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import get_args
 
-from launch.auditing import AuditPlan, compare_images, plan_audit
+from launch import authorised
+from launch.auditing import AuditPlan, Share, compare_images, plan_audit
+from launch.data.cache import caching
 from launch.exploit import ExploitJob, Place, exploit, pick_preset, run_exploit
 from launch.exploiters.config import ExploiterConfig, Preset, exploiter_config
 from launch.exploiters.defences import parse_defence
@@ -37,6 +39,7 @@ _TUNABLE = (
     "decay_every",
     "augmentation",
     "evaluations",
+    "embedding",
 )
 """Fields of ExploiterConfig that are flags; the model and the seed have lists of their own."""
 
@@ -51,6 +54,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="clean images to test on (default: own test split, else those held out)",
     )
+    add(
+        "--part",
+        choices=get_args(Share),
+        default="all",
+        help="train on its unprotected or its protected images alone (default: all)",
+    )
+    add(
+        "--authorised",
+        metavar="DATA",
+        help="instead: how a segmentation model, trained on this clean set, sees released and original images",
+    )
     add("--exploiter", metavar="LIST", help="models, such as unet,smp:unetplusplus:resnet34")
     add("--defence", default="none", metavar="LIST", help="such as none,blur,jpeg30,median+adv")
     add(
@@ -61,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--seeds", default="0", metavar="LIST", help="such as 0,1,2")
     add("--out", type=Path, metavar="DIR", help="private folder for runs and records (default: RELEASE.audit)")
+    add("--cache", type=Path, metavar="DIR", help="for sets larger than memory, unpacked (default: OUT/cache)")
     add("--size", type=int, help="side in pixels that the exploiter resizes the images of folders to")
     add("--threads", type=int, help="CPU threads (default: torch's own choice, at most 4)")
     add("--precision", choices=get_args(Precision), help="of network interiors (default: bf16 on a GPU, else fp32)")
@@ -73,8 +88,17 @@ def main(args: argparse.Namespace) -> int:
     """``medveil audit``: records under OUT, a table on the screen; returns 0 when every training is done."""
     release: Path = args.release
     defences = [str(parse_defence(name)) for name in _listed(args.defence, "--defence")]
-    plan = plan_audit(release, args.original, args.test, args.size)
     out: Path = args.out or release.resolve().with_name(f"{release.resolve().name}.audit")
+    with caching(args.cache or out / "cache"):
+        return _audits(args, release, out, defences)
+
+
+def _audits(args: argparse.Namespace, release: Path, out: Path, defences: Sequence[str]) -> int:
+    plan = plan_audit(release, args.original, args.test, args.size, args.part)
+    if args.authorised is not None:
+        make_private(out)
+        authorised.audit(args, plan, out, _seeds(args), _tuned(args))
+        return 0
     with joined(args.device) as processes:
         first = processes.rank == 0
         configs = _configs(args, plan, processes)
@@ -90,7 +114,13 @@ def main(args: argparse.Namespace) -> int:
             for defence in defences:
                 cell = _audit(plan, config, defence, out / "runs", args, processes)
                 if likeness is not None:
-                    cell = replace(cell, psnr=likeness[0], ssim=likeness[1], pictures="../pictures.npz")
+                    cell = replace(
+                        cell,
+                        psnr=likeness.psnr,
+                        ssim=likeness.ssim,
+                        similarity=likeness.similarity,
+                        pictures="../pictures.npz",
+                    )
                 if first:
                     folder = out / re.sub(r"[^A-Za-z0-9_+-]+", "-", f"{cell.exploiter}-{cell.defence}-{cell.seed}")
                     make_private(folder)
@@ -116,7 +146,7 @@ def _audit(
         data=plan.data,
         protector=plan.protector,
         options=plan.options,
-        exploiter=config.model,
+        exploiter=" ".join([config.model, *([f"part={args.part}"] if args.part != "all" else [])]),
         defence=defence,
         seed=config.seed,
         status="done",
@@ -130,10 +160,7 @@ def _audit(
 def _configs(args: argparse.Namespace, plan: AuditPlan, processes: Processes) -> list[ExploiterConfig]:
     """One per exploiter and seed. Raises UserError before anything is trained."""
     preset = pick_preset(args.preset, processes)
-    options = {name: value for name in _TUNABLE if (value := getattr(args, name)) is not None}
-    seeds = _listed(args.seeds, "--seeds")
-    if not all(seed.isdecimal() for seed in seeds):
-        raise UserError(f"--seeds {args.seeds}: give whole numbers from 0 on, such as 0,1,2")
+    options, seeds = _tuned(args), _seeds(args)
     default = exploiter_config(plan.task, preset, plan.size).model
     models = _listed(args.exploiter or default, "--exploiter")
     narrowed = any(model in WITH_WIDTH for model in models)
@@ -146,6 +173,17 @@ def _configs(args: argparse.Namespace, plan: AuditPlan, processes: Processes) ->
             check_model(config.model, plan.task, config.width)
             configs.append(config)
     return configs
+
+
+def _tuned(args: argparse.Namespace) -> dict[str, str]:
+    return {name: value for name in _TUNABLE if (value := getattr(args, name)) is not None}
+
+
+def _seeds(args: argparse.Namespace) -> list[int]:
+    seeds = _listed(args.seeds, "--seeds")
+    if not all(seed.isdecimal() for seed in seeds):
+        raise UserError(f"--seeds {args.seeds}: give whole numbers from 0 on, such as 0,1,2")
+    return [int(seed) for seed in seeds]
 
 
 def _listed(text: str, flag: str) -> list[str]:
@@ -197,6 +235,9 @@ def table(cells: Sequence[CellResult]) -> list[str]:
             if math.isfinite(cells[0].psnr)
             else "the released images are the originals: nothing changed"
         )
+    if alike := {name: value for name, value in cells[0].similarity.items() if name not in ("psnr", "ssim")}:
+        said = ", ".join(f"{name} {100 * value:.1f}%" for name, value in alike.items())
+        lines.append(f"similarity over at most 256 of them: {said}")
     return lines
 
 

@@ -6,20 +6,26 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from launch.data import Source
 from launch.parts import Part, opened
-from launch.release import MANIFEST, first_damage
+from launch.release import MANIFEST, SSIM_SAMPLE, evenly, first_damage
 from medveil import metrics
 from medveil.dataset import Dataset, Task
 from medveil.errors import UserError
 from medveil.runtime import batches
+from medveil.similarity import mean_similarity, similarity
+
+Share = Literal["all", "clean", "protected"]
+"""Of a release: everything, or the samples that its manifest lists as unprotected or as protected."""
 
 _CHUNK = 64
 _PICTURES = 5
+_SIMILARITY_SAMPLE = 256
 
 
 @dataclass(frozen=True)
@@ -42,9 +48,16 @@ class AuditPlan:
 
 
 def plan_audit(
-    release: Path, original: str | None = None, test: str | None = None, size: int | None = None
+    release: Path,
+    original: str | None = None,
+    test: str | None = None,
+    size: int | None = None,
+    part: Share = "all",
 ) -> AuditPlan:
     """Check the release at ``release`` and choose the test images.
+
+    ``part``: train on all of the release, on its unprotected samples alone ("clean"), or on the protected ones alone;
+    the clean row and the test images are those of the whole release, so that the three compare.
 
     These are those of ``test``; else the npz's own test split; else the original's own test part; else the samples of
     the original that the release lists as held out. Raises UserError when the release is damaged, when there is nothing
@@ -61,6 +74,12 @@ def plan_audit(
     chosen, own = _choose_test(release, source, manifest, original, test, side)
     training = [train] if clean is None else [train, clean]
     chosen, notes = without_overlap(chosen, own, training, _ids_in_common(chosen, train, clean, manifest))
+    if part != "all":
+        kept = ids_of_part(source, manifest, part)
+        if not kept:
+            raise UserError(f"--part {part}: the manifest of {release} lists no such sample")
+        train = replace(train, ids=tuple(kept))
+        notes.append(f"trained on the {part} part alone, {len(kept)} of {len(source.data)} samples")
     if clean is None:
         notes.append("no --original: there is no clean row and no PSNR or SSIM")
     return AuditPlan(
@@ -76,17 +95,28 @@ def plan_audit(
     )
 
 
-def compare_images(release: Path, original: str, size: int | None, pictures: Path) -> tuple[float, float, Path]:
+class Likeness(NamedTuple):
+    """``psnr`` in dB and ``ssim``: means over the images that changed (infinite and 1 when none did), SSIM and
+    ``similarity`` (:data:`medveil.similarity.MEASURES`) over an even sample of these where they are many (1,024 and
+    256). ``pictures``: the npz that was written.
+    """
+
+    psnr: float
+    ssim: float
+    pictures: Path
+    similarity: dict[str, float]
+
+
+def compare_images(release: Path, original: str, size: int | None, pictures: Path) -> Likeness:
     """Hold the images of the release against their originals, both at ``size`` (None: the release's own).
 
-    Returns PSNR in dB and SSIM, means over the images that changed (infinite and 1 when none did), and ``pictures``: an
-    npz of a few changed samples, uint8 [K, H, W, C], as ``original`` and ``protected``. Raises UserError when a sample
-    is missing in the original, or the two do not fit together.
+    Writes ``pictures``: an npz of a few changed samples, uint8 [K, H, W, C], as ``original`` and ``protected``, with
+    the ``masks`` {0, 1} [K, H, W, 1] of a segmentation set. Raises UserError when a sample is missing in the original,
+    or the two do not fit together.
     """
     source = opened(str(release), size)
     clean = _clean_part(release, original, source, read_manifest(release)).open()
     psnrs: list[float] = []
-    ssims: list[float] = []
     changed: list[int] = []
     for indices in batches(range(len(source.data)), _CHUNK):
         pairs = zip(clean.read(indices).images, source.data.read(indices).images, strict=True)
@@ -94,16 +124,28 @@ def compare_images(release: Path, original: str, size: int | None, pictures: Pat
             if not before.equal(after):
                 changed.append(index)
                 psnrs.append(metrics.psnr(before, after))
-                ssims.append(metrics.ssim(before, after))
+    ssims = [metrics.ssim(*pair) for pair in _pairs(clean, source.data, evenly(changed, SSIM_SAMPLE))]
+    alike = [similarity(*pair) for pair in _pairs(clean, source.data, evenly(changed, _SIMILARITY_SAMPLE))]
     among = changed or range(len(source.data))
-    count = min(_PICTURES, len(among))
-    shown = [among[i * len(among) // count] for i in range(count)]
-    sheets = [data.read(shown).images.permute(0, 2, 3, 1).numpy() for data in (clean, source.data)]
+    shown = evenly(among, _PICTURES)
+    kept = [data.read(shown) for data in (clean, source.data)]
+    sheets: dict[str, Any] = {
+        name: part.images.permute(0, 2, 3, 1).numpy()
+        for name, part in zip(("original", "protected"), kept, strict=True)
+    }
+    if source.data.task == "segmentation":
+        sheets["masks"] = kept[1].targets.permute(0, 2, 3, 1).numpy()
     partial = pictures.with_name(f".{pictures.name}.partial.npz")
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        np.savez(file, original=sheets[0], protected=sheets[1])
+        np.savez(file, **sheets)
     partial.replace(pictures)
-    return metrics.mean_psnr(psnrs), float(np.mean(ssims)) if ssims else 1.0, pictures
+    ssim = float(np.mean(ssims)) if ssims else 1.0
+    return Likeness(metrics.mean_psnr(psnrs), ssim, pictures, mean_similarity(alike))
+
+
+def _pairs(clean: Dataset, released: Dataset, indices: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    for some in batches(indices, _CHUNK):
+        yield from zip(clean.read(some).images, released.read(some).images, strict=True)
 
 
 def _clean_part(release: Path, original: str, source: Source, manifest: dict[str, Any]) -> Part:
@@ -135,9 +177,12 @@ def read_manifest(release: Path) -> dict[str, Any]:
 
 
 def _options(manifest: dict[str, Any]) -> str:
-    """Mode and bound, as far as the release tells them: "strict eps=8/255"."""
-    levels = manifest["budget"]["levels"]
-    return " ".join(part for part in (manifest["mode"], f"eps={levels}/255" if levels else None) if part)
+    """Mode, bound and what is protected, as far as the release tells them: "strict eps=8/255 share=20"."""
+    levels, part = manifest["budget"]["levels"], manifest.get("part") or {}
+    classes, share = part.get("classes"), part.get("share")
+    said = [manifest["mode"], f"eps={levels}/255" if levels else None]
+    said += [f"classes={','.join(classes)}" if classes else None, None if share is None else f"share={share:g}"]
+    return " ".join(one for one in said if one)
 
 
 def check_intact(release: Path, manifest: dict[str, Any]) -> None:
@@ -158,6 +203,13 @@ def original_ids(source: Source, manifest: dict[str, Any]) -> list[str]:
         return list(source.data.ids)
     by_file = {record["file"]: record["id"] for record in manifest["samples"]}
     return [by_file[f"images/{sample}.png"] for sample in source.data.ids]
+
+
+def ids_of_part(source: Source, manifest: dict[str, Any], part: Share) -> list[str]:
+    """The release's own ids of the samples that its manifest says are protected, or clean."""
+    wanted = {record["id"] for record in manifest["samples"] if record["protected"] == (part == "protected")}
+    names = original_ids(source, manifest)
+    return [sample for sample, name in zip(source.data.ids, names, strict=True) if name in wanted]
 
 
 def _choose_test(

@@ -10,7 +10,8 @@ from importlib import metadata
 from typing import NoReturn
 
 COMMANDS = {
-    "protect": ("launch.protect", "protect a data set and write a release"),
+    "protect": ("launch.protect_command", "protect a data set and write a release"),
+    "merge": ("launch.merge", "put the releases of several contributors together"),
     "audit": ("launch.audit", "train on a release and measure what it taught"),
     "report": ("launch.report", "tables, figures and a page from finished runs"),
     "sweep": ("launch.sweep_command", "a grid of protectors and audits, here or on a cluster"),

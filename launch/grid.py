@@ -2,24 +2,29 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 
+from launch.auditing import Share
 from launch.exploiters.config import Preset, exploiter_config
 from launch.exploiters.defences import parse_defence
 from launch.exploiters.models import SEGMENTERS, check_model
 from launch.methods import PROTECTORS
 from launch.processes import Device
 from launch.protect import Preset as ProtectPreset
+from launch.protect_part import PartOptions
 from launch.runtime import CHECKPOINT_SECONDS, Precision
 from medveil.config import build
 from medveil.dataset import Task
 from medveil.errors import UserError
 
 _HOLDOUT = 0.2
+
+PART = tuple(item.name for item in fields(PartOptions))
+"""What an entry of ``protectors`` may say besides its method's own options."""
 
 SizePreset = Literal["cpu", "gpu", "paper"]
 
@@ -31,24 +36,32 @@ class Method:
     name: str
     preset: ProtectPreset | None
     options: Mapping[str, Any]
+    part: Mapping[str, Any] = field(default_factory=dict)
+    """What of the data is protected: ``classes``, ``share``, ``support``, ``support_classes`` of the job."""
 
     @property
     def label(self) -> str:
         """The options as a table shows them."""
-        return " ".join(f"{key}={value}" for key, value in self.options.items())
+        return " ".join(f"{key}={value}" for key, value in [*self.options.items(), *self.part.items()])
 
 
 @dataclass(frozen=True)
 class Exploiter:
-    """An exploiter's model with the options that a sweep gives it, over a preset."""
+    """An exploiter's model with the options that a sweep gives it, over a preset; ``part``: what of the release it
+    is trained on. ``authorised``: no exploiter but an authorised user's model, trained on that clean segmentation set.
+    """
 
     preset: Preset
     options: Mapping[str, Any]
+    part: Share = "all"
+    authorised: str | None = None
 
     @property
     def label(self) -> str:
         rest = [f"{key}={value}" for key, value in self.options.items() if key != "model"]
-        return " ".join([str(self.options.get("model", self.preset)), *rest])
+        part = [] if self.part == "all" else [f"part={self.part}"]
+        part += [] if self.authorised is None else [f"authorised={self.authorised}"]
+        return " ".join([str(self.options.get("model", self.preset)), *rest, *part])
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,12 @@ class Cell:
     exploiter: Exploiter | None
     defence: str
     seed: int
+
+    def names(self) -> list[str]:
+        """The data that the cell needs, as the grid names it."""
+        support = self.method.part.get("support")
+        authorised = self.exploiter.authorised if self.exploiter else None
+        return [self.data, *(str(data) for data in (support, authorised) if data is not None)]
 
     def columns(self) -> tuple[str, ...]:
         """What identifies the cell in tables: data, protector, options, exploiter, defence, seed."""
@@ -140,6 +159,10 @@ class Sweep:
         """Whether the grid names ``data`` of which the user has not told the folder."""
         return data in self.folders and self.folders[data] is None
 
+    def lacks(self, cell: Cell) -> str | None:
+        """The data that ``cell`` needs and of which the user has not told the folder, or None."""
+        return next((data for data in cell.names() if self.missing(data)), None)
+
     def _cells_of(self, block: Block, where: str) -> Iterator[Cell]:
         methods = [method for entry in block.protectors for method in _methods(entry, self.preset, where)]
         exploiters = [one for entry in block.exploiters for one in _exploiters(entry, self.preset or "cpu", where)]
@@ -195,17 +218,23 @@ def _methods(entry: Any, default: SizePreset | None, where: str) -> Iterator[Met
         cls = PROTECTORS[name]
         if preset is not None and preset not in cls.presets:
             raise UserError(f"{where}: {name} has no preset {preset!r}: choose from {', '.join(cls.presets)}")
+        part = {key: options.pop(key) for key in PART if key in options}
         build(cls.Config, {**cls.presets.get(preset, {}), **options}, f"{where}: {name}")
-        yield Method(name, preset, _Frozen(options))
+        yield Method(name, preset, _Frozen(options), _Frozen(part))
 
 
 def _exploiters(entry: Any, default: Preset, where: str) -> Iterator[Exploiter]:
     for options in _expand(entry, "model", where):
-        preset = options.pop("preset", default)
+        preset, part = options.pop("preset", default), options.pop("part", "all")
+        authorised = options.pop("authorised", None)
+        if part not in get_args(Share):
+            raise UserError(f"{where}: part {part!r}: choose from {', '.join(get_args(Share))}")
         task: Task = "segmentation" if str(options["model"]).split(":")[0] in SEGMENTERS else "classification"
         config = exploiter_config(task, preset, (64, 64), options)
         check_model(config.model, task, config.width)
-        yield Exploiter(preset, _Frozen(options))
+        if authorised is not None and task != "segmentation":
+            raise UserError(f"{where}: authorised: {authorised} goes with a model for segmentation, not {config.model}")
+        yield Exploiter(preset, _Frozen(options), part, authorised)
 
 
 def _expand(entry: Any, key: str, where: str) -> Iterator[dict[str, Any]]:

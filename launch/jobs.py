@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from launch.auditing import compare_images
+from launch.authorised import run_authorised
 from launch.cli import explain
+from launch.data.cache import caching
 from launch.exploit import ExploitJob, run_exploit
 from launch.processes import Interrupted
-from launch.protect import ProtectJob, run_protect
+from launch.protect import ProtectJob, metrics_of, run_protect
 from launch.runs import host, make_private, write_private
 from medveil.errors import UserError
 
@@ -132,6 +134,9 @@ def execute(job: Job) -> Record:
             else:
                 # A job that was done before only looked at its files: what it took is what it took then.
                 seconds = before.seconds if before and before.state == "done" else time.monotonic() - begun
+                if results.get("spent"):
+                    # Of all starts, not of this one.
+                    seconds = results["spent"]["seconds"]
                 record = Record("done", seconds=seconds, results=results)
         return _leave(job, rank, replace(record, attempt=attempt))
 
@@ -139,13 +144,22 @@ def execute(job: Job) -> Record:
 def _work(job: Job, rank: int) -> dict[str, Any]:
     if isinstance(job.work, ExploitJob):
         like = next((path for path in job.alike if path.is_dir()), None)
-        return {"outcome": asdict(run_exploit(replace(job.work, like=like)))}
+        run = run_exploit if job.work.authorised is None else run_authorised
+        return {"outcome": asdict(run(replace(job.work, like=like)))}
     release = run_protect(job.work)
     if rank > 0:
         return {}
     pictures = job.folder / f"{job.key}.npz"
-    psnr, ssim, _ = compare_images(release, job.work.data, job.work.size, pictures)
-    return {"psnr": psnr, "ssim": ssim, "pictures": str(pictures)}
+    with caching(job.work.cache):
+        likeness = compare_images(release, job.work.data, job.work.size, pictures)
+    spent = metrics_of(job.work)
+    return {
+        "psnr": likeness.psnr,
+        "ssim": likeness.ssim,
+        "pictures": str(pictures),
+        "similarity": likeness.similarity,
+        "spent": spent,
+    }
 
 
 def _leave(job: Job, rank: int, record: Record) -> Record:

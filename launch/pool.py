@@ -15,11 +15,13 @@ Listener = Callable[[Job, Record], None]
 
 
 def run_inline(jobs: Sequence[Job], listener: Listener) -> None:
-    """Every job in this process, in order; one that needs a failed job is skipped."""
+    """Every job in this process, in order; one that needs a failed job is skipped, those after a stopped one are left."""
     records: dict[str, Record] = {}
     for job in jobs:
         records[job.key] = skip(job, records) or execute(job)
         listener(job, records[job.key])
+        if records[job.key].state == "interrupted":
+            return
 
 
 def run_side_by_side(jobs: Sequence[Job], workers: int, listener: Listener) -> None:

@@ -13,7 +13,9 @@ class Outcome:
 
     ``last``: after the last epoch (the headline). ``best``: the best epoch by the first metric. ``inside``: the
     training metric on what the exploiter was given. ``curve``: one entry an epoch, ``{"epoch": 1, "loss": ...,
-    METRIC: ...}``.
+    METRIC: ...}``. ``confusion``, of a classification set: how often each class (row) of the test data was taken for
+    each class (column) after the last epoch. ``embedding``, where one was asked for: [x, y, class, 1 for a protected
+    sample] of training samples. ``pictures``: of :func:`launch.authorised.run_authorised`.
     """
 
     last: dict[str, float]
@@ -21,6 +23,9 @@ class Outcome:
     inside: dict[str, float] = field(default_factory=dict)
     curve: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
+    confusion: list[list[int]] = field(default_factory=list)
+    embedding: list[list[float]] = field(default_factory=list)
+    pictures: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,10 @@ class CellResult:
 
     ``exploiter`` and ``defence`` are empty for a cell that only protects. ``clean`` is missing when no original was
     given. ``psnr`` (dB), ``ssim``: means over the released images against their originals. ``pictures`` names an npz
-    with uint8 arrays ``original`` and ``protected`` [K, H, W, C] of a few samples. ``status``: "done", or
-    "failed: reason", "skipped: reason", "interrupted: reason".
+    with uint8 arrays ``original`` and ``protected`` [K, H, W, C] of a few samples, and ``masks`` {0, 1} [K, H, W, 1]
+    where there are any. ``similarity``: means of :data:`medveil.similarity.MEASURES`. ``spent``: time and memory of
+    protecting, as :meth:`launch.spent.Spent.metrics` tells them. ``status``: "done", or "failed: reason",
+    "skipped: reason", "interrupted: reason".
     """
 
     data: str
@@ -46,6 +53,8 @@ class CellResult:
     ssim: float | None = None
     seconds: float | None = None
     pictures: str | None = None
+    similarity: dict[str, float] = field(default_factory=dict)
+    spent: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:

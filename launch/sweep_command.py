@@ -103,7 +103,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _check_folders(sweep: Sweep, told: Mapping[str, str], file: Path, dry: bool) -> None:
-    named = {cell.data for cell in sweep.cells()}
+    named = {name for cell in sweep.cells() for name in cell.names()}
     for name in told:
         if name not in named:
             raise UserError(f"--data {name}={told[name]}: {file} names no such data, only {', '.join(sorted(named))}")

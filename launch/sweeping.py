@@ -14,6 +14,7 @@ from launch.grid import Cell, Sweep
 from launch.jobs import Job, Record
 from launch.pool import run_inline, run_side_by_side
 from launch.protect import ProtectJob
+from launch.protect_part import part_options
 from launch.report import write_report
 from launch.report.published import read_published
 from launch.results import CellResult, Outcome
@@ -47,15 +48,17 @@ def plan(sweep: Sweep, folder: Path) -> Plan:
     for cell, protect in protects.items():
         clean = protected = None
         if cell.exploiter is not None:
-            clean = _audit_job(sweep, cell, folder, list(groups[_samples(cell)].values()), clean=True)
             protected = _audit_job(sweep, cell, folder, [protect], clean=False)
-            audits.update({protected.key: protected, clean.key: clean})
+            audits[protected.key] = protected
+            if cell.exploiter.authorised is None:
+                clean = _audit_job(sweep, cell, folder, list(groups[_samples(cell)].values()), clean=True)
+                audits[clean.key] = clean
         planned.append((cell, protect.key, clean.key if clean else None, protected.key if protected else None))
     jobs = [*{job.key: job for job in protects.values()}.values(), *audits.values()]
     skipped = {
-        key: f"no folder was given for {cell.data} (--data {cell.data}=FOLDER)"
+        key: f"no folder was given for {lacking} (--data {lacking}=FOLDER)"
         for cell, *keys in planned
-        if sweep.missing(cell.data)
+        if (lacking := sweep.lacks(cell)) is not None
         for key in keys
         if key
     }
@@ -70,12 +73,15 @@ def _samples(cell: Cell) -> tuple[Any, ...]:
 def _protect_job(sweep: Sweep, cell: Cell, folder: Path) -> Job:
     method = cell.method
     values = [cell.data, cell.size, cell.holdout, method.name, method.preset, dict(method.options), cell.seed]
+    if method.part:
+        values.append(dict(method.part))
     key = _key("protect", f"{cell.data}-{method.name}-s{cell.seed}", [*values, sweep.threads, sweep.precision])
     work = ProtectJob(
         method=method.name,
         data=sweep.place(cell.data),
         out=folder / "releases" / key,
         options=method.options,
+        part=part_options(method.part, sweep.place),
         preset=method.preset,
         seed=cell.seed,
         size=cell.size,
@@ -83,6 +89,7 @@ def _protect_job(sweep: Sweep, cell: Cell, folder: Path) -> Job:
         threads=sweep.threads,
         precision=sweep.precision,
         device=sweep.device,
+        cache=folder / "cache",
         checkpoint_seconds=sweep.checkpoint_seconds,
     )
     title = " ".join(["protect", cell.data, method.name, method.label, f"seed {cell.seed}"])
@@ -102,11 +109,17 @@ def _audit_job(sweep: Sweep, cell: Cell, folder: Path, protects: Sequence[Job], 
         sweep.threads,
         sweep.precision,
     ]
+    if not clean and exploiter.part != "all":
+        values.append(exploiter.part)
+    if exploiter.authorised is not None:
+        values.append({"authorised": exploiter.authorised})
     releases = tuple(folder / "releases" / job.key for job in protects)
     work = ExploitJob(
         run=folder / "audits",
         release=None if clean else releases[0],
+        part="all" if clean else exploiter.part,
         original=sweep.place(cell.data),
+        authorised=None if exploiter.authorised is None else sweep.place(exploiter.authorised),
         size=cell.size,
         holdout=cell.holdout,
         preset=exploiter.preset,
@@ -116,6 +129,7 @@ def _audit_job(sweep: Sweep, cell: Cell, folder: Path, protects: Sequence[Job], 
         threads=sweep.threads,
         precision=sweep.precision,
         device=sweep.device,
+        cache=folder / "cache",
         checkpoint_seconds=sweep.checkpoint_seconds,
     )
     options = "" if clean else cell.method.label
@@ -158,6 +172,8 @@ def results(plan: Plan, records: Mapping[str, Record]) -> list[CellResult]:
                 ssim=protect.results.get("ssim"),
                 seconds=protect.seconds + (protected.seconds if protected_key else 0.0),
                 pictures=protect.results.get("pictures"),
+                similarity=protect.results.get("similarity") or {},
+                spent=protect.results.get("spent") or {},
                 versions=versions(),
             )
         )
@@ -197,8 +213,20 @@ def publish(sweep: Sweep, folder: Path, planned: Plan, records: Mapping[str, Rec
         row.save(cell / "result.json")
     if records:
         published = read_published(Path(sweep.published)) if sweep.published else None
-        write_report(rows, folder / "report", sweep.name, published)
+        write_report(rows, folder / "report", sweep.name, published, conditions(sweep))
     return rows
+
+
+def conditions(sweep: Sweep) -> str:
+    """What a reader must know before they hold the sweep's values beside published ones; nothing without these."""
+    if sweep.published is None:
+        return ""
+    sizes = sorted({cell.size for cell in sweep.cells() if cell.size is not None})
+    ours = [f"preset {sweep.preset}"] if sweep.preset else []
+    ours += [f"{' and '.join(map(str, sizes))} px"] if sizes else []
+    ours.append(f"{'seed' if len(sweep.seeds) == 1 else 'seeds'} {', '.join(map(str, sweep.seeds))}")
+    same = "data may differ" if sweep.preset == "paper" else "data may differ, and networks and length of training do"
+    return f"Published: the papers' values, of their data and full settings. Ours: {', '.join(ours)}; {same}."
 
 
 def run(sweep: Sweep, folder: Path) -> list[CellResult]:

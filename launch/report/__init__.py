@@ -4,8 +4,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from launch.report.authorised import draw_authorised
+from launch.report.by_k import draw_by_k
 from launch.report.collect import collect
+from launch.report.comparison import draw_comparisons
 from launch.report.figures import draw_all
+from launch.report.mixed import draw_mixed
 from launch.report.page import html_text
 from launch.report.published import Published, read_published
 from launch.report.summary import summarise
@@ -16,10 +20,13 @@ from medveil.errors import UserError
 __all__ = ["add_arguments", "main", "write_report"]
 
 
-def write_report(results: Sequence[CellResult], out: Path, title: str, published: Published | None = None) -> None:
+def write_report(
+    results: Sequence[CellResult], out: Path, title: str, published: Published | None = None, note: str = ""
+) -> None:
     """Writes ``results.csv``, ``results.md``, ``figures/*.png`` and ``report.html`` into ``out``, private to its owner.
 
-    Files of an earlier report there are replaced. Raises :class:`UserError` when ``out`` cannot be written.
+    ``note``: a sentence for the top of both. Files of an earlier report there are replaced. Raises :class:`UserError`
+    when ``out`` cannot be written.
     """
     rows = summarise(results, published)
     try:
@@ -27,10 +34,11 @@ def write_report(results: Sequence[CellResult], out: Path, title: str, published
         figures = out / "figures"
         for stale in figures.glob("*.png"):
             stale.unlink()
-        pictures = draw_all(rows, figures)
+        draws = (draw_all, draw_by_k, draw_mixed, draw_authorised, draw_comparisons)
+        pictures = [picture for draw in draws for picture in draw(rows, figures)]
         _replace(out / "results.csv", csv_text(results))
-        _replace(out / "results.md", markdown_text(results, rows, title))
-        _replace(out / "report.html", html_text(results, rows, pictures, title))
+        _replace(out / "results.md", markdown_text(results, rows, title, note))
+        _replace(out / "report.html", html_text(results, rows, pictures, title, note))
     except OSError as error:
         raise UserError(f"cannot write the report to {out}: {error.strerror}; name another folder") from error
 

@@ -1,6 +1,7 @@
 """The report's figures as PNG files: bars, learning curves, and sheets of original, protected and amplified noise.
 
 Each is five inches wide, so that its text can be read on a telephone and two fit beside each other on a desk.
+:mod:`launch.report.comparison` draws the one that is wider.
 """
 
 import re
@@ -11,13 +12,15 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from launch.report.summary import CONTROLS, METRICS, Row, Stat
+from launch.report.labels import Labels, option, wrapped
+from launch.report.summary import METRICS, Row, Stat
 from medveil.errors import UserError
 
 WIDTH = 5.0
@@ -28,8 +31,12 @@ SHEET_SAMPLES = 3
 
 INK, MUTED, GRID = "#1f2937", "#5b6675", "#e5e9ef"
 CLEAN, PROTECTED = "#a9b6c8", "#0f766e"
-CONTROL_COLOURS = {"none": "#6b7280", "random": "#b08900"}
-LINE_COLOURS = ["#0f766e", "#b4431c", "#5b4bb3", "#b0276b", "#2563a8", "#5f7d14", "#7a4a21"]
+VARIANTS = 4
+"""The most settings of one protector of which there are curves and sheets."""
+
+TITLE, LINE = 44, 78
+"""Characters that fit into a title, and into a line of text across a figure."""
+
 STYLE: Any = {
     "font.size": 9.5,
     "text.color": INK,
@@ -47,13 +54,26 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure on disk: ``kind`` is bars, curves or sheet, ``alt`` says in words what it shows."""
+    """A figure on disk: ``kind`` is bars, curves, sheet or comparison, ``alt`` says in words what it shows."""
 
     path: Path
     data: str
     kind: str
     caption: str
     alt: str
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A few samples of a run, uint8 [K, H, W, C]; ``masks`` {0, 1} [K, H, W, 1] where there are any."""
+
+    original: NDArray[np.uint8]
+    protected: NDArray[np.uint8]
+    masks: NDArray[np.uint8] | None
+
+    @property
+    def noise(self) -> NDArray[np.int16]:
+        return self.protected.astype(np.int16) - self.original
 
 
 def draw_all(rows: Sequence[Row], folder: Path) -> list[Picture]:
@@ -63,41 +83,48 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Picture]:
     with mpl.rc_context(STYLE):
         for data in sorted({row.data for row in rows}):
             of_data = [row for row in rows if row.data == data]
+            labels = Labels.of(of_data)
             for exploiter in sorted({row.exploiter for row in of_data if row.scores}):
+                if option(exploiter, "part") is not None or option(exploiter, "authorised") is not None:
+                    continue  # drawn by launch.report.mixed and launch.report.authorised
                 audited = [row for row in of_data if row.exploiter == exploiter and row.scores]
-                pictures.append(_bars(audited, folder))
+                pictures.append(_bars(audited, labels, folder))
                 for defence in dict.fromkeys(row.defence for row in audited):
                     same = [row for row in audited if row.defence == defence]
-                    if any(_curve(row, side)[0].size for row in same for side in ("clean", "protected")):
-                        pictures.append(_curves(same, folder))
-            pictures += _sheets(of_data, folder)
+                    if any(curve(row, side)[0].size for row in same for side in ("clean", "protected")):
+                        pictures.append(_curves(same, labels, folder))
+            pictures += _sheets(of_data, labels, folder)
     return pictures
 
 
-def _bars(rows: Sequence[Row], folder: Path) -> Picture:
+def _bars(rows: Sequence[Row], labels: Labels, folder: Path) -> Picture:
     """Clean beside protected for every row of one data set and exploiter."""
     data, exploiter, metric = rows[0].data, rows[0].exploiter, str(rows[0].headline)
     name = METRICS.get(metric, metric)
-    figure = Figure(figsize=(WIDTH, 1.15 + 0.62 * len(rows)), layout="constrained")
+    title = wrapped(f"{data} · {labels.exploiter(rows[0])}", TITLE)
+    texts = [wrapped(labels.row(row), LINE) for row in rows]
+    # Inches: two bars of 0.16, and above them the text.
+    heights = [0.62 + 0.16 * text.count("\n") for text in texts]
+    ends = np.cumsum(heights)
+    total = float(ends[-1])
+    figure = Figure(figsize=(WIDTH, 1.15 + 0.17 * title.count("\n") + total), layout="constrained")
     axes = figure.subplots()
-    for position, row in enumerate(rows):
+    for row, text, end in zip(rows, texts, ends, strict=True):
         score = row.scores[metric]
-        axes.text(0, position - 0.31, row.label, va="bottom", fontsize=9, color=INK)
-        for offset, stat, colour in ((-0.14, score.clean, CLEAN), (0.14, score.protected, PROTECTED)):
+        axes.text(0, end - 0.38, text, va="bottom", fontsize=9, color=INK, linespacing=1.15)
+        for offset, stat, colour in ((-0.28, score.clean, CLEAN), (-0.11, score.protected, PROTECTED)):
             if stat is None:
                 continue
-            axes.barh(position + offset, stat.mean, height=0.26, color=colour, xerr=stat.spread, ecolor=INK, capsize=2)
-            end = stat.mean + (stat.spread or 0)
-            axes.text(end + 1.2, position + offset, f"{stat.mean:.1f}", va="center", fontsize=8.5, color=INK)
-    axes.set(xlim=(0, 109), ylim=(len(rows) - 0.5, -0.72), xlabel=f"{name} on clean test images, percent", yticks=[])
+            axes.barh(end + offset, stat.mean, height=0.16, color=colour, xerr=stat.spread, ecolor=INK, capsize=2)
+            tip = stat.mean + (stat.spread or 0)
+            axes.text(tip + 1.2, end + offset, f"{stat.mean:.1f}", va="center", fontsize=8.5, color=INK)
+    axes.set(xlim=(0, 109), ylim=(total, -0.02), xlabel=f"{name} on clean test images, percent", yticks=[])
     axes.set_xticks(range(0, 101, 20))
     axes.spines["left"].set_visible(False)
     axes.xaxis.grid(True, color=GRID)
     axes.set_axisbelow(True)
-    axes.set_title(f"{data} · {exploiter}", pad=24)
-    above = 1 + 0.16 / (
-        0.62 * len(rows) + 0.3
-    )  # one distance from the bars, however many: axes coordinates grow with them
+    axes.set_title(title, pad=24)
+    above = 1 + 0.16 / (total + 0.02)  # one distance from the bars, however many: axes coordinates grow with them
     for x, colour, text in ((0.0, CLEAN, "trained on originals"), (0.4, PROTECTED, "trained on protected")):
         axes.plot(x + 0.012, above, "s", color=colour, markersize=7, transform=axes.transAxes, clip_on=False)
         axes.text(x + 0.04, above, text, va="center", fontsize=8.5, color=MUTED, transform=axes.transAxes)
@@ -105,7 +132,7 @@ def _bars(rows: Sequence[Row], folder: Path) -> Picture:
         f"{row.label}: {_said(score.clean)} on originals, {_said(score.protected)} on protected"
         for row, score in ((row, row.scores[metric]) for row in rows)
     )
-    return _save(
+    return save(
         figure,
         folder,
         f"bars-{data}-{exploiter}",
@@ -120,8 +147,11 @@ def _said(stat: Stat | None) -> str:
     return "not measured" if stat is None else f"{stat.mean:.1f}"
 
 
-def _curve(row: Row, side: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Epochs [E] and percent [seeds, E] of the headline metric on clean test images, up to the shortest seed's last."""
+def curve(row: Row, side: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Epochs [E] and percent [seeds, E] of the headline metric on clean test images, up to the shortest seed's last.
+
+    ``side``: the exploiter trained on "clean" or on "protected" images. Both are empty where there is no curve.
+    """
     metric = row.headline
     runs = []
     for cell in row.cells:
@@ -134,67 +164,107 @@ def _curve(row: Row, side: str) -> tuple[NDArray[np.float64], NDArray[np.float64
     return epochs, np.array([[p[1] for p in run[:length]] for run in runs])
 
 
-def _curves(rows: Sequence[Row], folder: Path) -> Picture:
+@dataclass(frozen=True)
+class Line:
+    """A learning curve: of ``row``, from the exploiter of ``side`` ("clean" or "protected")."""
+
+    label: str
+    colour: str
+    style: str | tuple[int, tuple[float, ...]]
+    row: Row
+    side: str = "protected"
+
+
+def draw_curves(axes: Axes, lines: Sequence[Line], name: str, relative: bool = False) -> None:
+    """``lines`` by epoch, with bands over the seeds; ``relative``: by the share of the training that is over, for sets
+    of different sizes.
+    """
+    for line in lines:
+        epochs, values = curve(line.row, line.side)
+        if not epochs.size:
+            continue
+        epochs = 100 * epochs / epochs[-1] if relative else epochs
+        mark = "o" if len(epochs) == 1 else None
+        axes.plot(
+            epochs,
+            values.mean(0),
+            linestyle=line.style,
+            marker=mark,
+            color=line.colour,
+            label=line.label,
+            linewidth=1.8,
+        )
+        if len(values) > 1:
+            axes.fill_between(epochs, values.min(0), values.max(0), color=line.colour, alpha=0.13, linewidth=0)
+    axes.set(xlabel="training, percent" if relative else "epoch", ylabel=f"{name}, percent", ylim=(0, 102))
+    axes.margins(x=0.02)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.grid(True, color=GRID)
+
+
+def _curves(rows: Sequence[Row], labels: Labels, folder: Path) -> Picture:
     """Clean test score by epoch: the clean exploiter once, the protected one for every row."""
     data, exploiter, defence, metric = rows[0].data, rows[0].exploiter, rows[0].defence, str(rows[0].headline)
     name = METRICS.get(metric, metric)
-    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
-    axes = figure.subplots()
-    clean = next((row for row in rows if _curve(row, "clean")[0].size), None)
-    lines: list[tuple[str, str, str, Row, str]] = []
+    lines: list[Line] = []
+    clean = next((row for row in rows if curve(row, "clean")[0].size), None)
     if clean:
-        lines.append(("originals", INK, "--", clean, "clean"))
-    colours = iter(LINE_COLOURS * len(rows))
+        lines.append(Line("originals", INK, (0, (2, 1.2)), clean, "clean"))
+    shown: dict[str, int] = {}
     for row in rows:
-        colour = CONTROL_COLOURS[row.protector] if row.protector in CONTROLS else next(colours)
-        label = " · ".join(part for part in (row.protector, row.options) if part)
-        lines.append((label, colour, "-", row, "protected"))
-    for label, colour, dash, row, side in lines:
-        epochs, values = _curve(row, side)
-        if not epochs.size:
-            continue
-        axes.plot(epochs, values.mean(0), dash, color=colour, label=label, linewidth=1.8)
-        if len(values) > 1:
-            axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.13, linewidth=0)
-    axes.set(xlabel="epoch", ylabel=f"{name}, percent", ylim=(0, 102), xlim=(1, None))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    axes.grid(True, color=GRID)
+        shown[row.protector] = shown.get(row.protector, 0) + 1
+        # "none" released the originals: its curve is theirs.
+        if shown[row.protector] <= VARIANTS and not (clean and row.protector == "none"):
+            label = wrapped(labels.protector(row), 38)
+            lines.append(Line(label, labels.colour(row), labels.style(row), row))
+    left = len(rows) - sum(min(count, VARIANTS) for count in shown.values())
     suffix = f" · {defence}" if defence not in ("", "none") else ""
-    axes.set_title(f"{data} · {exploiter}{suffix}")
-    figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8.5, handlelength=1.6)
-    return _save(
+    title = wrapped(f"{data} · {labels.exploiter(rows[0])}{suffix}", TITLE)
+    height = sum(
+        max(line.label.count("\n") + 1 for line in pair) for pair in (lines[i : i + 2] for i in range(0, len(lines), 2))
+    )
+    figure = Figure(figsize=(WIDTH, 2.75 + 0.165 * height + 0.17 * title.count("\n")), layout="constrained")
+    axes = figure.subplots()
+    draw_curves(axes, lines, name)
+    axes.set_title(title)
+    figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8.5, handlelength=2.2)
+    return save(
         figure,
         folder,
         f"curves-{data}-{exploiter}-{defence or 'none'}",
         data,
         "curves",
-        f"{name} of {exploiter}{suffix} on clean test images while it trains; bands span the seeds.",
+        f"{name} of {exploiter}{suffix} on clean test images while it trains; bands span the seeds."
+        + (f" {left} more settings are in the tables." if left else ""),
         f"Learning curves of {exploiter} on {data}{suffix}: {name} on clean test images by epoch, trained on "
-        + ", ".join(line[0] for line in lines)
+        + ", ".join(line.label.replace("\n", " ") for line in lines)
         + ".",
     )
 
 
-def _sheets(rows: Sequence[Row], folder: Path) -> list[Picture]:
+def _sheets(rows: Sequence[Row], labels: Labels, folder: Path) -> list[Picture]:
     """One sheet per protector of one data set, from the first cell that kept samples."""
     chosen: dict[tuple[str, str], tuple[Row, str]] = {}
     for row in rows:
         kept = next((cell.pictures for cell in row.cells if cell.pictures), None)
-        if kept and row.protector != "none":
+        settings = sum(name == row.protector for name, _ in chosen)
+        if kept and row.protector != "none" and settings < VARIANTS:
             chosen.setdefault((row.protector, row.options), (row, kept))
-    return [_sheet(row, Path(kept), folder) for row, kept in chosen.values()]
+    return [_sheet(row, Path(kept), labels, folder) for row, kept in chosen.values()]
 
 
-def _sheet(row: Row, kept: Path, folder: Path) -> Picture:
-    original, protected = _samples(kept)
-    noise = protected.astype(np.int16) - original
+def _sheet(row: Row, kept: Path, labels: Labels, folder: Path) -> Picture:
+    samples = samples_of(kept)
+    original, protected = samples.original[:SHEET_SAMPLES], samples.protected[:SHEET_SAMPLES]
+    noise = samples.noise[:SHEET_SAMPLES]
     largest = int(np.abs(noise).max(initial=0))
     gain = 127 // largest if largest else 1
     amplified = (128 + gain * noise).clip(0, 255).astype(np.uint8)
     count, height, width = original.shape[:3]
     cell = (WIDTH - 0.2) / 3
+    title = wrapped(f"{row.data} · {labels.protector(row)}", 46)
     figure = Figure(
-        figsize=(WIDTH, 0.6 + count * (cell * height / width + 0.04)),
+        figsize=(WIDTH, 0.6 + 0.2 * title.count("\n") + count * (cell * height / width + 0.04)),
         layout=ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0),
     )
     grid = figure.subplots(count, 3, squeeze=False)
@@ -207,8 +277,8 @@ def _sheet(row: Row, kept: Path, folder: Path) -> Picture:
             if line == 0:
                 axes.set_title(titles[column], fontsize=11.5, fontweight="normal", loc="center", color=MUTED)
     label = " · ".join(part for part in (row.protector, row.options) if part)
-    figure.suptitle(f"{row.data} · {label}", x=0.01, ha="left", fontsize=12, fontweight="bold")
-    return _save(
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    return save(
         figure,
         folder,
         f"sheet-{row.data}-{row.protector}-{row.options}",
@@ -221,15 +291,17 @@ def _sheet(row: Row, kept: Path, folder: Path) -> Picture:
     )
 
 
-def _samples(kept: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def samples_of(kept: Path) -> Samples:
+    """The samples in the npz ``kept``. Raises :class:`UserError` when it is none of a run."""
     try:
         with np.load(kept, allow_pickle=False) as arrays:
-            return arrays["original"][:SHEET_SAMPLES], arrays["protected"][:SHEET_SAMPLES]
+            return Samples(arrays["original"], arrays["protected"], arrays.get("masks"))
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{kept} holds no pictures of a run ({error}); remove it or run its cell again") from error
 
 
-def _save(figure: Figure, folder: Path, name: str, data: str, kind: str, caption: str, alt: str) -> Picture:
+def save(figure: Figure, folder: Path, name: str, data: str, kind: str, caption: str, alt: str) -> Picture:
+    """Write ``figure`` into ``folder`` as NAME.png."""
     path = folder / f"{file_name(name)}.png"
     partial = path.with_name(path.name + ".partial")
     FigureCanvasAgg(figure)

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import jinja2
 
+from launch.report.cropping import Gap, gaps
 from launch.report.figures import Picture, of_kind
-from launch.report.summary import CONTROLS, METRICS, Row, Score, metrics_of
-from launch.report.tables import failures, number
+from launch.report.summary import CONTROLS, COST, METRICS, SIMILARITY, Row, Score, metrics_of
+from launch.report.tables import failures, number, releases
 from launch.results import CellResult
 
 MEANINGS = {
+    "differing_pixels": "The share of the pixels that an authorised user's segmentation model, trained on other clean "
+    "images, decides differently on the released images than on the originals. The lower, the better for that user.",
     "dsc": "How well the region that the model draws covers the true one, image by image: "
     "100 is a perfect match, 0 no overlap.",
     "dsc_pooled": "The same overlap, counted over the pixels of all test images together, as the papers do.",
@@ -46,11 +49,17 @@ class Section:
     rows: list[Row]
     only_protected: list[Row]
     cards: list[Card]
+    gaps: list[Gap]
+    releases: list[Row]
+    costs: dict[str, str]
     charts: list[Picture]
+    comparisons: list[Picture]
     sheets: list[Picture]
 
 
-def html_text(results: Sequence[CellResult], rows: Sequence[Row], pictures: Sequence[Picture], title: str) -> str:
+def html_text(
+    results: Sequence[CellResult], rows: Sequence[Row], pictures: Sequence[Picture], title: str, note: str = ""
+) -> str:
     """The page, with every picture inside it."""
     names = sorted({row.data for row in rows})
     sections = [_section(f"set-{i}", data, rows, pictures) for i, data in enumerate(names, 1)]
@@ -66,11 +75,13 @@ def html_text(results: Sequence[CellResult], rows: Sequence[Row], pictures: Sequ
     versions = {tuple(sorted(r.versions.items())) for r in results if r.versions}
     return environment.get_template("page.html").render(
         title=title,
+        note=note,
         sections=sections,
         failed=failures(results),
         cells=len(results),
         seeds=sorted({r.seed for r in results}),
         names=METRICS,
+        similarity=SIMILARITY,
         meanings={METRICS[m]: MEANINGS[m] for m in used},
         published=any(s.published is not None for row in rows for s in row.scores.values()),
         versions=[dict(v) for v in sorted(versions)],
@@ -87,7 +98,11 @@ def _section(anchor: str, data: str, rows: Sequence[Row], pictures: Sequence[Pic
         rows=audited,
         only_protected=[row for row in of_data if not row.scores],
         cards=_cards(audited),
+        gaps=gaps(of_data),
+        releases=releases(of_data),
+        costs={name: title for name, title in COST.items() if any(name in row.cost for row in of_data)},
         charts=of_kind(pictures, data, "bars") + of_kind(pictures, data, "curves"),
+        comparisons=of_kind(pictures, data, "comparison"),
         sheets=of_kind(pictures, data, "sheet"),
     )
 

@@ -1,8 +1,9 @@
 """Means and spreads over seeds: what every table, figure and page of a report is made from."""
 
 import math
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from launch.report.published import Published
@@ -16,8 +17,15 @@ METRICS = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
     "auc": "AUC",
+    "differing_pixels": "Pixels decided differently",
 }
 """Every metric's name for people, in the order in which tables show them; the first that a cell has is its headline."""
+
+SIMILARITY = {"ssim": "SSIM", "ahash": "aHash", "phash": "pHash", "dhash": "dHash", "nmi": "NMI"}
+"""Measures of :mod:`medveil.similarity` in percent, by their names for people."""
+
+COST = {"seconds_per_1000_images": "s per 1,000", "peak_memory_bytes_per_1000_images": "GiB per 1,000"}
+"""What protecting took, as :mod:`launch.spent` has it and as a column is called."""
 
 CONTROLS = ("none", "random")
 """Protectors that are not meant to protect; they come first."""
@@ -63,7 +71,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Row:
-    """The finished seeds of one protector on one data set against one exploiter and defence (empty: only protected)."""
+    """The finished seeds of one protector on one data set against one exploiter and defence (empty: only protected).
+
+    ``similarity``: :data:`SIMILARITY` in percent. ``cost``: :data:`COST` in seconds and GiB.
+    """
 
     data: str
     protector: str
@@ -77,6 +88,10 @@ class Row:
     seconds: Stat | None = None
     published_psnr: float | None = None
     published_ssim: float | None = None
+    published_gap: float | None = None
+    similarity: dict[str, Stat] = field(default_factory=dict)
+    published_similarity: dict[str, float] = field(default_factory=dict)
+    cost: dict[str, Stat] = field(default_factory=dict)
 
     @property
     def headline(self) -> str | None:
@@ -92,6 +107,12 @@ def _shown(defence: str) -> str:
     return "" if defence in ("", "none") else defence
 
 
+def natural(text: str) -> tuple[tuple[int, float, str], ...]:
+    """A key that sorts k=5 before k=10."""
+    words: Iterable[str] = re.split(r"(\d+(?:\.\d+)?)", text)
+    return tuple((0, float(word), "") if i % 2 else (1, 0.0, word) for i, word in enumerate(words))
+
+
 def order(result: CellResult | Row) -> tuple[object, ...]:
     """Sorts cells and rows: by data set, exploiter, defence (none first), then controls before protectors."""
     rank = CONTROLS.index(result.protector) if result.protector in CONTROLS else len(CONTROLS)
@@ -101,7 +122,7 @@ def order(result: CellResult | Row) -> tuple[object, ...]:
         _shown(result.defence),
         rank,
         result.protector,
-        result.options,
+        natural(result.options),
         result.seed if isinstance(result, CellResult) else 0,
     )
 
@@ -200,7 +221,25 @@ def _row(cells: Sequence[CellResult], published: Published) -> Row:
         seconds=Stat.of(c.seconds for c in cells),
         published_psnr=printed_for("", "none", "psnr"),
         published_ssim=printed_for("", "none", "ssim"),
+        published_gap=printed_for(first.exploiter, first.defence, "gap"),
+        similarity=_stats({name: [_times(c.similarity.get(name), 100) for c in cells] for name in SIMILARITY}),
+        published_similarity={
+            name: value for name in SIMILARITY if (value := printed_for("", "none", name)) is not None
+        },
+        cost=_stats({name: [_times(c.spent.get(name), _unit(name)) for c in cells] for name in COST}),
     )
+
+
+def _stats(values: Mapping[str, Sequence[float | None]]) -> dict[str, Stat]:
+    return {name: stat for name, some in values.items() if (stat := Stat.of(some)) is not None}
+
+
+def _times(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+def _unit(name: str) -> float:
+    return 2.0**-30 if "bytes" in name else 1.0
 
 
 def _percent(outcome: Outcome | None, which: str, metric: str) -> float | None:

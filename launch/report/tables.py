@@ -5,7 +5,8 @@ import io
 import math
 from collections.abc import Sequence
 
-from launch.report.summary import METRICS, Row, Stat, metrics_of, order
+from launch.report.cropping import Gap, gaps
+from launch.report.summary import COST, METRICS, SIMILARITY, Row, Stat, metrics_of, order
 from launch.results import CellResult, Outcome
 
 COLUMNS = [
@@ -63,13 +64,15 @@ def failures(results: Sequence[CellResult]) -> list[CellResult]:
     return sorted((r for r in results if r.status != "done"), key=order)
 
 
-def markdown_text(results: Sequence[CellResult], rows: Sequence[Row], title: str) -> str:
+def markdown_text(results: Sequence[CellResult], rows: Sequence[Row], title: str, note: str = "") -> str:
     """Per data set and metric one table of means and spreads over seeds, then the cells that have no result."""
     lines = [
         f"# {title}",
         "",
         "Scores in percent on clean test images after the last epoch, mean ± standard deviation over seeds; drop in",
-        "points; PSNR (dB) and SSIM (percent) of released against original images.",
+        "points; PSNR (dB) and SSIM (percent) of released against original images; what protecting took, where it was",
+        "measured, for each 1,000 images.",
+        *(["", note] if note else []),
     ]
     for data in sorted({row.data for row in rows}):
         lines += ["", f"## {data}"]
@@ -81,6 +84,10 @@ def markdown_text(results: Sequence[CellResult], rows: Sequence[Row], title: str
             body = [[r.protector, r.options, *_likeness(r), _seeds(r)] for r in only]
             head = ["protector", "options", "PSNR", "published PSNR", "SSIM", "published SSIM", "seeds"]
             lines += ["", "### Protected only", "", *_table(head, body)]
+        if found := gaps(of_data):
+            lines += ["", "### Cropping", "", *_gap_table(found)]
+        if measured := releases(of_data):
+            lines += ["", "### Releases", "", *_release_table(measured)]
     failed = failures(results)
     if failed:
         head = ["data", "protector", "options", "exploiter", "defence", "seed", "reason"]
@@ -99,6 +106,7 @@ def _metric_table(rows: Sequence[Row], metric: str) -> list[str]:
     rows = [row for row in rows if metric in row.scores]
     head = ["protector", "options", "exploiter", "defence", "clean", "protected", "drop", "PSNR", "SSIM", "seeds"]
     printed = any(row.scores[metric].published is not None for row in rows)
+    costs = [name for name in COST if any(name in row.cost for row in rows)]
     body = []
     for row in rows:
         score = row.scores[metric]
@@ -107,8 +115,60 @@ def _metric_table(rows: Sequence[Row], metric: str) -> list[str]:
         cells += [number(row.psnr, digits=2), number(row.ssim, digits=2), _seeds(row)]
         if printed:
             cells += [number(score.published), number(score.difference, signed=True)]
+        cells += [number(row.cost.get(name), digits=2) for name in costs]
         body.append(cells)
-    return _table(head + (["published", "difference"] if printed else []), body)
+    head += ["published", "difference"] if printed else []
+    return _table(head + [COST[name] for name in costs], body)
+
+
+def releases(rows: Sequence[Row]) -> list[Row]:
+    """One row for each protector and setting of which similarity or cost were measured, whatever was trained on it."""
+    found: dict[tuple[str, str, str], Row] = {}
+    for row in rows:
+        if row.similarity or row.cost:
+            found.setdefault((row.data, row.protector, row.options), row)
+    return list(found.values())
+
+
+def _release_table(rows: Sequence[Row]) -> list[str]:
+    printed = [name for name in SIMILARITY if any(name in row.published_similarity for row in rows)]
+    head = ["protector", "options", "PSNR"]
+    for name, title in SIMILARITY.items():
+        head += [title, f"published {title}"] if name in printed else [title]
+    body = []
+    for row in rows:
+        cells = [row.protector, row.options, number(row.psnr, digits=2)]
+        for name in SIMILARITY:
+            cells.append(number(row.similarity.get(name), digits=2))
+            if name in printed:
+                cells.append(number(row.published_similarity.get(name)))
+        body.append([*cells, *(number(row.cost.get(name), digits=2) for name in COST), _seeds(row)])
+    return _table([*head, *COST.values(), "seeds"], body)
+
+
+def _gap_table(found: Sequence[Gap]) -> list[str]:
+    printed = any(one.cropped.published_gap is not None for one in found)
+    head = [
+        "protector",
+        "options",
+        "exploiter",
+        "defence",
+        "clean",
+        "clean, cropped",
+        "protected",
+        "protected, cropped",
+    ]
+    head += ["gap", *(["published gap"] if printed else []), "seeds"]
+    body = []
+    for one in found:
+        row = one.cropped
+        scores = [part.scores[one.metric] for part in (one.whole, one.cropped)]
+        cells = [row.protector, row.options, row.exploiter, row.defence]
+        cells += [number(score.clean) for score in scores] + [number(score.protected) for score in scores]
+        cells.append(number(one.gap, signed=True))
+        cells += [number(row.published_gap, signed=True)] if printed else []
+        body.append([*cells, _seeds(row)])
+    return _table(head, body)
 
 
 def _seeds(row: Row) -> str:

@@ -296,7 +296,10 @@ def test_clean_jobs(masked: tuple[Path, Path], tmp_path: Path) -> None:
 
 def test_images_are_compared_with_their_own_originals(masked: tuple[Path, Path], tmp_path: Path) -> None:
     original, release = masked
-    psnr, ssim, pictures = compare_images(release, str(original), None, tmp_path / "pictures.npz")
+    psnr, ssim, pictures, alike = compare_images(release, str(original), None, tmp_path / "pictures.npz")
     assert psnr == pytest.approx(20 * np.log10(255 / 2))
     assert 0.99 < ssim < 1
     assert pictures.stat().st_mode & 0o777 == 0o600
+    assert alike["psnr"] == pytest.approx(psnr) and alike["ssim"] == pytest.approx(ssim)
+    # Two levels more everywhere: every level still tells the other.
+    assert alike["nmi"] == pytest.approx(1)

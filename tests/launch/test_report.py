@@ -14,8 +14,10 @@ from PIL import Image
 
 from launch import report
 from launch.report.collect import collect
+from launch.report.cropping import gaps
+from launch.report.labels import Labels, wrapped
 from launch.report.published import read_published
-from launch.report.summary import summarise
+from launch.report.summary import natural, summarise
 from launch.report.tables import csv_text, markdown_text
 from launch.results import CellResult, Outcome
 from medveil.errors import UserError
@@ -42,7 +44,7 @@ def cell(seed: int, of_clean: float, of_protected: float, protector: str = "umed
         0.99,
         12.5,
         None,
-        {"torch": "2.15.0"},
+        versions={"torch": "2.15.0"},
     )
     return replace(result, **changes)  # type: ignore[arg-type]
 
@@ -172,3 +174,70 @@ def test_bad_folders_and_records_are_named(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text('{"data": 1}')
     with pytest.raises(UserError, match=r"result\.json is not a record"):
         collect(tmp_path)
+
+
+def classified(seed: int, clean: float, protected: float, **changes: object) -> CellResult:
+    def outcome(value: float) -> Outcome:
+        points = [[float(i), float(i % 3), i % 2, int(i > 4)] for i in range(10)]
+        curve = [{"epoch": e, "loss": 1 / e, "accuracy": value} for e in (1.0, 2.0)]
+        return Outcome({"accuracy": value}, {}, {}, curve, 1.0, [[3, 1], [0, 4]], points)
+
+    words = {"data": "set", "exploiter": "resnet18 width=8", "options": "", "protector": "salm", **changes}
+    return replace(cell(seed, 0, 0), clean=outcome(clean), protected=outcome(protected), **words)  # type: ignore[arg-type]
+
+
+def test_the_gap_is_how_much_more_the_protected_accuracy_falls_by_cropping(tmp_path: Path) -> None:
+    cells = [classified(0, 0.90, 0.60), classified(0, 0.84, 0.50, defence="crop75"), classified(1, 0.90, 0.60)]
+    table = tmp_path / "published.csv"
+    table.write_text("data,protector,exploiter,defence,metric,value\nset,salm,resnet18 width=8,crop75,gap,1.2\n")
+    rows = summarise(cells, read_published(table))
+    (one,) = gaps(rows)
+    # (60 - 50) - (90 - 84), of the one seed that has both
+    assert (one.gap.mean, one.gap.count) == (pytest.approx(4.0), 1)
+    text = markdown_text(cells, rows, "Trial")
+    assert "| 90.0 ± 0.0 | 84.0 | 60.0 ± 0.0 | 50.0 | +4.0 | +1.2 | 1 |" in text
+
+
+def test_cost_and_similarity_stand_beside_the_scores() -> None:
+    spent = {"seconds_per_1000_images": 2.5, "peak_memory_bytes_per_1000_images": 2**29}
+    cells = [classified(s, 0.9, 0.6, spent=spent, similarity={"nmi": 0.4 + s / 10, "ssim": 0.9}) for s in (0, 1)]
+    text = markdown_text(cells, summarise(cells), "Trial")
+    assert "| 2 | 2.50 ± 0.00 | 0.50 ± 0.00 |" in text
+    assert "| 90.00 ± 0.00 |  |  |  | 45.00 ± 7.07 | 2.50 ± 0.00 | 0.50 ± 0.00 | 2 |" in text
+
+
+def test_labels_name_only_what_differs() -> None:
+    words = ("steps=9", "mode=strict steps=9")
+    rows = summarise([classified(0, 0.9, 0.6, options=text) for text in words])
+    labels = Labels.of(rows)
+    assert [labels.protector(row) for row in rows] == ["salm · mode=strict", "salm"]
+    assert labels.exploiter(rows[0]) == "resnet18"
+    assert labels.style(rows[0]) != labels.style(rows[1])
+    assert sorted(["k=10", "k=5", "k=20"], key=natural) == ["k=5", "k=10", "k=20"]
+    assert max(map(len, wrapped("mode=strict " * 9, 30).splitlines())) <= 30
+
+
+def test_every_figure_of_salm_is_drawn(tmp_path: Path) -> None:
+    cells = [classified(s, 0.9, 0.5 + k / 1000, options=f"k={k}") for k in (5, 10, 20) for s in (0, 1)]
+    for part in ("", " part=clean", " part=protected"):
+        cells.append(classified(0, 0.9, 0.6, data="mix", options="share=80", exploiter=f"resnet18{part}"))
+    cells.append(classified(0, 0.9, 0.6, data="classes", options="classes=1"))
+    masks = np.zeros((2, 8, 8), dtype=bool)
+    image = np.full((2, 8, 8, 1), 90, dtype=np.uint8)
+    np.savez(tmp_path / "seen.npz", original=image, protected=image + 3, on_original=masks, on_protected=~masks)
+    seen = Outcome({"differing_pixels": 0.004}, pictures=str(tmp_path / "seen.npz"))
+    user = classified(0, 0, 0, data="user", exploiter="unet authorised=lungs")
+    cells.append(replace(user, clean=None, protected=seen))
+    report.write_report(cells, tmp_path / "report", "Trial")
+    drawn = sorted(path.name for path in (tmp_path / "report" / "figures").iterdir())
+    assert [name for name in drawn if not name.startswith(("bars", "curves"))] == [
+        "authorised-user-salm-unet-authorised=lungs.png",
+        "by-k-set-resnet18-width=8-none.png",
+        "confusion-classes-salm-classes=1-resnet18-width=8-none.png",
+        "mix-mix-salm-share=80-resnet18-none.png",
+        "tsne-classes-salm-classes=1-resnet18-width=8-none.png",
+        "tsne-mix-salm-share=80-resnet18-none.png",
+        *(f"tsne-set-salm-k={k}-resnet18-width=8-none.png" for k in (10, 20, 5)),
+    ]
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "Over all images 0.40% of the pixels differ" in page

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +14,8 @@ import pytest
 from launch.cli import main
 from launch.grid import read_sweep
 from launch.jobs import Job
-from launch.pool import run_side_by_side
+from launch.pool import run_inline, run_side_by_side
+from launch.processes import Interrupted
 from launch.sweeping import plan, prepare
 
 SWEEP = """
@@ -89,6 +91,18 @@ class Suicide:
 
     def __reduce__(self):
         return os._exit, (9,)
+
+
+def test_a_sweep_in_one_process_that_is_stopped_leaves_the_rest(folder, monkeypatch):
+    planned = prepare(read_sweep(folder / "tiny.yaml"), folder / "runs" / "tiny")
+    monkeypatch.setattr("launch.jobs.run_protect", interrupted)
+    ended = {}
+    run_inline(planned.jobs, lambda job, record: ended.update({job.key: record.state}))
+    assert list(ended.values()) == ["interrupted"]
+
+
+def interrupted(work):
+    raise Interrupted(signal.SIGTERM, "at step 1 of 2")
 
 
 def test_processes_of_torchrun_do_the_jobs_of_a_sweep_together(folder):

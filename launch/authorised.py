@@ -1,0 +1,186 @@
+"""SALM's Figures 3 and 9: what protection costs an authorised user, who runs a segmentation model on the images.
+
+The model is trained on clean images of another set, then run on the originals and on the released images: the measure
+is the share of the pixels that it decides differently.
+"""
+
+import argparse
+import hashlib
+import os
+import re
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from launch.auditing import AuditPlan, plan_audit
+from launch.data import split_holdout
+from launch.data.cache import caching
+from launch.data.combined import Formed
+from launch.exploit import ExploitJob, pick_preset
+from launch.exploiters.config import exploiter_config
+from launch.exploiters.defences import Defence
+from launch.exploiters.training import trained
+from launch.parts import opened
+from launch.processes import joined
+from launch.results import CellResult, Outcome
+from launch.runs import Run, make_private, own
+from launch.runtime import Precision, ProcessRuntime, running, threads_by_default
+from medveil.config import plain
+from medveil.dataset import Dataset, Subset
+from medveil.errors import UserError
+from medveil.quantise import to_unit
+from medveil.runtime import batches
+from medveil.version import versions
+
+METRIC = "differing_pixels"
+"""Share of the pixels that the model decides differently on the released images."""
+
+_HOLDOUT = 0.2
+_BATCH = 64
+_SHOWN = 3
+
+
+def run_authorised(job: ExploitJob) -> Outcome:
+    """Train on ``job.authorised``, run on the release and its originals; go on where it was cut.
+
+    The outcome's ``last`` is :data:`METRIC`; its ``inside`` is how good the model is on the fifth of its own set that
+    was held out. ``pictures`` names an npz of changed samples: ``original``, ``protected`` uint8 [K, H, W, C], and the
+    decisions on them, ``on_original``, ``on_protected`` {0, 1} [K, H, W].
+    Raises UserError when the set is not one for segmentation, or there is no original.
+    """
+    assert job.release is not None and job.authorised is not None
+    with joined(job.device) as processes, caching(job.cache or job.run / "cache"), ExitStack() as stack:
+        if job.original is None:
+            raise UserError("--authorised compares released images with their originals: give --original DATA")
+        plan = plan_audit(job.release, job.original, job.test, job.size)
+        assert plan.clean is not None
+        released, clean = plan.train.open(), plan.clean.open()
+        theirs = opened(job.authorised, released.size[0])
+        train, test = _split(theirs.data, theirs.test, released, theirs.spec)
+        config = exploiter_config(
+            "segmentation", pick_preset(job.preset, processes), released.size, {**job.options, "seed": job.seed}
+        )
+        precision: Precision = job.precision or ("bf16" if processes.device.type == "cuda" else "fp32")
+        threads = max(1, threads_by_default() // processes.world) if job.threads is None else job.threads
+        torch.set_num_threads(threads)
+        values = {"job": "authorised", "model": plain(config), "threads": threads, "precision": precision}
+        known = [theirs.fingerprint, plan.train.fingerprint(), plan.clean.fingerprint()]
+        fingerprint = hashlib.sha256("\n".join(known).encode()).hexdigest()
+        run: Run | None = None
+
+        def begin() -> dict[str, Any] | None:
+            nonlocal run
+            run = stack.enter_context(own(job.run, values, fingerprint))
+            return run.read_note("done.json")
+
+        done = processes.from_first(begin)
+        if done is not None:
+            return Outcome(**done["outcome"])
+        begun = time.monotonic()
+        label = f"{config.model} for an authorised user of {plan.data}, seed {job.seed}"
+        if run is not None:
+            run.log(f"{label}: trained on {len(train)} images of {theirs.spec}, tested on {len(test)}")
+        runtime = stack.enter_context(running(processes, run, precision, label, job.checkpoint_seconds, job.quiet))
+        model, reached = trained(train, test, config, runtime, Defence())
+        share, pictures = _compare(model, clean, released, runtime)
+        kept = ""
+        if run is not None:
+            path = job.run / f"authorised-{hashlib.sha256(f'{fingerprint}{job.seed}'.encode()).hexdigest()[:16]}.npz"
+            _save(path, pictures)
+            kept = str(path.absolute())
+        last = {METRIC: share}
+        seconds = time.monotonic() - begun
+        outcome = Outcome(last, last, reached.last, reached.curve, seconds, pictures=processes.from_first(lambda: kept))
+        if run is not None:
+            run.finish({"outcome": asdict(outcome), "wall": seconds})
+    return outcome
+
+
+def audit(args: argparse.Namespace, plan: AuditPlan, out: Path, seeds: Sequence[int], options: dict[str, Any]) -> None:
+    """The part of ``medveil audit`` that ``--authorised`` asks for: records under ``out`` and a line for each seed."""
+    model = args.exploiter or "unet"
+    for seed in seeds:
+        job = ExploitJob(
+            run=out / "runs",
+            release=args.release,
+            original=args.original,
+            authorised=args.authorised,
+            test=args.test,
+            size=args.size,
+            preset=args.preset,
+            options={**options, "model": model},
+            seed=seed,
+            threads=args.threads,
+            precision=args.precision,
+            device=args.device,
+        )
+        outcome = run_authorised(job)
+        name = f"{model} authorised={Path(args.authorised).stem}"
+        cell = CellResult(
+            plan.data, plan.protector, plan.options, name, "", seed, "done", None, outcome, versions=versions()
+        )
+        folder = out / re.sub(r"[^A-Za-z0-9_+-]+", "-", f"{name}-{seed}")
+        make_private(folder)
+        cell.save(folder / "result.json")
+        reached = ", ".join(f"{key} {100 * value:.1f}" for key, value in outcome.inside.items())
+        print(
+            f"{model} trained on clean images of {args.authorised} ({reached}) decides "
+            f"{100 * outcome.last[METRIC]:.2f}% of the pixels differently on the released images, seed {seed}",
+            flush=True,
+        )
+
+
+def _split(data: Dataset, test: Dataset | None, released: Dataset, spec: str) -> tuple[Dataset, Dataset]:
+    """What the model is trained and tested on, in the form of the released images."""
+    if data.task != "segmentation":
+        raise UserError(f"--authorised {spec} is {data.task}: give a set with masks, a folder of images/ and masks/")
+    if test is None:
+        kept, held = split_holdout(data, _HOLDOUT, 0)
+        data, test = Subset(data, kept), Subset(data, held)
+    height, width = released.size
+    if height != width:
+        raise UserError(f"--authorised: the released images are {width}x{height}; give --size, their side in pixels")
+    form = (released.channels, height, width)
+    return Formed(data, form, ""), Formed(test, form, "")
+
+
+@torch.no_grad()
+def _compare(
+    model: nn.Module, clean: Dataset, released: Dataset, runtime: ProcessRuntime
+) -> tuple[float, dict[str, np.ndarray]]:
+    """The share of pixels decided differently, and what a few changed samples look like; every rank does all."""
+    model.eval()
+    differing = total = 0
+    shown: dict[str, list[Tensor]] = {name: [] for name in ("original", "protected", "on_original", "on_protected")}
+    for indices in batches(range(len(released)), _BATCH):
+        pair = [data.read(indices).images for data in (clean, released)]
+        decided = []
+        for images in pair:
+            with runtime.autocast():
+                decided.append((model(to_unit(images.to(runtime.device))) > 0).any(1).cpu())
+        differing += int((decided[0] != decided[1]).sum())
+        total += decided[0].numel()
+        changed = [i for i in range(len(indices)) if not pair[0][i].equal(pair[1][i])]
+        for i in changed[: _SHOWN - len(shown["original"])]:
+            for name, part in zip(shown, (*pair, *decided), strict=True):
+                shown[name].append(part[i])
+    pictures = {
+        name: np.stack([part.permute(1, 2, 0).numpy() if part.ndim == 3 else part.numpy() for part in parts])
+        for name, parts in shown.items()
+        if parts
+    }
+    return differing / total, pictures
+
+
+def _save(path: Path, pictures: dict[str, np.ndarray]) -> None:
+    partial = path.with_name(f".{path.name}.partial.npz")
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        np.savez(file, allow_pickle=False, **pictures)
+    partial.replace(path)

@@ -1,0 +1,93 @@
+"""SALM's Figures 3 and 9: what an authorised user's segmentation model draws on original and on released images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import NDArray
+
+from launch.report.figures import MUTED, SHEET_SAMPLES, STYLE, VARIANTS, WIDTH, Picture, save
+from launch.report.labels import Labels, option, wrapped
+from launch.report.summary import Row
+from medveil.errors import UserError
+
+_TINT = np.array([217, 119, 6])
+_DIFFERENT = np.array([219, 39, 119])
+_OPACITY = 0.45
+_TITLES = ["original", "protected", "on original", "on protected"]
+
+
+def draw_authorised(rows: Sequence[Row], folder: Path) -> list[Picture]:
+    """A sheet for each release that an authorised user's model was run on, at most four of one protector."""
+    pictures = []
+    drawn: dict[tuple[str, str], int] = {}
+    with mpl.rc_context(STYLE):
+        for row in rows:
+            kept = next((c.protected.pictures for c in row.cells if c.protected and c.protected.pictures), None)
+            if option(row.exploiter, "authorised") is None or not kept:
+                continue
+            drawn[row.data, row.protector] = drawn.get((row.data, row.protector), 0) + 1
+            if drawn[row.data, row.protector] <= VARIANTS:
+                labels = Labels.of([one for one in rows if one.data == row.data])
+                pictures += _sheet(row, Path(kept), labels, folder)
+    return pictures
+
+
+def _sheet(row: Row, kept: Path, labels: Labels, folder: Path) -> list[Picture]:
+    try:
+        with np.load(kept, allow_pickle=False) as arrays:
+            images = {name: arrays[name][:SHEET_SAMPLES] for name in arrays}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{kept} holds no pictures of a run ({error}); remove it or run its cell again") from error
+    if not images:
+        return []  # the release is its original
+    original, protected = images["original"], images["protected"]
+    on_original, on_protected = images["on_original"].astype(bool), images["on_protected"].astype(bool)
+    columns = [_colour(original), _colour(protected), _tinted(original, on_original, np.zeros_like(on_original))]
+    columns.append(_tinted(protected, on_protected, on_original != on_protected))
+    share = row.scores["differing_pixels"].protected
+    count, height, width = original.shape[:3]
+    cell = (WIDTH - 0.2) / 4
+    title = wrapped(f"{row.data} · {labels.protector(row)} · {row.exploiter.partition(' ')[0]}", 46)
+    figure = Figure(
+        figsize=(WIDTH, 0.6 + 0.2 * title.count("\n") + count * (cell * height / width + 0.04)),
+        layout=ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0),
+    )
+    grid = figure.subplots(count, 4, squeeze=False)
+    for number, (name, pictures) in enumerate(zip(_TITLES, columns, strict=True)):
+        grid[0, number].set_title(name, fontsize=10.5, fontweight="normal", loc="center", color=MUTED)
+        for line in range(count):
+            grid[line, number].imshow(pictures[line], interpolation="nearest")
+            grid[line, number].set_axis_off()
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    said = "" if share is None else f" Over all images {share.mean:.2f}% of the pixels differ."
+    trained = option(row.exploiter, "authorised")
+    picture = save(
+        figure,
+        folder,
+        f"authorised-{row.data}-{row.protector}-{row.options}-{row.exploiter}",
+        row.data,
+        "sheet",
+        f"What a segmentation model, trained on clean images of {trained}, draws on the originals and on the images "
+        f"of {row.label}; pixels that it decides differently are pink.{said}",
+        f"{count} samples of {row.data} in four columns: original, protected by {row.label}, and the region that a "
+        f"segmentation model draws on each.{said}",
+    )
+    return [picture]
+
+
+def _colour(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[K, H, W, 3] of grey or colour [K, H, W, C]."""
+    return np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
+
+
+def _tinted(images: NDArray[np.uint8], region: NDArray[np.bool_], different: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """``images`` with ``region`` [K, H, W] in colour, and in another where it is ``different``."""
+    out = _colour(images).astype(np.float64)
+    out[region] = (1 - _OPACITY) * out[region] + _OPACITY * _TINT
+    out[different] = _DIFFERENT
+    found: NDArray[np.uint8] = out.round().astype(np.uint8)
+    return found

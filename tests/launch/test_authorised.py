@@ -1,0 +1,54 @@
+"""An authorised user's model sees released images nearly as it sees the originals, and equal ones alike."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from launch.authorised import METRIC, run_authorised
+from launch.exploit import ExploitJob
+from launch.protect import ProtectJob, run_protect
+from medveil.errors import UserError
+
+IMAGES = "phantom:cls:24:16"
+
+
+def job(folder: Path, method: str, **changes: object) -> ExploitJob:
+    release = folder / method
+    options = {"eps": "60/255"} if method == "random" else {}
+    run_protect(ProtectJob(method, IMAGES, release, options, seed=0, threads=1, device="cpu", quiet=True))
+    values = {
+        "release": release,
+        "original": IMAGES,
+        "authorised": "phantom:seg:24:16",
+        "preset": "cpu",
+        "options": {"model": "unet", "width": 4, "epochs": 20, "batch_size": 4, "learning_rate": 5e-3},
+        "device": "cpu",
+        "threads": 1,
+        "quiet": True,
+        **changes,
+    }
+    return ExploitJob(folder / "runs", **values)  # type: ignore[arg-type]
+
+
+def test_the_share_of_pixels_decided_differently(tmp_path: Path) -> None:
+    none, random = (run_authorised(job(tmp_path, method)) for method in ("none", "random"))
+    assert none.last == {METRIC: 0.0}
+    assert random.inside == none.inside  # one model, trained on the other set
+    assert random.inside["dsc"] > 0.3
+    with np.load(random.pictures, allow_pickle=False) as arrays:
+        kept = {name: arrays[name] for name in arrays}
+    assert [kept[name].shape for name in ("original", "on_original")] == [(3, 16, 16, 1), (3, 16, 16)]
+    assert (kept["original"] != kept["protected"]).any()
+    differing = (kept["on_original"] != kept["on_protected"]).mean()
+    assert differing > 0
+    assert abs(random.last[METRIC] - differing) < 0.3
+    assert Path(random.pictures).stat().st_mode & 0o077 == 0
+    assert run_authorised(job(tmp_path, "random")) == random
+
+
+def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="give a set with masks"):
+        run_authorised(job(tmp_path, "none", authorised=IMAGES))
+    with pytest.raises(UserError, match="--original"):
+        run_authorised(job(tmp_path, "none", original=None))
