@@ -15,7 +15,7 @@ Listener = Callable[[Job, Record], None]
 
 
 def run_inline(jobs: Sequence[Job], listener: Listener) -> None:
-    """Every job in this process, in order; one that needs a failed job is skipped, those after a stopped one are left."""
+    """Every job in this process, in order; what needs a failed job is skipped, what comes after a stopped one left."""
     records: dict[str, Record] = {}
     for job in jobs:
         records[job.key] = skip(job, records) or execute(job)
