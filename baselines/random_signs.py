@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from baselines.classes import check_region, default_eps, region_of
+from kernels import topk_mask
 from medveil import keyed
 from medveil.config import STRICT, Levels, build
 from medveil.dataset import Dataset, Task
@@ -21,12 +22,14 @@ class RandomSignsConfig:
     """``eps``: the bound, on the [0, 1] scale; by default UMed's 4/255 for segmentation and SALM's 8/255 otherwise.
 
     ``region``: where noise is allowed (segmentation only, but for "image": the contour band of radius ``band``, the
-    mask, or both). "auto": UMed's support "roi+contour" for segmentation, "image" otherwise.
+    mask, or both). "auto": UMed's support "roi+contour" for segmentation, "image" otherwise. ``k``: percent of each
+    sample's elements that get noise, drawn at random within the region: with SALM's k it is a control of SALM's size.
     """
 
     eps: Levels | None = None
     region: Literal["auto", "image", "contour", "roi", "roi+contour"] = "auto"
     band: int = 1
+    k: float = 100.0
     seed: int = 0
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -36,6 +39,8 @@ class RandomSignsConfig:
             raise ValueError("eps must be between 1/255 and 1: a smaller bound does not survive saving as 8-bit images")
         if self.band < 1:
             raise ValueError("band must be at least 1")
+        if not 0 < self.k <= 100:
+            raise ValueError("k must be above 0 and at most 100 percent")
 
 
 class RandomSigns:
@@ -60,12 +65,16 @@ class RandomSigns:
         keys = keyed.keys_of(ids, images.device)
         signs = (keyed.words(self.config.seed, "random signs", 0, keys, images.shape[1:]) & 1) * 2 - 1
         noise = self._eps() * signs.to(torch.float32)
+        if self.config.k < 100:
+            chances = keyed.uniform(self.config.seed, "random support", 0, keys, images.shape[1:])
+            noise = noise * topk_mask(chances, self.config.k / 100)
         if (support := self.support(targets)) is not None:
             noise = noise * support
         return torch.clamp(to_unit(images) + noise, 0, 1)
 
     def budget(self) -> Budget:
-        return Budget(levels=whole_levels(self._eps()))
+        k = self.config.k
+        return Budget(levels=whole_levels(self._eps()), changed=k / 100 if k < 100 else None)
 
     def support(self, targets: Tensor) -> Tensor | None:
         region = self.config.region

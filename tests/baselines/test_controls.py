@@ -46,3 +46,13 @@ def test_a_region_of_interest_needs_masks():
     data = ArrayDataset(lesions().images, torch.zeros(6, dtype=torch.int64), lesions().ids, "classification", 2)
     with pytest.raises(UserError, match="region"):
         RandomSigns(region="roi").fit(data)
+
+
+def test_random_signs_of_a_share_of_the_elements():
+    data = lesions()
+    images, masks, ids = data.read(range(6))
+    control = RandomSigns(k=30, region="image").fit(data)
+    change = quantise(control.perturb(images, masks, ids), images, control.budget().levels).int() - images.int()
+    assert control.budget().changed == 0.3
+    assert change.abs().flatten(1).count_nonzero(1).tolist() == [120] * 6  # of 400
+    assert not torch.equal(change[0] != 0, change[1] != 0)
