@@ -1,7 +1,8 @@
 """Whole steps: a crafting step of SALM, and an epoch of UMed's generators, against the same loops in plain PyTorch.
 
 On a GPU the sizes are the papers': SALM with a ResNet-18 of width 64 on 28x28x3, batch 128, J = 5, 10 PGD steps; UMed
-of width 64 at 224, batch 16. On a CPU, fewer of each: batch 16, J = 2 and 5 PGD steps; width 16, 64x64 and batch 8.
+of width 64 at 224, batch 16. On a CPU, fewer of each: batch 16, J = 2 and 5 PGD steps, and the ``cpu`` preset's network
+of width 8 with batch 64 and J = 1; for UMed width 16, 64x64 and batch 8.
 """
 
 from collections.abc import Callable
@@ -42,18 +43,21 @@ def agreement(found: Tensor, expected: Tensor) -> float:
 
 
 @pytest.mark.parametrize("provider", ["plain", "medveil", "plain bf16", "medveil bf16", "graph", "compile"])
-def test_salm_step(measure: Any, device: torch.device, provider: str) -> None:
+@pytest.mark.parametrize("width", [64, 8])
+def test_salm_step(measure: Any, device: torch.device, provider: str, width: int) -> None:
     cuda = device.type == "cuda"
+    if cuda and width != 64:
+        pytest.skip("a CPU's size")
     if provider == "graph" and not cuda:
         pytest.skip("CUDA graphs need a GPU")
     if provider == "compile" and not measure.with_compile:
         pytest.skip("--with-compile")
-    batch, draws, steps = (128, 5, 10) if cuda else (16, 2, 5)
+    batch, draws, steps = (128, 5, 10) if cuda else (16, 2, 5) if width == 64 else (64, 1, 5)
     bf16 = "bf16" in provider or (cuda and provider in ("graph", "compile"))
     runtime = SingleProcess(device, torch.bfloat16 if bf16 else torch.float32)
     data = images_like(batch, 28, "classification")
     special = {"graph": provider == "graph", "compile": provider == "compile"}
-    salm = SALM(batch_size=batch, transforms=draws, pgd_steps=steps, start="zero", **special)
+    salm = SALM(batch_size=batch, transforms=draws, pgd_steps=steps, width=width, start="zero", **special)
     salm.runtime = runtime
     salm._create("classification", 3, 9, (28, 28))
     images, targets, ids = data.read(range(batch))
@@ -61,7 +65,7 @@ def test_salm_step(measure: Any, device: torch.device, provider: str) -> None:
     plain = PlainSALM(salm.config, salm.source, runtime)
     trainer = SALMTrainer(salm, data)
     # The gate: one PGD step moves the same elements the same way (sign and top-k make whole steps of rounding).
-    one = SALM(batch_size=batch, transforms=draws, pgd_steps=1, start="zero")
+    one = SALM(batch_size=batch, transforms=draws, pgd_steps=1, width=width, start="zero")
     one.runtime = runtime
     one._create("classification", 3, 9, (28, 28))
     visit, x = one.visit("salm fit", 0), to_unit(images)
@@ -72,8 +76,8 @@ def test_salm_step(measure: Any, device: torch.device, provider: str) -> None:
     drawing = Visit(salm.config, plain.losses, "salm fit", 0)
     real: Callable[[], Tensor] = lambda: trainer.step(range(batch), 0)  # noqa: E731
     run = (lambda: plain.step(drawing, images, targets, keys)) if "plain" in provider else real
-    group = f"salm step {batch}x3x28x28, J = {draws}, {steps} PGD steps, ResNet-18 {device.type}"
-    measure(provider, run, group, rounds=15 if cuda else 2, warmups=2 if cuda else 1)
+    group = f"salm step {batch}x3x28x28, J = {draws}, {steps} PGD steps, ResNet-18 of width {width} {device.type}"
+    measure(provider, run, group, rounds=15 if cuda else 3 if width == 64 else 7, warmups=2 if cuda else 1)
 
 
 @pytest.mark.parametrize("provider", ["plain", "medveil", "plain bf16", "medveil bf16", "compile"])
