@@ -13,7 +13,7 @@ from torch import Tensor
 
 from launch.data import Source
 from launch.parts import Part, opened
-from launch.release import MANIFEST, SSIM_SAMPLE, evenly, first_damage
+from launch.verification import MANIFEST, SSIM_SAMPLE, evenly, first_damage
 from medveil import metrics
 from medveil.dataset import Dataset, Task
 from medveil.errors import UserError

@@ -65,7 +65,7 @@ def _run(command: str, arguments: list[str]) -> int:
 def explain(error: Exception) -> int | None:
     """Print the line that tells a person about ``error`` and return the exit code; None for a fault of the program."""
     from launch.processes import Interrupted, WorkerFailed
-    from launch.release import VerificationFailed
+    from launch.verification import VerificationFailed
     from medveil.errors import UserError
 
     if isinstance(error, Interrupted):

@@ -16,10 +16,10 @@ from numpy.lib import format as npy
 
 from launch.auditing import check_intact, read_manifest
 from launch.protect import check_place
-from launch.release import MANIFEST, VerificationFailed
 from launch.release_folder import sha256_of
 from launch.release_npz import member_info, read_header, unequal_members
 from launch.runs import make_private, open_to_others, sync_folder
+from launch.verification import MANIFEST, VerificationFailed
 from medveil.errors import UserError
 
 Manifest = dict[str, Any]

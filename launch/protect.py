@@ -18,11 +18,12 @@ from launch.data.cache import caching
 from launch.methods import PROTECTORS
 from launch.processes import Device, Processes, joined, run_local
 from launch.protect_part import Chosen, PartOptions, choose
-from launch.release import LEFT, MANIFEST, Plan, Summary, first_damage, write_release
+from launch.release import LEFT, write_release
 from launch.release_folder import sha256_of
 from launch.runs import Run, drawn_once, make_private, own
 from launch.runtime import CHECKPOINT_SECONDS, Precision, running, threads_by_default
 from launch.spent import METRICS, begin_peak, spending, told
+from launch.verification import MANIFEST, Plan, Summary, first_damage
 from medveil.config import plain
 from medveil.dataset import Subset
 from medveil.errors import UserError

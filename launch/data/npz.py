@@ -1,11 +1,7 @@
 """MedMNIST's npz files: read part by part, without pickles, never resized."""
 
 import hashlib
-import http.client
 import math
-import re
-import socket
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -22,6 +18,7 @@ from torch import Tensor
 
 from launch.data import cache, store
 from launch.data.images import MAX_PIXELS
+from launch.data.medmnist_sets import registered
 from launch.data.source import Source
 from launch.data.store import MappedDataset, PixelStore
 from medveil.dataset import Dataset, Task
@@ -83,7 +80,7 @@ def _open(archive: zipfile.ZipFile, path: Path, spec: str, size: int | None, spl
 
     data = datasets["data"]
     notes = []
-    if _registered(path).get("task") == "ordinal-regression":
+    if registered(path).get("task") == "ordinal-regression":
         notes.append(f"the classes of {path.stem} are grades in order: they are protected and trained as classes")
     if data.channels == 1 and headers[f"{splits[0]}_images"].shape[3:] == (3,):
         notes.append(f"the three channels of every image in {path.name} are equal: read as grey")
@@ -217,7 +214,7 @@ def _task(path: Path, labels: dict[str, Array]) -> tuple[Task, int, list[str] | 
     if len(widths) > 1:
         raise UserError(f"{path} has splits with different numbers of labels ({sorted(widths)}): give one number")
     width = widths.pop()
-    info = _registered(path)
+    info = registered(path)
     names = [info["label"][str(i)] for i in range(len(info["label"]))] if info else None
     multilabel = width > 1
     if info and names:
@@ -273,55 +270,3 @@ def _take(
         # Reading to the end is what makes zipfile check the member's checksum.
         if file.read(1):
             raise EOFError(f"{name} is longer than its header says")
-
-
-def _info() -> dict[str, dict[str, Any]]:
-    """MedMNIST's registry. Imported late: the package takes a second and makes a folder in the home directory."""
-    from medmnist.info import INFO
-
-    registry: dict[str, dict[str, Any]] = INFO
-    return registry
-
-
-def _registered(path: Path) -> dict[str, Any]:
-    """What MedMNIST says of a file of this name, at any of its sizes; empty for one that is not of its sets."""
-    return _info().get(re.sub(r"_\d+$", "", path.stem), {})
-
-
-def fetch(spec: str, size: int | None = None) -> Path:
-    """The npz that ``medmnist:NAME[:SIZE]`` (or NAME and ``size``) names, in the medmnist package's folder.
-
-    It is downloaded if it is not there.
-
-    Raises :class:`UserError` for unknown names and sizes, and when there is no network.
-    """
-    from medmnist.info import DEFAULT_ROOT
-    from torchvision.datasets.utils import check_integrity, download_url
-
-    name, _, side = spec.partition(":")[2].partition(":")
-    known = [key for key in _info() if not key.endswith("3d")]
-    if name not in known:
-        raise UserError(f"{spec}: no MedMNIST set is called {name!r}: choose from {', '.join(known)}")
-    side = side or str(size or "")
-    if side not in ("", "28", "64", "128", "224"):
-        raise UserError(f"{spec}: there is no size {side}: choose from 28, 64, 128, 224")
-    if DEFAULT_ROOT is None:
-        raise UserError(
-            f"{spec}: the medmnist package cannot make its folder ~/.medmnist: give the path of the npz instead"
-        )
-    flag = "" if side in ("", "28") else f"_{side}"
-    info, path = _info()[name], Path(DEFAULT_ROOT) / f"{name}{flag}.npz"
-    if check_integrity(path, info[f"MD5{flag}"]):
-        return path
-    waiting = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(30)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent) as partial:
-            download_url(info[f"url{flag}"], partial, path.name, info[f"MD5{flag}"])
-            (Path(partial) / path.name).replace(path)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
-        url = info[f"url{flag}"]
-        raise UserError(f"{spec} could not be downloaded ({error}): fetch {url} elsewhere and give its path") from None
-    finally:
-        socket.setdefaulttimeout(waiting)
-    return path

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from launch.data import npz, phantom
 from launch.data.folders import open_folder
+from launch.data.medmnist_sets import fetch
 from launch.data.source import Source
 from medveil.errors import UserError
 
@@ -26,7 +27,7 @@ def open_data(
         raise UserError(f"size {size} is out of range: give a side of 16 to 4096 pixels")
     scheme = spec.partition(":")[0]
     if scheme == "medmnist":
-        return npz.open_npz(npz.fetch(spec, size), spec, size=size, splits=splits)
+        return npz.open_npz(fetch(spec, size), spec, size=size, splits=splits)
     path = Path(spec).expanduser()
     if path.is_file() and path.suffix == ".npz":
         return npz.open_npz(path, spec, size=size, splits=splits)

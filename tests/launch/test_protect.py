@@ -66,7 +66,7 @@ def test_an_output_of_other_origin_is_refused(tmp_path: Path, capsys: pytest.Cap
         (["--eps", "0"], "eps must be between"),
         (["--eps", "4/0"], "eps = '4/0'"),
         (["--region", "edge"], "region = 'edge'"),
-        (["--k", "10"], "unrecognized arguments: --k 10"),
+        (["--steps", "10"], "unrecognized arguments: --steps 10"),
         (["--seed", "x"], "--seed"),
         (["--threads", "0"], "--threads 0: at least 1"),
         (["--processes", "0"], "--processes 0: at least 1"),

@@ -12,11 +12,12 @@ from torch import Tensor
 from baselines import RandomSigns
 from launch.data import Source, open_data
 from launch.processes import Processes
-from launch.release import Plan, Summary, VerificationFailed, first_damage, write_release
+from launch.release import write_release
 from launch.release_folder import FolderFiles
 from launch.release_npz import NpzFiles
 from launch.runs import own
 from launch.runtime import running
+from launch.verification import Plan, Summary, VerificationFailed, first_damage
 from medveil.dataset import ArrayDataset
 from medveil.protector import Budget
 from medveil.quantise import to_unit
