@@ -34,7 +34,7 @@ class Alternation:
         self.batch, self.groups = batch, len(joined_batches(range(len(data)), batch))
         self.per_round = self.config.model_steps + self.groups
         self.converged = False
-        self.error = torch.zeros(2)
+        self.error = torch.zeros(2, device=self.device)
         self.store: NoiseStore | None = None
         self.classes = self.sums = self.counts = torch.empty(0)
         if self.config.wise == "class":
@@ -104,11 +104,11 @@ class Alternation:
             wrong, counted = (predicted ^ truth).sum(), predicted.sum() + truth.sum()
         elif task == "multilabel":
             differ = (logits > 0) ^ targets.bool()
-            wrong, counted = differ.sum(), torch.tensor(differ.numel())
+            wrong, counted = differ.sum(), differ.new_tensor(differ.numel(), dtype=torch.int64)
         else:
             differ = logits.argmax(1) != targets
-            wrong, counted = differ.sum(), torch.tensor(len(differ))
-        self.error += torch.stack([wrong.cpu(), counted.cpu()]).float()
+            wrong, counted = differ.sum(), differ.new_tensor(len(differ), dtype=torch.int64)
+        self.error += torch.stack([wrong, counted]).float()
         losses = self.surrogate.loss_of(logits, targets)
         return losses.mean() if len(losses) else losses.sum()
 

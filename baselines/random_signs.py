@@ -23,7 +23,8 @@ class RandomSignsConfig:
 
     ``region``: where noise is allowed (segmentation only, but for "image": the contour band of radius ``band``, the
     mask, or both). "auto": UMed's support "roi+contour" for segmentation, "image" otherwise. ``k``: percent of each
-    sample's elements that get noise, drawn at random within the region: with SALM's k it is a control of SALM's size.
+    sample's elements that are drawn at random; those of them in the region get noise. With SALM's k it is a control of
+    SALM's size.
     """
 
     eps: Levels | None = None

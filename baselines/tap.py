@@ -101,5 +101,6 @@ class TAP(KeptNoise):
             with torch.no_grad():
                 reached = sign * surrogate.losses(x + noise, aim, net)
             better = reached < lowest
-            best[better], lowest[better] = noise[better], reached[better]
+            best = torch.where(better[:, None, None, None], noise, best)
+            lowest = torch.where(better, reached, lowest)
         return best

@@ -10,7 +10,7 @@ from statistics import mean, stdev
 from typing import get_args
 
 from launch import authorised
-from launch.auditing import AuditPlan, Share, compare_images, plan_audit
+from launch.auditing import AuditPlan, Portion, compare_images, plan_audit
 from launch.data.cache import caching
 from launch.exploit import ExploitJob, Place, exploit, pick_preset, run_exploit
 from launch.exploiters.config import ExploiterConfig, Preset, exploiter_config
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--part",
-        choices=get_args(Share),
+        choices=get_args(Portion),
         default="all",
         help="train on its unprotected or its protected images alone (default: all)",
     )

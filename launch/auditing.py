@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from launch.data import Source
 from launch.parts import Part, opened
+from launch.runs import write_arrays
 from launch.verification import MANIFEST, SSIM_SAMPLE, evenly, first_damage
 from medveil import metrics
 from medveil.dataset import Dataset, Task
@@ -20,7 +20,7 @@ from medveil.errors import UserError
 from medveil.runtime import batches
 from medveil.similarity import mean_similarity, similarity
 
-Share = Literal["all", "clean", "protected"]
+Portion = Literal["all", "clean", "protected"]
 """Of a release: everything, or the samples that its manifest lists as unprotected or as protected."""
 
 _CHUNK = 64
@@ -52,7 +52,7 @@ def plan_audit(
     original: str | None = None,
     test: str | None = None,
     size: int | None = None,
-    part: Share = "all",
+    part: Portion = "all",
 ) -> AuditPlan:
     """Check the release at ``release`` and choose the test images.
 
@@ -135,10 +135,7 @@ def compare_images(release: Path, original: str, size: int | None, pictures: Pat
     }
     if source.data.task == "segmentation":
         sheets["masks"] = kept[1].targets.permute(0, 2, 3, 1).numpy()
-    partial = pictures.with_name(f".{pictures.name}.partial.npz")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        np.savez(file, **sheets)
-    partial.replace(pictures)
+    write_arrays(pictures, sheets)
     ssim = float(np.mean(ssims)) if ssims else 1.0
     return Likeness(metrics.mean_psnr(psnrs), ssim, pictures, mean_similarity(alike))
 
@@ -205,7 +202,7 @@ def original_ids(source: Source, manifest: dict[str, Any]) -> list[str]:
     return [by_file[f"images/{sample}.png"] for sample in source.data.ids]
 
 
-def ids_of_part(source: Source, manifest: dict[str, Any], part: Share) -> list[str]:
+def ids_of_part(source: Source, manifest: dict[str, Any], part: Portion) -> list[str]:
     """The release's own ids of the samples that its manifest says are protected, or clean."""
     wanted = {record["id"] for record in manifest["samples"] if record["protected"] == (part == "protected")}
     names = original_ids(source, manifest)

@@ -5,13 +5,9 @@ is the share of the pixels that it decides differently.
 """
 
 import argparse
-import hashlib
-import os
 import re
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +19,15 @@ from launch.auditing import AuditPlan, plan_audit
 from launch.data import split_holdout
 from launch.data.cache import caching
 from launch.data.combined import Formed
-from launch.exploit import ExploitJob, pick_preset
+from launch.exploit import ExploitJob, Place, done_once, pick_preset
 from launch.exploiters.config import exploiter_config
 from launch.exploiters.defences import Defence
 from launch.exploiters.training import trained
 from launch.parts import opened
 from launch.processes import joined
 from launch.results import CellResult, Outcome
-from launch.runs import Run, make_private, own
-from launch.runtime import Precision, ProcessRuntime, running, threads_by_default
+from launch.runs import Run, make_private, write_arrays
+from launch.runtime import ProcessRuntime
 from medveil.config import plain
 from medveil.dataset import Dataset, Subset
 from medveil.errors import UserError
@@ -56,7 +52,7 @@ def run_authorised(job: ExploitJob) -> Outcome:
     Raises UserError when the set is not one for segmentation, or there is no original.
     """
     assert job.release is not None and job.authorised is not None
-    with joined(job.device) as processes, caching(job.cache or job.run / "cache"), ExitStack() as stack:
+    with joined(job.device) as processes, caching(job.cache or job.run / "cache"):
         if job.original is None:
             raise UserError("--authorised compares released images with their originals: give --original DATA")
         plan = plan_audit(job.release, job.original, job.test, job.size)
@@ -67,40 +63,27 @@ def run_authorised(job: ExploitJob) -> Outcome:
         config = exploiter_config(
             "segmentation", pick_preset(job.preset, processes), released.size, {**job.options, "seed": job.seed}
         )
-        precision: Precision = job.precision or ("bf16" if processes.device.type == "cuda" else "fp32")
-        threads = max(1, threads_by_default() // processes.world) if job.threads is None else job.threads
-        torch.set_num_threads(threads)
-        values = {"job": "authorised", "model": plain(config), "threads": threads, "precision": precision}
+        values = {"job": "authorised", "model": plain(config)}
         known = [theirs.fingerprint, plan.train.fingerprint(), plan.clean.fingerprint()]
-        fingerprint = hashlib.sha256("\n".join(known).encode()).hexdigest()
-        run: Run | None = None
-
-        def begin() -> dict[str, Any] | None:
-            nonlocal run
-            run = stack.enter_context(own(job.run, values, fingerprint))
-            return run.read_note("done.json")
-
-        done = processes.from_first(begin)
-        if done is not None:
-            return Outcome(**done["outcome"])
-        begun = time.monotonic()
         label = f"{config.model} for an authorised user of {plan.data}, seed {job.seed}"
-        if run is not None:
-            run.log(f"{label}: trained on {len(train)} images of {theirs.spec}, tested on {len(test)}")
-        runtime = stack.enter_context(running(processes, run, precision, label, job.checkpoint_seconds, job.quiet))
-        model, reached = trained(train, test, config, runtime, Defence())
-        share, pictures = _compare(model, clean, released, runtime)
-        kept = ""
-        if run is not None:
-            path = job.run / f"authorised-{hashlib.sha256(f'{fingerprint}{job.seed}'.encode()).hexdigest()[:16]}.npz"
-            _save(path, pictures)
-            kept = str(path.absolute())
-        last = {METRIC: share}
-        seconds = time.monotonic() - begun
-        outcome = Outcome(last, last, reached.last, reached.curve, seconds, pictures=processes.from_first(lambda: kept))
-        if run is not None:
-            run.finish({"outcome": asdict(outcome), "wall": seconds})
-    return outcome
+
+        def work(run: Run | None, runtime: ProcessRuntime) -> Outcome:
+            begun = time.monotonic()
+            if run is not None:
+                run.log(f"{label}: trained on {len(train)} images of {theirs.spec}, tested on {len(test)}")
+            model, reached = trained(train, test, config, runtime, Defence())
+            share, pictures = _compare(model, clean, released, runtime)
+            kept = ""
+            if run is not None:
+                path = run.path / "pictures.npz"
+                write_arrays(path, pictures)
+                kept = str(path.absolute())
+            last, seconds = {METRIC: share}, time.monotonic() - begun
+            kept = processes.from_first(lambda: kept)
+            return Outcome(last, last, reached.last, reached.curve, seconds, pictures=kept)
+
+        place = Place(job.threads, job.precision, job.checkpoint_seconds, job.quiet)
+        return done_once(work, values, known, job.run, processes, place, label)
 
 
 def audit(args: argparse.Namespace, plan: AuditPlan, out: Path, seeds: Sequence[int], options: dict[str, Any]) -> None:
@@ -177,10 +160,3 @@ def _compare(
         if parts
     }
     return differing / total, pictures
-
-
-def _save(path: Path, pictures: dict[str, np.ndarray]) -> None:
-    partial = path.with_name(f".{path.name}.partial.npz")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        np.savez(file, allow_pickle=False, **pictures)
-    partial.replace(path)

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from launch.auditing import Share
+from launch.auditing import Portion
 from launch.exploiters.config import Preset, exploiter_config
 from launch.exploiters.defences import parse_defence
 from launch.exploiters.models import SEGMENTERS, check_model
@@ -53,7 +53,7 @@ class Exploiter:
 
     preset: Preset
     options: Mapping[str, Any]
-    part: Share = "all"
+    part: Portion = "all"
     authorised: str | None = None
 
     @property
@@ -227,8 +227,8 @@ def _exploiters(entry: Any, default: Preset, where: str) -> Iterator[Exploiter]:
     for options in _expand(entry, "model", where):
         preset, part = options.pop("preset", default), options.pop("part", "all")
         authorised = options.pop("authorised", None)
-        if part not in get_args(Share):
-            raise UserError(f"{where}: part {part!r}: choose from {', '.join(get_args(Share))}")
+        if part not in get_args(Portion):
+            raise UserError(f"{where}: part {part!r}: choose from {', '.join(get_args(Portion))}")
         task: Task = "segmentation" if str(options["model"]).split(":")[0] in SEGMENTERS else "classification"
         config = exploiter_config(task, preset, (64, 64), options)
         check_model(config.model, task, config.width)

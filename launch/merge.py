@@ -135,7 +135,10 @@ def _manifest(manifests: Sequence[Manifest], chosen: list[dict[str, Any]]) -> Ma
     first = manifests[0]
     budgets = [manifest["budget"] for manifest in manifests]
     protected = sum(record["protected"] for record in chosen)
-    dropped = [record for manifest in manifests for record in manifest["dropped"]]
+    # What one dropped another may have released, or dropped as well.
+    released = {record["id"] for record in chosen}
+    left = {record["id"]: record for manifest in manifests for record in manifest["dropped"]}
+    dropped = [record for sample, record in left.items() if sample not in released]
     held_out = list(dict.fromkeys(sample for manifest in manifests for sample in manifest["held_out"]))
     same = {manifest["method"] for manifest in manifests}
     return {

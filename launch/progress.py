@@ -2,11 +2,13 @@
 
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 LINE_SECONDS = 10.0
 BAR_SECONDS = 0.5
+
+T = TypeVar("T")
 
 
 def duration(seconds: float) -> str:
@@ -82,3 +84,16 @@ class Progress:
             self._bar.start()
             self._task = self._bar.add_task(self.label, total=total, text=text)
         self._bar.update(self._task, completed=done, total=total, text=text)
+
+
+def shown(items: Iterable[T], total: int, size: int, label: str, quiet: bool) -> Iterator[T]:
+    """``items`` of ``size`` images each, ``total`` together; says from time to time how far they are."""
+    progress = Progress(label, quiet, "image")
+    progress.begin(0)
+    try:
+        for number, item in enumerate(items):
+            yield item
+            if progress.due(time.monotonic()):
+                progress.show(min((number + 1) * size, total), total, {})
+    finally:
+        progress.close()

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from launch.progress import shown
 from launch.protect_part import renumber
 from launch.release_folder import FolderFiles, sha256_of
 from launch.release_npz import NpzFiles
@@ -25,7 +26,6 @@ from launch.verification import (
     VerificationFailed,
     batch_size,
     check_complete,
-    shown,
     verify,
 )
 from medveil.dataset import Batch
@@ -83,7 +83,7 @@ def _perturb_share(plan: Plan, files: Files, work: Path, runtime: ProcessRuntime
     # Every rank makes the same number of rounds, so that all of them can ask together whether to stop.
     rounds = math.ceil(math.ceil(len(plan.indices) / runtime.world) / size)
     reasons: dict[str, str] = {}
-    for number in shown(range(rounds), len(mine), size, f"noise for {plan.source.name}", runtime):
+    for number in shown(range(rounds), len(mine), size, f"noise for {plan.source.name}", runtime.progress.quiet):
         runtime.poll("while writing the release; the fit is saved")
         some = mine[number * size : (number + 1) * size]
         if not some:

@@ -9,6 +9,7 @@ write at the same time carry the token in their names, so a write between check 
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import re
@@ -19,6 +20,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from medveil.errors import UserError
 
@@ -86,6 +90,13 @@ def write_private(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """``arrays`` as the npz ``path``, in the manner of :func:`write_private`."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    write_private(path, buffer.getvalue())
 
 
 def sync_folder(path: Path) -> None:

@@ -2,19 +2,18 @@
 
 import json
 import math
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from launch.data import Source
-from launch.progress import Progress
+from launch.progress import shown
 from launch.release_folder import FolderFiles, Saved, sha256_of
 from launch.release_npz import NpzFiles
 from launch.runtime import ProcessRuntime
@@ -30,7 +29,6 @@ SSIM_SAMPLE = 1024
 _BATCH_PIXELS = 1 << 19
 
 Files = FolderFiles | NpzFiles
-T = TypeVar("T")
 
 
 class VerificationFailed(RuntimeError):
@@ -83,7 +81,9 @@ def verify(
     measured = set(evenly([i for i in released if reasons.get(plan.source.data.ids[i]) is None], SSIM_SAMPLE))
     try:
         size = batch_size(plan.source.data.size)
-        for saved in shown(files.saved(released, size), len(released), size, f"verifying {plan.source.name}", runtime):
+        for saved in shown(
+            files.saved(released, size), len(released), size, f"verifying {plan.source.name}", runtime.progress.quiet
+        ):
             runtime.check_stop("while verifying the release; the fit is saved")
             original = plan.source.data.read(saved.indices)
             change = _check(plan.protector, saved, original)
@@ -151,6 +151,7 @@ def _check(protector: Protector, saved: Saved, original: Batch) -> Tensor:
 
 
 def check_complete(partial: Path, expected: set[str]) -> None:
+    """Raise :class:`VerificationFailed` unless the files under ``partial`` are those named in ``expected``."""
     there = {path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file()}
     if there != expected:
         odd = sorted(there ^ expected)
@@ -172,19 +173,6 @@ def first_damage(out: Path) -> str | None:
         if not (out / name).is_file() or sha256_of(out / name) != digest:
             return str(name)
     return None
-
-
-def shown(items: Iterable[T], total: int, size: int, label: str, runtime: ProcessRuntime) -> Iterator[T]:
-    """``items`` of ``size`` images each, ``total`` together; says from time to time how far they are."""
-    progress = Progress(label, runtime.progress.quiet, "image")
-    progress.begin(0)
-    try:
-        for number, item in enumerate(items):
-            yield item
-            if progress.due(time.monotonic()):
-                progress.show(min((number + 1) * size, total), total, {})
-    finally:
-        progress.close()
 
 
 def batch_size(size: tuple[int, int]) -> int:

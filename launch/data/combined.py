@@ -13,8 +13,9 @@ from medveil.dataset import Batch, Dataset, Task, View
 
 @dataclass(frozen=True)
 class Formed(View):
-    """``data`` (classification) with images of the form (channels, height, width) of another set: grey is repeated,
-    colour becomes rounded luma, sizes change by antialiased bilinear filtering. ``prefix`` goes before its ids.
+    """``data`` with images of the form (channels, height, width) of another set: grey is repeated, colour becomes
+    rounded luma, sizes change by antialiased bilinear filtering. ``prefix`` goes before its ids. Targets stay as they
+    are, so masks must have the size already.
     """
 
     form: tuple[int, int, int]
