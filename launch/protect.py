@@ -42,7 +42,9 @@ class ProtectJob:
     chosen by ``holdout_seed``. ``part``: what of the rest is protected. ``splits``: of an npz. ``empty``: whether
     samples with nothing to protect are released unchanged or dropped; by default dropped from segmentation sets.
     ``threads``: per process (None: torch's own choice, at most 4). ``precision``: None is bf16 on a GPU, else fp32.
-    ``processes``: on this machine. ``run``: folder for the private run (None: ``.OUT.run`` beside ``out``).
+    ``processes``: on this machine. ``shards``: parts that a batch is summed in, a power of two; any number of processes
+    that divides it releases the same bytes (on CPU, for one number of threads a process).
+    ``run``: folder for the private run (None: ``.OUT.run`` beside ``out``).
     ``cache``: folder where a set larger than memory is unpacked to and stays (None: in ``run`` while the job runs).
     ``checkpoint_seconds``: between checkpoints.
 
@@ -65,6 +67,7 @@ class ProtectJob:
     precision: Precision | None = None
     device: Device = "auto"
     processes: int = 1
+    shards: int = 1
     run: Path | None = None
     cache: Path | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
@@ -85,7 +88,7 @@ def run_protect(job: ProtectJob) -> Path:
         raise UserError(f"no method is called {job.method!r}: choose from {', '.join(PROTECTORS)}")
     if os.path.lexists(job.out) and not job.run_root.is_dir():
         raise _other_origin(job.out)
-    for name, value in (("processes", job.processes), ("threads", job.threads)):
+    for name, value in (("processes", job.processes), ("threads", job.threads), ("shards", job.shards)):
         if value is not None and value < 1:
             raise UserError(f"--{name} {value}: at least 1")
     make_protector(job, "cpu" if job.preset == "auto" else job.preset, 0)
@@ -107,6 +110,8 @@ def _in_worker(job: ProtectJob, meeting: tuple[str, int, int] | None) -> None:
 
 
 def _protect(job: ProtectJob, processes: Processes) -> None:
+    if job.shards > 1:
+        _check_shards(job.shards, processes)
     source = open_data(job.data, size=job.size, splits=job.splits, alone=job.part.support is not None)
     empty = job.empty or ("drop" if source.data.task == "segmentation" else "release")
     indices, held_out = _indices(job, source, empty)
@@ -131,6 +136,8 @@ def _protect(job: ProtectJob, processes: Processes) -> None:
     }
     if part is not None:
         config["part"] = part.identity
+    if job.shards > 1:
+        config["shards"] = job.shards
     with ExitStack() as stack:
         run: Run | None = None
 
@@ -151,7 +158,7 @@ def _protect(job: ProtectJob, processes: Processes) -> None:
                 _say(job, line)
         label = f"{job.method} on {source.name}"
         runtime = stack.enter_context(
-            running(processes, run, chosen["precision"], label, job.checkpoint_seconds, job.quiet)
+            running(processes, run, chosen["precision"], label, job.checkpoint_seconds, job.quiet, job.shards)
         )
         spent = stack.enter_context(spending(run, runtime))
         if part is None:
@@ -210,6 +217,13 @@ def check_place(out: Path) -> None:
         raise UserError(f"{out} cannot be written: {folder} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"{out} cannot be written: no permission to write in {folder}")
+
+
+def _check_shards(shards: int, processes: Processes) -> None:
+    if processes.device.type == "cuda":
+        raise UserError("--shards is for --device cpu: a GPU's convolutions do not promise their last digits")
+    if shards & (shards - 1) or shards % processes.world:
+        raise UserError(f"--shards {shards}: a power of two, and a multiple of the number of processes")
 
 
 def _chosen(job: ProtectJob, processes: Processes) -> dict[str, Any]:

@@ -63,6 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=get_args(Device), default="auto")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="processes on this machine")
     parser.add_argument(
+        "--shards",
+        type=int,
+        default=1,
+        metavar="N",
+        help="the same bytes from 1, 2, 4.. to N processes (a power of 2)",
+    )
+    parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="keep sets larger than memory unpacked there (private)"
     )
     parser.add_argument(

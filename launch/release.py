@@ -31,7 +31,7 @@ from launch.verification import (
 from medveil.dataset import Batch
 from medveil.protector import Protector
 from medveil.quantise import quantise, to_unit
-from medveil.runtime import share
+from medveil.runtime import batches, share
 from medveil.version import versions
 
 FORMAT = 1
@@ -78,16 +78,18 @@ def _begin(out: Path, run: Run | None) -> list[str]:
 
 
 def _perturb_share(plan: Plan, files: Files, work: Path, runtime: ProcessRuntime) -> None:
-    mine = share(plan.indices, runtime)
+    # Whole batches are shared out: the last digits of a network's output depend on the batch it is in.
     size = batch_size(plan.source.data.size)
+    every = batches(plan.indices, size)
+    mine = share(every, runtime)
     # Every rank makes the same number of rounds, so that all of them can ask together whether to stop.
-    rounds = math.ceil(math.ceil(len(plan.indices) / runtime.world) / size)
-    reasons: dict[str, str] = {}
-    for number in shown(range(rounds), len(mine), size, f"noise for {plan.source.name}", runtime.progress.quiet):
+    rounds = range(math.ceil(len(every) / runtime.world))
+    total, reasons = sum(map(len, mine)), dict[str, str]()
+    for number in shown(rounds, total, size, f"noise for {plan.source.name}", runtime.progress.quiet):
         runtime.poll("while writing the release; the fit is saved")
-        some = mine[number * size : (number + 1) * size]
-        if not some:
+        if number >= len(mine):
             continue
+        some = mine[number]
         batch = plan.source.data.read(some)
         released, why = _release_part(plan, some, batch, runtime.device)
         reasons |= why

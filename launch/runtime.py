@@ -20,6 +20,8 @@ from launch.progress import Progress
 from launch.runs import Run
 from medveil import batchnorm
 from medveil.runtime import State
+from medveil.shards import convert as compute_in_shards
+from medveil.shards import sum_over_ranks
 
 Precision = Literal["fp32", "bf16"]
 
@@ -48,7 +50,8 @@ class StopFlag:
 class ProcessRuntime:
     """:class:`medveil.runtime.Runtime` over processes and a run directory. Made by :func:`running`.
 
-    ``run`` is owned by rank 0 and None on other ranks; ``checkpoints`` tells every rank where to read.
+    ``run`` is owned by rank 0 and None on other ranks. ``every``: seconds between checkpoints. ``shards``: of a global
+    batch (:mod:`medveil.shards`); a multiple of the number of processes, or 1.
     """
 
     def __init__(
@@ -59,9 +62,12 @@ class ProcessRuntime:
         progress: Progress,
         stop: StopFlag,
         every: float = CHECKPOINT_SECONDS,
+        shards: int = 1,
     ) -> None:
         self.processes, self.run, self.precision = processes, run, precision
         self.progress, self.stop, self.every = progress, stop, every
+        self.in_shards = shards > 1
+        self.shards = max(1, shards // processes.world)
         self.on_save: Callable[[], None] | None = None
         """Called after each checkpoint."""
         self._saved = time.monotonic()
@@ -87,14 +93,21 @@ class ProcessRuntime:
         return total
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        if self.world == 1:
+        if self.in_shards:
+            module = compute_in_shards(module, self.shards)
+        elif self.world == 1:
             return module
         if self.device.type == "cuda":
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
             return DistributedDataParallel(module, device_ids=[self.device], **_BUFFERS_STAY)
         # Not the gradients' group: these exchanges happen inside backward, between those of the gradients.
-        module = batchnorm.convert(module, self.processes.group)
-        return DistributedDataParallel(module, **_BUFFERS_STAY)
+        module = batchnorm.convert(module, self.processes.group, self.shards)
+        if self.world == 1:
+            return module
+        parallel = DistributedDataParallel(module, **_BUFFERS_STAY)
+        if self.in_shards:
+            parallel.register_comm_hook(None, _mean_over_ranks)
+        return parallel
 
     def autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "fp32":
@@ -195,6 +208,7 @@ def running(
     label: str,
     every: float = CHECKPOINT_SECONDS,
     quiet: bool = False,
+    shards: int = 1,
 ) -> Iterator[ProcessRuntime]:
     """A runtime whose stop flag listens to SIGINT, SIGTERM and SIGUSR2 within the context."""
     stop, outer = StopFlag(), signal.getsignal(signal.SIGTERM)
@@ -204,7 +218,7 @@ def running(
             # Asked to stop before this context: then stop at its first step boundary.
             stop.number = stop.number or outer.number
         try:
-            yield ProcessRuntime(processes, run, precision, progress, stop, every)
+            yield ProcessRuntime(processes, run, precision, progress, stop, every, shards)
         finally:
             progress.close()
 
@@ -212,6 +226,13 @@ def running(
 def threads_by_default() -> int:
     """Threads per process when none are asked for: what torch would take, at most 4."""
     return min(torch.get_num_threads(), 4)
+
+
+def _mean_over_ranks(_: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
+    """The mean of a bucket of gradients, added in :mod:`medveil.shards`' order."""
+    future: torch.futures.Future[Tensor] = torch.futures.Future()
+    future.set_result(sum_over_ranks(bucket.buffer(), None) / dist.get_world_size())
+    return future
 
 
 def _load(path: Path) -> dict[str, Any]:

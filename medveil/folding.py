@@ -19,7 +19,7 @@ def _pairs(module: nn.Module) -> Iterator[tuple[nn.Conv2d, Any]]:
     """Each convolution of ``module`` whose next sibling is a batch-norm of its outputs, and that batch-norm."""
     children = list(module.children())
     for before, after in pairwise(children):
-        if not isinstance(after, (_BatchNorm, GlobalBatchNorm)) or type(before) is not nn.Conv2d:
+        if not isinstance(after, (_BatchNorm, GlobalBatchNorm)) or not isinstance(before, nn.Conv2d):
             continue
         if isinstance(after.running_mean, torch.Tensor) and before.out_channels == len(after.running_mean):
             yield before, after

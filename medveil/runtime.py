@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from medveil.shards import cuts
+
 State = dict[str, Any]
 T = TypeVar("T")
 
@@ -26,6 +28,10 @@ class Runtime(Protocol):
     def rank(self) -> int: ...
     @property
     def world(self) -> int: ...
+    @property
+    def shards(self) -> int:
+        """Of this rank's share of a batch: what is to be the same for any number of processes works shard by shard."""
+        ...
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """The sum of ``tensor`` over all ranks."""
@@ -60,6 +66,7 @@ class SingleProcess:
 
     rank = 0
     world = 1
+    shards = 1
 
     def __init__(self, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -85,9 +92,7 @@ class SingleProcess:
 
 def share(batch: Sequence[T], runtime: Runtime) -> Sequence[T]:
     """This rank's slice of a global batch: contiguous, sizes differing by at most one."""
-    first = len(batch) * runtime.rank // runtime.world
-    last = len(batch) * (runtime.rank + 1) // runtime.world
-    return batch[first:last]
+    return batch[cuts(len(batch), runtime.world)[runtime.rank]]
 
 
 def batches(order: Sequence[T], batch_size: int) -> list[Sequence[T]]:

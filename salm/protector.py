@@ -19,6 +19,7 @@ from medveil.networks import ResNet18
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
 from medveil.runtime import Runtime, SingleProcess, State, share
+from medveil.shards import cuts
 from medveil.store import NoiseStore, rows_of
 from medveil.surrogate import seeded
 from medveil.transforms import apply_flip_shift
@@ -154,7 +155,8 @@ class _Trainer:
         keys = keyed.keys_of(ids, device)
         visit = self.salm.visit("salm fit", done)
         start = visit.start(x, keys) if self.store is None else self.store.read(mine, device)
-        noise = visit.noise(x, targets, keys, start)
+        parts = cuts(len(mine), self.runtime.shards)
+        noise = torch.cat([visit.noise(x[part], targets[part], keys[part], start[part]) for part in parts])
         if self.store is not None:
             self.store.write(mine, noise)
         transform = visit.transform(keys, self.config.pgd_steps, 1, x.shape)

@@ -17,19 +17,18 @@ from medveil.errors import UserError
 
 Meeting = tuple[str, int, int]
 
-# Shares of unequal size, and last batches that are smaller than the others (UMed's of 6, SALM's of 1).
-# SALM's fit is chaotic: in one process, weights that start 1e-7 apart give other bytes after 30 steps at any useful
-# learning rate. So it is compared after few and gentle steps, where an error in the parallel algebra would still show.
-GENTLE = {"steps": 4, "learning_rate": 1e-4, "mode": "strict"}
-JOBS: dict[str, tuple[str, dict[str, Any]]] = {
-    "umed": ("phantom:seg:20:16", {"epochs": 10, "width": 4, "depth": 2, "batch_size": 7}),
-    "salm": ("phantom:cls:21:16", {"width": 4, "transforms": 2, "batch_size": 10, **GENTLE}),
+# Shares of unequal size, and last batches that are smaller than the others (UMed's of 6, SALM's of 1). SALM's fit makes
+# whole steps of last digits: it agrees only where they do, in shards.
+JOBS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "umed": ("phantom:seg:20:16", {"epochs": 10, "width": 4, "depth": 2, "batch_size": 7}, 1),
+    "salm": ("phantom:cls:21:16", {"steps": 30, "width": 4, "pgd_steps": 4, "batch_size": 10}, 2),
 }
 
 
 def job(name: str, out: Path, **options: Any) -> ProtectJob:
-    data, settings = JOBS[name]
-    return ProtectJob(name, data, out, {**settings, **options}, seed=5, threads=1, device="cpu", quiet=True)
+    data, settings, shards = JOBS[name]
+    settings = {**settings, **options}
+    return ProtectJob(name, data, out, settings, seed=5, threads=1, device="cpu", shards=shards, quiet=True)
 
 
 def normalised(x: torch.Tensor, norm: nn.Module, slope: torch.Tensor) -> list[torch.Tensor]:
@@ -94,10 +93,16 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_two_processes_release_what_one_does(pair: tuple[Path, Path], name: str, eps: int) -> None:
     one, two = (pixels(folder / name) for folder in pair)
     difference = np.abs(one - two)
-    assert (difference == 0).mean() >= 0.99
+    assert (difference == 0).mean() >= (0.99 if JOBS[name][2] == 1 else 1)
     assert difference.max() <= 2 * eps
     runs = [next((folder / f".{name}.run").glob("*/config.json")).parent.name for folder in pair]
     assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_numbers_of_shards_that_make_no_tree_are_refused(number: int, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--shards"):
+        run_protect(ProtectJob("none", "phantom:cls:4:16", tmp_path / "out", seed=0, device="cpu", shards=number))
 
 
 def test_batch_norm_of_shares_is_that_of_the_whole(pair: tuple[Path, Path]) -> None:
