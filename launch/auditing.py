@@ -209,6 +209,24 @@ def ids_of_part(source: Source, manifest: dict[str, Any], part: Portion) -> list
     return [sample for sample, name in zip(source.data.ids, names, strict=True) if name in wanted]
 
 
+def classes_of_part(source: Source, manifest: dict[str, Any]) -> list[int]:
+    """The classes of which the manifest lists protected samples, as the release at ``source`` numbers them, ascending.
+
+    Empty when these are all of its classes, and for data without one class for each image.
+    """
+    if source.data.task != "classification":
+        return []
+    present = {record["target"] for record in manifest["samples"]}
+    found = {record["target"] for record in manifest["samples"] if record["protected"]}
+    if found == present:
+        return []
+    if source.kind != "class-folder":
+        return sorted(found)
+    # A folder numbers its classes by name, whatever the data that it was made from called them.
+    names, ours = manifest["data"]["classes"], source.class_names or []
+    return sorted(ours.index(names[target]) for target in found)
+
+
 def _choose_test(
     release: Path, source: Source, manifest: dict[str, Any], original: str | None, test: str | None, side: int | None
 ) -> tuple[Part, bool]:

@@ -15,7 +15,8 @@ class Outcome:
     training metric on what the exploiter was given. ``curve``: one entry an epoch, ``{"epoch": 1, "loss": ...,
     METRIC: ...}``. ``confusion``, of a classification set: how often each class (row) of the test data was taken for
     each class (column) after the last epoch. ``embedding``, where one was asked for: [x, y, class, 1 for a protected
-    sample] of training samples. ``pictures``: of :func:`launch.authorised.run_authorised`.
+    sample] of training samples. ``pictures``: of :func:`launch.authorised.run_authorised`. ``protected_classes``: those
+    of a release that has protected samples of some classes only, by their number in ``confusion``; else empty.
     """
 
     last: dict[str, float]
@@ -26,6 +27,7 @@ class Outcome:
     confusion: list[list[int]] = field(default_factory=list)
     embedding: list[list[float]] = field(default_factory=list)
     pictures: str = ""
+    protected_classes: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ def draw_mixed(rows: Sequence[Row], folder: Path) -> list[Picture]:
                     pictures.append(_curves(row, parts, labels, folder))
                 if (points := _points(row)) is not None:
                     pictures.append(_embedding(row, points, labels, folder))
-                if option(row.options, "classes") is not None and (table := _confusion(row)) is not None:
-                    pictures.append(_matrix(row, table, labels, folder))
+                if (marked := _protected_classes(row)) and (table := _confusion(row)) is not None:
+                    pictures.append(_matrix(row, table, marked, labels, folder))
     return pictures
 
 
@@ -131,11 +131,15 @@ def _confusion(row: Row) -> NDArray[np.int64] | None:
     return total
 
 
-def _matrix(row: Row, table: NDArray[np.int64], labels: Labels, folder: Path) -> Picture:
-    """Rows in percent; the protected classes are marked."""
+def _protected_classes(row: Row) -> list[int]:
+    """Numbers in the confusion matrix, ascending; none where every class is protected."""
+    return sorted({number for cell in row.cells if cell.protected for number in cell.protected.protected_classes})
+
+
+def _matrix(row: Row, table: NDArray[np.int64], marked: Sequence[int], labels: Labels, folder: Path) -> Picture:
+    """Rows in percent; the classes ``marked`` are in bold."""
     count = len(table)
     share = 100 * table / np.maximum(table.sum(1, keepdims=True), 1)
-    marked = set(str(option(row.options, "classes")).split(","))
     title = wrapped(f"{row.data} · {_title(row, labels)}", TITLE)
     side = min(WIDTH - 0.7, 0.6 + 0.42 * count)
     figure = Figure(figsize=(WIDTH, side + 0.85 + 0.17 * title.count("\n")), layout="constrained")
@@ -150,7 +154,7 @@ def _matrix(row: Row, table: NDArray[np.int64], labels: Labels, folder: Path) ->
     for ticks, axis in ((axes.get_yticklabels, axes.yaxis), (axes.get_xticklabels, axes.xaxis)):
         axis.set_ticks(range(count), [str(number) for number in range(count)])
         for number, text in enumerate(ticks()):
-            if str(number) in marked:
+            if number in marked:
                 text.set(color=_COLOURS["protected"], fontweight="bold")
     axes.set_xticks(np.arange(count + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(count + 1) - 0.5, minor=True)
@@ -160,7 +164,7 @@ def _matrix(row: Row, table: NDArray[np.int64], labels: Labels, folder: Path) ->
     axes.set(xlabel="class that the model takes it for", ylabel="true class")
     axes.set_title(title)
     wrong = [f"class {number}: {share[number, number]:.0f}" for number in range(count)]
-    named = ", ".join(sorted(marked))
+    named = ", ".join(map(str, marked))
     return save(
         figure,
         folder,

@@ -30,7 +30,7 @@ def save(path: Path, pixels: np.ndarray) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def write_manifest(folder: Path, samples: list[dict[str, str]], held_out: Sequence[str] = (), **more: str) -> None:
+def write_manifest(folder: Path, samples: list[dict[str, Any]], held_out: Sequence[str] = (), **more: str) -> None:
     manifest = {"method": "umed", "mode": None, "budget": {"levels": 4}, "data": {"name": "discs"}, **more}
     (folder / "manifest.json").write_text(json.dumps({**manifest, "samples": samples, "held_out": list(held_out)}))
 
@@ -75,7 +75,10 @@ def npz(tmp_path: Path) -> tuple[Path, Path]:
     arrays["train_images"] = arrays["train_images"] + 3
     np.savez(release / "twins.npz", **arrays)  # type: ignore[arg-type]
     hashes = [hashlib.sha256(image.tobytes()).hexdigest() for image in arrays["train_images"]]
-    records = [{"id": f"train/{i}", "file": "twins.npz", "sha256": digest} for i, digest in enumerate(hashes)]
+    records: list[dict[str, Any]] = [
+        {"id": f"train/{i}", "file": "twins.npz", "sha256": digest, "target": i % 2, "protected": True}
+        for i, digest in enumerate(hashes)
+    ]
     write_manifest(release, records, npz_sha256=hashlib.sha256((release / "twins.npz").read_bytes()).hexdigest())
     return original, release
 

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launch.auditing import plan_audit
+from launch.auditing import classes_of_part, plan_audit
 from launch.cli import main
 from launch.data import open_data
 from launch.grid import Sweep, build
 from launch.merge import merge
 from launch.protect_part import PartOptions, choose
+from launch.report.mixed import draw_mixed
+from launch.report.summary import summarise
+from launch.results import CellResult
 from launch.sweeping import plan
 from medveil.errors import UserError
 
@@ -105,6 +108,31 @@ def test_a_part_of_the_release_is_audited_alone(npz: Path, tmp_path: Path, capsy
     protect(npz, tmp_path / "full")
     with pytest.raises(UserError, match=r"--part clean: .* lists no such sample"):
         plan_audit(tmp_path / "full", part="clean")
+
+
+@pytest.mark.parametrize("typed", ["ring", "1"])
+def test_an_audit_tells_which_of_its_classes_are_protected(typed: str, tmp_path: Path) -> None:
+    """By the number that the confusion matrix has: a folder numbers its classes by name, generated data does not."""
+    out = tmp_path / "out"
+    protect(Path("phantom:cls:24:16"), out, "--classes", typed)
+    flags = ["--exploiter", "resnet18", "--width", "2", "--iterations", "1", "--threads", "1"]
+    assert main(["audit", str(out), "--original", "phantom:cls:24:16", *flags]) == 0
+    record = CellResult.load(next((tmp_path / "out.audit").glob("*/result.json")))
+    assert record.options == "eps=8/255 classes=ring"
+    assert sorted(path.name for path in (out / "images").iterdir()).index("ring") == 2
+    assert record.protected is not None
+    assert record.protected.protected_classes == [2]
+    assert record.clean is not None
+    assert record.clean.protected_classes == []
+    (picture,) = draw_mixed(summarise([record]), tmp_path)
+    assert "the classes 2 are protected" in picture.caption
+
+
+def test_only_releases_of_some_classes_have_them_marked(npz: Path, tmp_path: Path) -> None:
+    for flags, expected in ((["--classes", "0,2"], [0, 2]), (["--share", "90"], []), ([], [])):
+        out = tmp_path / f"out{len(flags)}{flags[-1:]}"
+        manifest = protect(npz, out, *flags)
+        assert classes_of_part(open_data(str(out)), manifest) == expected
 
 
 def test_support_classes_stand_in_for_the_others(npz: Path, support: Path) -> None:

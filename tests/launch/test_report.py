@@ -221,7 +221,9 @@ def test_every_figure_of_salm_is_drawn(tmp_path: Path) -> None:
     cells = [classified(s, 0.9, 0.5 + k / 1000, options=f"k={k}") for k in (5, 10, 20) for s in (0, 1)]
     for part in ("", " part=clean", " part=protected"):
         cells.append(classified(0, 0.9, 0.6, data="mix", options="share=80", exploiter=f"resnet18{part}"))
-    cells.append(classified(0, 0.9, 0.6, data="classes", options="classes=1"))
+    named = classified(0, 0.9, 0.6, data="classes", options="strict classes=cross,stripes of skin")
+    assert named.protected is not None
+    cells.append(replace(named, protected=replace(named.protected, protected_classes=[1])))
     masks = np.zeros((2, 8, 8), dtype=bool)
     image = np.full((2, 8, 8, 1), 90, dtype=np.uint8)
     np.savez(tmp_path / "seen.npz", original=image, protected=image + 3, on_original=masks, on_protected=~masks)
@@ -233,11 +235,12 @@ def test_every_figure_of_salm_is_drawn(tmp_path: Path) -> None:
     assert [name for name in drawn if not name.startswith(("bars", "curves"))] == [
         "authorised-user-salm-unet-authorised=lungs.png",
         "by-k-set-resnet18-width=8-none.png",
-        "confusion-classes-salm-classes=1-resnet18-width=8-none.png",
+        "confusion-classes-salm-strict-classes=cross-stripes-of-skin-resnet18-width=8-none.png",
         "mix-mix-salm-share=80-resnet18-none.png",
-        "tsne-classes-salm-classes=1-resnet18-width=8-none.png",
+        "tsne-classes-salm-strict-classes=cross-stripes-of-skin-resnet18-width=8-none.png",
         "tsne-mix-salm-share=80-resnet18-none.png",
         *(f"tsne-set-salm-k={k}-resnet18-width=8-none.png" for k in (10, 20, 5)),
     ]
     page = (tmp_path / "report" / "report.html").read_text()
     assert "Over all images 0.40% of the pixels differ" in page
+    assert "a release of which the classes 1 are protected (in bold)" in page
