@@ -38,6 +38,7 @@ def fold(weight_v: Tensor, weight_c: Tensor, out: Tensor | None = None) -> Tenso
 
 
 _kept = threading.local()
+_FOLDED = 1 << 19  # weights at a time
 
 
 def _folded(weight_v: Tensor, weight_c: Tensor) -> Tensor:
@@ -53,8 +54,19 @@ def _folded(weight_v: Tensor, weight_c: Tensor) -> Tensor:
         memory = _kept.memory = torch.empty(weight_v.numel())
     dense = weight_v.is_contiguous() or weight_v.is_contiguous(memory_format=torch.channels_last)
     strides = weight_v.stride() if dense else torch.empty(weight_v.shape, device="meta").stride()
+    weight = memory.as_strided(weight_v.shape, strides)
     with torch.no_grad():
-        return fold(weight_v, weight_c, memory.as_strided(weight_v.shape, strides))
+        if not (weight_v.is_contiguous() and weight_c.is_contiguous() and weight_c.dtype == torch.float32):
+            return fold(weight_v, weight_c, weight)
+        # Sums of nine neighbours are several times faster as a product, and a block at a time stays in the cache.
+        outputs, channels = weight.shape[:2]
+        block = max(1, _FOLDED // max(1, 9 * channels))
+        ones = torch.ones(9)
+        for start in range(0, outputs, block):
+            part, v, c = (of[start : start + block] for of in (weight, weight_v, weight_c))
+            torch.add(v, c, out=part)
+            part[:, :, 1, 1].sub_(torch.mv(c.view(-1, 9), ones).view(-1, channels))
+    return weight
 
 
 def unfold_grad(grad_weight: Tensor) -> Tensor:

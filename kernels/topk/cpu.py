@@ -1,96 +1,152 @@
-"""Exact top-k selection on the CPU: a search for each row's threshold in whole-batch passes.
+"""Exact top-k selection on the CPU: bracket each row's k-th value between two thresholds, and sort what lies between.
 
-A threshold that exactly k elements of a row reach selects them without any further question, so it need not be the k-th
-value itself: false position on the logarithm of the count finds one for most rows in about ten passes, at a fraction
-of the cost of ``kthvalue`` or ``topk``. Rows where none was found (ties at the threshold, infinities) are left to the
-reference.
+Two thresholds are guessed for each row: one that a few more than k of its elements reach, one that a few less do. Where
+counting proves the guess right, the k-th value is among the elements between, which are collected from all rows at once
+and sorted, at a fraction of the cost of ``kthvalue`` or ``topk``. Where too many guesses are wrong, false position on
+the logarithm of the count mends them. The rest (ties at the k-th value, infinities) is left to the reference.
 """
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kernels.topk import reference
 
+_FEW = 1 << 17  # elements in all, up to which partitioning takes less time than the many small operations of a guess
 _PASSES = 24
 _SAMPLED = 1 << 14  # rows from this length on are sampled first
-_BLOCK = 1 << 19  # elements at a time: few enough for the cache, enough to make the small operations between cheap
-_LARGEST_K = 1 << 17  # fp32 tells the logarithms of neighbouring counts apart up to here
+_BLOCK = 1 << 21  # elements at a time: enough to make the small operations between cheap
+_LARGEST_N = 1 << 24  # sums in fp32 count exactly up to here
+
+Values = NDArray[np.float32]
 
 
-def _guesses(ranked: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Two thresholds [N, 1], which more and fewer than k elements of a row likely reach."""
+def _guesses(ranked: Tensor, k: int, scratch: Tensor) -> tuple[Tensor, Tensor]:
+    """Two thresholds [N, 1], which more and fewer than k elements of a row likely reach: 2.5 standard deviations to
+    each side."""
     rows, n = ranked.shape
     if n < _SAMPLED:
-        # Rows of one batch are alike up to their scale: the order statistics of a few, in units of their mean.
+        # Rows of one batch are alike up to their scale: the order statistics of a few, in units of their mean size.
         some = ranked[:: max(1, rows // 3)]
-        spread = 1.5 * math.sqrt(k * (1 - k / n)) + 1
-        best = some.topk(min(math.ceil(k + spread), n), dim=1).values.sum(0) / some.mean(1).sum()
+        spread = 2.5 * math.sqrt(k * (1 - k / n)) + 1
+        best = some.topk(min(math.ceil(k + spread), n), dim=1).values.sum(0) / some.abs().mean(1).sum()
         best = best.nan_to_num(1.0)
-        units = ranked.mean(1, keepdim=True)
+        sizes = torch.abs(ranked, out=scratch) if bool((some < 0).any()) else ranked
+        units = sizes.mean(1, keepdim=True)
         return units * best[-1], units * best[max(math.floor(k - spread), 0)]
-    # Long rows: the order statistics of a sample two standard deviations to each side.
+    # Long rows: the order statistics of a sample.
     sample = ranked[:, :: n // 4096]
     expected = sample.shape[1] * k / n
-    spread = 2 * math.sqrt(expected * (1 - k / n)) + 1
+    spread = 2.5 * math.sqrt(expected * (1 - k / n)) + 1
     best = sample.topk(min(math.ceil(expected + spread) + 1, sample.shape[1]), dim=1).values
     return best[:, -1:], best[:, max(math.floor(expected - spread), 0)][:, None]
 
 
-def _bracket(ranked: Tensor, k: int, reached: Tensor) -> tuple[Tensor, Tensor]:
-    """Two points [2, N, 1] (threshold, log(1 + count)) for each row: at least k elements reach the first, fewer the
-    second."""
+def _partitioned(values: Values, k: int) -> tuple[Values, Values]:
+    """The k-th largest and the next value [N, 1] of each row, 0 < k < n."""
+    at = values.shape[1] - k
+    parts = np.partition(values, at, axis=1)
+    return parts[:, at : at + 1], parts[:, :at].max(1, keepdims=True)
+
+
+def _sorted_between(
+    values: Values, low: Values, high: Values, rank: NDArray[np.int64], scratch: NDArray[np.bool_]
+) -> tuple[Values, Values]:
+    """The ``rank``-th largest [N, 1] of each row's elements that reach ``low`` but not ``high``, and the next of them
+    (-inf if none)."""
+    rows, n = values.shape
+    # In NumPy, where comparing to booleans, finding them and sorting short rows are several times faster.
+    reach, between = scratch[: 2 * rows * n].reshape(2, rows, n)
+    np.greater_equal(values, low, out=reach)
+    np.not_equal(reach, np.greater_equal(values, high, out=between), out=between)
+    found = np.flatnonzero(between)
+    starts = np.searchsorted(found, np.arange(rows + 1) * n)
+    sizes = np.diff(starts)
+    width = max(int(sizes.max()), 1) + 1  # and one place that stays empty
+    ordered = np.full((rows, width), -np.inf, np.float32)
+    place = np.arange(len(found)) + np.repeat(np.arange(rows) * width - starts[:-1], sizes)
+    ordered.reshape(-1)[place] = values.reshape(-1)[found]
+    ordered.sort(axis=1)
+    kth, below = (np.take_along_axis(ordered, width - rank - more, 1) for more in (0, 1))
+    return kth, below
+
+
+def _point(ranked: Tensor, threshold: Tensor, scratch: Tensor) -> Tensor:
+    """``threshold`` [N, 1] and how many elements of its row reach it: [2, N, 1]. ``scratch`` [N, n] is overwritten."""
+    torch.ge(ranked, threshold, out=scratch)
+    return torch.stack((threshold, scratch.sum(1, keepdim=True)))
+
+
+def _holds(low: Tensor, high: Tensor, k: int, n: int) -> Tensor:
+    """Which rows' k-th value lies between the two points, with few enough others to be sorted: bool [N, 1]."""
+    return (low[1] >= k) & (high[1] < k) & (low[1] - high[1] <= 64 + n // 16) & high[0].isfinite()
+
+
+def _bracket(ranked: Tensor, k: int, scratch: Tensor) -> tuple[Tensor, Tensor]:
+    """Two points [2, N, 1] (threshold, count) for each row, between which the k-th value lies in all but a few rows."""
     rows, n = ranked.shape
-    low, high = torch.empty(2, 2, rows, 1).unbind(0)
-    low[0], low[1] = ranked.amin(1, keepdim=True), math.log1p(n)
-    high[0], high[1] = ranked.amax(1, keepdim=True), 0.0
-    for threshold in _guesses(ranked, k):
-        torch.ge(ranked, threshold, out=reached)
-        tried = torch.stack((threshold, reached.sum(1, keepdim=True).log1p_()))
-        up = tried[1] > math.log1p(k - 0.5)
-        low = torch.where(up & (tried[0] > low[0]), tried, low)
-        high = torch.where(up | (tried[0] > high[0]), high, tried)
+    # The reference takes about as long for one row of 40 as a pass takes for all.
+    enough = rows - (rows + 120_000 // n) // 40
+    low, high = (_point(ranked, guess, scratch) for guess in _guesses(ranked, k, scratch))
+    settled = int(_holds(low, high, k, n).sum())
+    if settled >= enough:
+        return low, high
+    # What a wrong guess says of the other side is kept; the smallest and the largest element do for the rest.
+    least, most = ranked.amin(1, keepdim=True), ranked.amax(1, keepdim=True)
+    all_ = torch.stack((least, torch.full_like(least, n)))
+    none = torch.stack((most.nextafter(torch.full_like(most, math.inf)), torch.zeros_like(most)))
+    low, high = (
+        torch.where(high[1] >= k, high, torch.where(low[1] >= k, low, all_)),
+        torch.where(low[1] < k, low, torch.where(high[1] < k, high, none)),
+    )
+    for step in range(_PASSES):
+        most, least = low[1].log1p(), high[1].log1p()
+        share = ((most - math.log1p(k)) / (most - least)).clamp_(0, 1)
+        if step % 3 == 2:  # keep clear of the ends now and then, so that both close in
+            share = (share + 0.5) / 2
+        tried = _point(ranked, torch.lerp(low[0], high[0], share), scratch)
+        up = tried[1] >= k
+        low, high = torch.where(up, tried, low), torch.where(up, high, tried)
+        before, settled = settled, int(_holds(low, high, k, n).sum())
+        if settled >= enough or (step > 5 and 40 * (settled - before) < rows):  # rows full of ties never settle
+            break
     return low, high
 
 
-def _search(ranked: Tensor, k: int, reached: Tensor) -> tuple[Tensor, Tensor]:
-    """A threshold [N, 1] for each row of fp32 [N, n], 0 < k < n, and for which of them it is wrong, bool [N, 1].
+def _kth(ranked: Tensor, k: int, scratch: Tensor) -> tuple[Tensor, Tensor]:
+    """The k-th largest value [N, 1] of each row of fp32 [N, n], 0 < k < n, and bool [N], where it may be wrong or tied.
 
-    ``reached`` [N, n] is scratch.
+    ``scratch`` fp32 [N, n] is overwritten.
     """
     rows, n = ranked.shape
-    low, high = _bracket(ranked, k, reached)
-    tried = torch.empty_like(low)
-    # Tensors, not numbers: each number would be converted anew at each use, at the price of another small operation.
-    enough, exact, aim, half = torch.tensor([math.log1p(k - 0.5), math.log1p(k + 0.5), math.log1p(k + 0.3), 0.5])
-    for step in range(_PASSES):
-        share = torch.sub(low[1], aim).div_(low[1] - high[1]).clamp_(0, 1)
-        if step % 3 == 2:  # keep clear of the ends now and then, so that both close in
-            share.lerp_(half, half)
-        torch.lerp(low[0], high[0], share, out=tried[0])
-        torch.ge(ranked, tried[0], out=reached)
-        torch.sum(reached, 1, keepdim=True, out=tried[1])
-        tried[1].log1p_()
-        up = tried[1] > enough
-        low, high = torch.where(up, tried, low), torch.where(up, high, tried)
-        # The reference takes about as long for one row of 40 as a pass takes for all.
-        if step > 1 and 40 * int((low[1] > exact).sum()) <= rows + 120_000 // n:
-            break
-    return low[0], low[1] > exact
+    values = ranked.detach().numpy()
+    if rows * n <= _FEW:
+        kth, below = _partitioned(values, k)
+        return torch.from_numpy(kth), torch.from_numpy(kth == below).squeeze(1)
+    low, high = _bracket(ranked, k, scratch)
+    held = _holds(low, high, k, n)
+    top = torch.where(held, high[0], low[0]).detach()  # nothing is collected of rows that are given up
+    rank = torch.where(held, k - high[1], 1).long()
+    kth, below = _sorted_between(
+        values, low[0].detach().numpy(), top.numpy(), rank.numpy(), scratch.numpy().reshape(-1).view(bool)
+    )
+    return torch.from_numpy(kth), (~held | torch.from_numpy(kth == below)).squeeze(1)
 
 
 def select(ranked: Tensor, k: int, out: Tensor | None = None) -> Tensor:
     """As :func:`reference.select`, but as zeros and ones in fp32 [N, n], in ``out`` if given."""
     rows, n = ranked.shape
     selected = torch.empty(rows, n) if out is None else out
-    if ranked.dtype != torch.float32 or not 0 < k < n or k > _LARGEST_K or rows == 0:
+    if ranked.dtype != torch.float32 or not 0 < k < n or n > _LARGEST_N or rows == 0:
         return selected.copy_(reference.select(ranked, k))
-    threshold, missed = _search(ranked, k, selected)
+    threshold, missed = _kth(ranked, k, selected)
     torch.ge(ranked, threshold, out=selected)
-    wrong = missed.squeeze(1).nonzero().squeeze(1)
-    if len(wrong):
-        selected[wrong] = reference.select(ranked[wrong], k).float()
+    rest = missed.nonzero().squeeze(1)
+    if len(rest):
+        selected[rest] = reference.select(ranked[rest], k).float()
     return selected
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kernels import nan_seen, topk_grad_mask, topk_mask, topk_masked_step
-from kernels.topk import reference
+from kernels.topk import cpu, reference
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.uint8]
 
@@ -22,7 +22,9 @@ def sorted_selection(grad: torch.Tensor, fraction: float, rank: str) -> torch.Te
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rank", ["abs", "signed"])
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.3, 0.999, 1.0])
-def test_exact_count_and_lowest_index_under_ties(device, dtype, rank, fraction):
+@pytest.mark.parametrize("few", [0, 1 << 17])
+def test_exact_count_and_lowest_index_under_ties(device, dtype, rank, fraction, few, monkeypatch):
+    monkeypatch.setattr(cpu, "_FEW", few)  # on the CPU: guess, or partition
     grad = torch.randint(-3, 4, (7, 3, 5, 11), device=device).to(dtype)  # mostly ties
     grad[0] = 0
     grad[1, :, 2:] = 0
@@ -185,10 +187,22 @@ def test_mistakes(change, message):
 
 @pytest.mark.parametrize("n", [784, 2352, 20000])
 @pytest.mark.parametrize("rank", ["abs", "signed"])
-def test_rows_that_are_nothing_like_each_other(device, n, rank):
-    # Few of them fit what the search on the CPU guesses from the others.
+def test_rows_that_are_nothing_like_each_other(device, n, rank, monkeypatch):
+    # Few of them fit what is guessed on the CPU from the others.
+    monkeypatch.setattr(cpu, "_FEW", 0)
     grad = torch.randn(12, n, device=device) * torch.logspace(-30, 30, 12, device=device)[:, None]
     grad[1], grad[2], grad[3, 5], grad[4] = 0, 1, math.inf, torch.randn(n, device=device).round()
     grad[5, : n // 2] = 0
     for fraction in (0.01, 0.1, 0.9):
         assert torch.equal(topk_mask(grad, fraction, rank=rank), sorted_selection(grad, fraction, rank))
+
+
+@pytest.mark.parametrize("rank", ["abs", "signed"])
+@pytest.mark.parametrize("shape", [(300, 784), (20, 20000)])
+def test_few_rows_that_are_alike_are_left_to_the_reference(rank, shape):
+    grad = torch.randn(shape) ** 3 * torch.rand(shape[0], 1)
+    grad[7] = 1e-3  # all tied
+    ranked = reference.scores(grad, "element", rank)
+    kth, missed = cpu._kth(ranked, shape[1] // 10, torch.empty_like(ranked))
+    assert missed[7] and missed.sum() <= 1 + shape[0] // 8
+    assert ((ranked >= kth).sum(1)[~missed] == shape[1] // 10).all()
