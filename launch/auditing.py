@@ -212,9 +212,11 @@ def ids_of_part(source: Source, manifest: dict[str, Any], part: Portion) -> list
 def classes_of_part(source: Source, manifest: dict[str, Any]) -> list[int]:
     """The classes of which the manifest lists protected samples, as the release at ``source`` numbers them, ascending.
 
-    Empty when these are all of its classes, and for data without one class for each image.
+    Empty when these are all of its classes, when a share of the samples was chosen instead, and for data without one
+    class for each image.
     """
-    if source.data.task != "classification":
+    part = manifest.get("part") or {}
+    if source.data.task != "classification" or part.get("share") is not None:
         return []
     present = {record["target"] for record in manifest["samples"]}
     found = {record["target"] for record in manifest["samples"] if record["protected"]}

@@ -31,6 +31,9 @@ from medveil.protector import Empty, Protector
 
 Preset = Literal["auto", "cpu", "gpu", "paper"]
 
+_BY_OWNER = ("em", "tap", "sep")
+"""Methods whose processes work on the samples that they own, wherever these come in a batch."""
+
 
 @dataclass(frozen=True)
 class ProtectJob:
@@ -43,7 +46,8 @@ class ProtectJob:
     samples with nothing to protect are released unchanged or dropped; by default dropped from segmentation sets.
     ``threads``: per process (None: torch's own choice, at most 4). ``precision``: None is bf16 on a GPU, else fp32.
     ``processes``: on this machine. ``shards``: parts that a batch is summed in, a power of two; any number of processes
-    that divides it releases the same bytes (on CPU, for one number of threads a process).
+    that divides it releases the same bytes (on CPU, for one number of threads a process, uncompiled). Not for methods
+    that keep noise between visits.
     ``run``: folder for the private run (None: ``.OUT.run`` beside ``out``).
     ``cache``: folder where a set larger than memory is unpacked to and stays (None: in ``run`` while the job runs).
     ``checkpoint_seconds``: between checkpoints.
@@ -111,7 +115,7 @@ def _in_worker(job: ProtectJob, meeting: tuple[str, int, int] | None) -> None:
 
 def _protect(job: ProtectJob, processes: Processes) -> None:
     if job.shards > 1:
-        _check_shards(job.shards, processes)
+        _check_shards(job, processes)
     source = open_data(job.data, size=job.size, splits=job.splits, alone=job.part.support is not None)
     empty = job.empty or ("drop" if source.data.task == "segmentation" else "release")
     indices, held_out = _indices(job, source, empty)
@@ -219,7 +223,11 @@ def check_place(out: Path) -> None:
         raise UserError(f"{out} cannot be written: no permission to write in {folder}")
 
 
-def _check_shards(shards: int, processes: Processes) -> None:
+def _check_shards(job: ProtectJob, processes: Processes) -> None:
+    shards = job.shards
+    config = make_protector(job, "cpu" if job.preset == "auto" else job.preset, 0).config
+    if job.method in _BY_OWNER or getattr(config, "start", None) == "stored":
+        raise UserError("--shards: noise that is kept between visits is shared out in another way: leave --shards away")
     if processes.device.type == "cuda":
         raise UserError("--shards is for --device cpu: a GPU's convolutions do not promise their last digits")
     if shards & (shards - 1) or shards % processes.world:

@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="the same bytes from 1, 2, 4.. to N processes (a power of 2)",
+        help="the same bytes from 1, 2, 4.. to N processes (a power of 2) of as many --threads",
     )
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="keep sets larger than memory unpacked there (private)"

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from medveil.batchnorm import GlobalBatchNorm
+from medveil.shards import kind
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -19,7 +20,9 @@ def _pairs(module: nn.Module) -> Iterator[tuple[nn.Conv2d, Any]]:
     """Each convolution of ``module`` whose next sibling is a batch-norm of its outputs, and that batch-norm."""
     children = list(module.children())
     for before, after in pairwise(children):
-        if not isinstance(after, (_BatchNorm, GlobalBatchNorm)) or not isinstance(before, nn.Conv2d):
+        if not isinstance(after, (_BatchNorm, GlobalBatchNorm)):
+            continue
+        if not isinstance(before, nn.Conv2d) or kind(before) is not nn.Conv2d:
             continue
         if isinstance(after.running_mean, torch.Tensor) and before.out_channels == len(after.running_mean):
             yield before, after

@@ -47,13 +47,20 @@ def convert(module: nn.Module, shards: int) -> nn.Module:
     """``module``, changed in place: in training its layers compute and sum parameter gradients in ``shards`` shards.
 
     A layer is any module with parameters of its own that takes one batch [N, ...] and returns one; batch-norms are left
-    to :mod:`medveil.batchnorm`. Results are those of the layer on each shard alone.
+    to :mod:`medveil.batchnorm`. Results are those of the layer on each shard alone. The layers' classes are made here:
+    ``module`` can be copied but not pickled.
     """
     for layer in list(module.modules()):
         if layer._parameters and not isinstance(layer, _BatchNorm):
             layer.__class__ = type(type(layer).__name__, (_InShards, type(layer)), {})
             layer.__dict__["shards"] = shards
     return module
+
+
+def kind(layer: nn.Module) -> type:
+    """The class of ``layer``, or that which it had before :func:`convert`."""
+    own: type = type(layer)
+    return own.__bases__[1] if issubclass(own, _InShards) else own
 
 
 class _InShards:

@@ -51,7 +51,8 @@ def _folded(weight_v: Tensor, weight_c: Tensor) -> Tensor:
         return fold(weight_v, weight_c)
     memory = getattr(_kept, "memory", None)
     if memory is None or len(memory) < weight_v.numel():
-        memory = _kept.memory = torch.empty(weight_v.numel())
+        with torch.inference_mode(False):  # what is made in that mode cannot be written to outside
+            memory = _kept.memory = torch.empty(weight_v.numel(), dtype=torch.float32)
     dense = weight_v.is_contiguous() or weight_v.is_contiguous(memory_format=torch.channels_last)
     strides = weight_v.stride() if dense else torch.empty(weight_v.shape, device="meta").stride()
     weight = memory.as_strided(weight_v.shape, strides)
@@ -61,7 +62,7 @@ def _folded(weight_v: Tensor, weight_c: Tensor) -> Tensor:
         # Sums of nine neighbours are several times faster as a product, and a block at a time stays in the cache.
         outputs, channels = weight.shape[:2]
         block = max(1, _FOLDED // max(1, 9 * channels))
-        ones = torch.ones(9)
+        ones = torch.ones(9, dtype=torch.float32)
         for start in range(0, outputs, block):
             part, v, c = (of[start : start + block] for of in (weight, weight_v, weight_c))
             torch.add(v, c, out=part)

@@ -33,9 +33,9 @@ class _Patterns:
     def __init__(self, stride: int, length: int) -> None:
         self.reach = stride + 1  # how far back and ahead the neighbours lie
         self.around = torch.empty(length + 2 * self.reach, dtype=torch.int8)
-        self.level = torch.empty(length + 2 * self.reach)
-        self.outer = torch.empty(length + 2 * stride)
-        self.scaled, self.need = torch.empty(2, length).unbind(0)
+        self.level = torch.empty(length + 2 * self.reach, dtype=torch.float32)
+        self.outer = torch.empty(length + 2 * stride, dtype=torch.float32)
+        self.scaled, self.need = torch.empty(2, length, dtype=torch.float32).unbind(0)
         self.bits = torch.empty(8, length, dtype=torch.uint8)
         bits = list(self.bits.numpy().view(bool))
 
@@ -88,7 +88,8 @@ def _patterns(stride: int, length: int) -> _Patterns:
     """One that the next call of this thread for images of the same size uses again: its 3 MB would be fresh pages at
     each call otherwise."""
     if getattr(_kept, "size", None) != (stride, length):
-        _kept.size, _kept.patterns = (stride, length), _Patterns(stride, length)
+        with torch.inference_mode(False):  # what is made in that mode cannot be written to outside
+            _kept.size, _kept.patterns = (stride, length), _Patterns(stride, length)
     patterns: _Patterns = _kept.patterns
     return patterns
 

@@ -139,7 +139,7 @@ def _kth(ranked: Tensor, k: int, scratch: Tensor) -> tuple[Tensor, Tensor]:
 def select(ranked: Tensor, k: int, out: Tensor | None = None) -> Tensor:
     """As :func:`reference.select`, but as zeros and ones in fp32 [N, n], in ``out`` if given."""
     rows, n = ranked.shape
-    selected = torch.empty(rows, n) if out is None else out
+    selected = torch.empty(rows, n, dtype=torch.float32) if out is None else out
     if ranked.dtype != torch.float32 or not 0 < k < n or n > _LARGEST_N or rows == 0:
         return selected.copy_(reference.select(ranked, k))
     threshold, missed = _kth(ranked, k, selected)
@@ -166,7 +166,7 @@ def topk_masked_step(
     block = max(1, _BLOCK // max(1, elements))
     # Memory for all blocks alike: fresh pages would cost as much as some of the passes.
     plain = by == "element" and noise.dtype == grad.dtype == torch.float32 and grad.is_contiguous()
-    scratch = torch.empty(2, min(block, len(noise)), elements) if plain else None
+    scratch = torch.empty(2, min(block, len(noise)), elements, dtype=torch.float32) if plain else None
     for start in range(0, len(noise), block):
         rows = slice(start, start + block)
         g, target = grad[rows], out[rows]

@@ -1,8 +1,11 @@
+import threading
+
 import pytest
 import torch
 from torch import nn
 
 from kernels import CentralDifferenceConv2d, cdc_conv2d, cdc_conv2d_stats, convert_to_cdc
+from kernels.cdc import reference
 from kernels.cdc.reference import naive_cdc_conv2d
 
 GEOMETRIES = [(1, 1, 1), (2, 1, 1), (2, 2, 2), (1, 0, 1), (1, 3, 1), (3, 0, 2)]  # stride, padding, dilation
@@ -141,3 +144,16 @@ def test_shapes_that_do_not_fit():
         cdc_conv2d(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 1, 1))
     with pytest.raises(ValueError, match=r"x must be \[N, 2, H, W\]"):
         cdc_conv2d(torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 3))
+
+
+def test_memory_kept_since_inference_mode_and_another_default_dtype(monkeypatch):
+    monkeypatch.setattr(reference, "_kept", threading.local())
+    x, v, c, bias = (tensor.detach() for tensor in tensors("cpu", dtype=torch.float32))
+    with torch.inference_mode():
+        out = cdc_conv2d(x, v, c, bias)
+    assert torch.equal(cdc_conv2d(x, v, c, bias), out)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(cdc_conv2d(x, v, c, bias), out)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -1,3 +1,4 @@
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ import torch
 from skimage.feature import local_binary_pattern as skimage_lbp
 
 from kernels import local_binary_pattern, texture_map
-from kernels.lbp import grey_levels, reference
+from kernels.lbp import cpu, grey_levels, reference
 
 METHODS = ("default", "ror", "uniform")
 
@@ -115,3 +116,11 @@ def test_texture_map(device):
 def test_mistakes(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_memory_kept_since_inference_mode(monkeypatch):
+    monkeypatch.setattr(cpu, "_kept", threading.local())
+    image = torch.randint(0, 256, (19, 23), dtype=torch.uint8)
+    with torch.inference_mode():
+        codes = local_binary_pattern(image)
+    assert torch.equal(local_binary_pattern(image), codes)

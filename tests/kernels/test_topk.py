@@ -206,3 +206,13 @@ def test_few_rows_that_are_alike_are_left_to_the_reference(rank, shape):
     kth, missed = cpu._kth(ranked, shape[1] // 10, torch.empty_like(ranked))
     assert missed[7] and missed.sum() <= 1 + shape[0] // 8
     assert ((ranked >= kth).sum(1)[~missed] == shape[1] // 10).all()
+
+
+def test_another_default_dtype():
+    noise, grad, x = torch.randn(3, 2, 50), torch.randn(3, 2, 50), torch.rand(3, 2, 50)
+    expected = topk_masked_step(noise, grad, x, 0.1, 0.1, 0.5)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(topk_masked_step(noise, grad, x, 0.1, 0.1, 0.5), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -21,7 +21,7 @@ Meeting = tuple[str, int, int]
 # whole steps of last digits: it agrees only where they do, in shards.
 JOBS: dict[str, tuple[str, dict[str, Any], int]] = {
     "umed": ("phantom:seg:20:16", {"epochs": 10, "width": 4, "depth": 2, "batch_size": 7}, 1),
-    "salm": ("phantom:cls:21:16", {"steps": 30, "width": 4, "pgd_steps": 4, "batch_size": 10}, 2),
+    "salm": ("phantom:cls:21:16", {"steps": 30, "width": 4, "pgd_steps": 4, "batch_size": 10}, 4),
 }
 
 
@@ -103,6 +103,14 @@ def test_two_processes_release_what_one_does(pair: tuple[Path, Path], name: str,
 def test_numbers_of_shards_that_make_no_tree_are_refused(number: int, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--shards"):
         run_protect(ProtectJob("none", "phantom:cls:4:16", tmp_path / "out", seed=0, device="cpu", shards=number))
+
+
+@pytest.mark.parametrize(("method", "options"), [("em", {}), ("salm", {"start": "stored"})])
+def test_methods_that_share_samples_out_by_owner_are_refused_shards(
+    method: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="--shards"):
+        run_protect(ProtectJob(method, "phantom:cls:4:16", tmp_path / "out", options, seed=0, device="cpu", shards=2))
 
 
 def test_batch_norm_of_shares_is_that_of_the_whole(pair: tuple[Path, Path]) -> None:

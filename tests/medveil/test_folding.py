@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from medveil import batchnorm
+from medveil import batchnorm, shards
 from medveil.folding import folded, refold
 from medveil.networks import ResNet18, UNet
 from medveil.surrogate import input_gradient
@@ -19,6 +19,7 @@ NETWORKS = {
     "unet": lambda: UNet(3, 2, width=4, depth=2),
     "biased convolution": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, bias=True), nn.BatchNorm2d(4, affine=False)),
     "global batch-norm": lambda: batchnorm.convert(ResNet18(3, 4, width=4)),
+    "in shards": lambda: batchnorm.convert(shards.convert(ResNet18(3, 4, width=4), 2), shards=2),
     "kept batch-norm": lambda: nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 3), nn.ReLU()),
 }
 
