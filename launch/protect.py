@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 
+from baselines.optimised import KeptNoise
 from launch.data import Source, open_data, split_holdout
 from launch.data.cache import caching
 from launch.methods import PROTECTORS
@@ -30,9 +31,6 @@ from medveil.errors import UserError
 from medveil.protector import Empty, Protector
 
 Preset = Literal["auto", "cpu", "gpu", "paper"]
-
-_BY_OWNER = ("em", "tap", "sep")
-"""Methods whose processes work on the samples that they own, wherever these come in a batch."""
 
 
 @dataclass(frozen=True)
@@ -225,8 +223,9 @@ def check_place(out: Path) -> None:
 
 def _check_shards(job: ProtectJob, processes: Processes) -> None:
     shards = job.shards
-    config = make_protector(job, "cpu" if job.preset == "auto" else job.preset, 0).config
-    if job.method in _BY_OWNER or getattr(config, "start", None) == "stored":
+    protector = make_protector(job, "cpu" if job.preset == "auto" else job.preset, 0)
+    # Kept noise has owners: processes work on the samples that are theirs, wherever these come in a batch.
+    if isinstance(protector, KeptNoise) or getattr(protector.config, "start", None) == "stored":
         raise UserError("--shards: noise that is kept between visits is shared out in another way: leave --shards away")
     if processes.device.type == "cuda":
         raise UserError("--shards is for --device cpu: a GPU's convolutions do not promise their last digits")

@@ -80,12 +80,12 @@ def _begin(out: Path, run: Run | None) -> list[str]:
 def _perturb_share(plan: Plan, files: Files, work: Path, runtime: ProcessRuntime) -> None:
     # Whole batches are shared out: the last digits of a network's output depend on the batch it is in.
     size = batch_size(plan.source.data.size)
-    every = batches(plan.indices, size)
-    mine = share(every, runtime)
+    whole = batches(plan.indices, size)
+    mine = share(whole, runtime)
     # Every rank makes the same number of rounds, so that all of them can ask together whether to stop.
-    rounds = range(math.ceil(len(every) / runtime.world))
-    total, reasons = sum(map(len, mine)), dict[str, str]()
-    for number in shown(rounds, total, size, f"noise for {plan.source.name}", runtime.progress.quiet):
+    rounds = range(math.ceil(len(whole) / runtime.world))
+    reasons: dict[str, str] = {}
+    for number in shown(rounds, sum(map(len, mine)), size, f"noise for {plan.source.name}", runtime.progress.quiet):
         runtime.poll("while writing the release; the fit is saved")
         if number >= len(mine):
             continue

@@ -67,7 +67,7 @@ class ProcessRuntime:
         self.processes, self.run, self.precision = processes, run, precision
         self.progress, self.stop, self.every = progress, stop, every
         self.in_shards = shards > 1
-        self.shards = max(1, shards // processes.world)
+        self.local_shards = max(1, shards // processes.world)
         self.on_save: Callable[[], None] | None = None
         """Called after each checkpoint."""
         self._saved = time.monotonic()
@@ -94,14 +94,14 @@ class ProcessRuntime:
 
     def wrap(self, module: nn.Module) -> nn.Module:
         if self.in_shards:
-            module = compute_in_shards(module, self.shards)
+            module = compute_in_shards(module, self.local_shards)
         elif self.world == 1:
             return module
         if self.device.type == "cuda":
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
             return DistributedDataParallel(module, device_ids=[self.device], **_BUFFERS_STAY)
         # Not the gradients' group: these exchanges happen inside backward, between those of the gradients.
-        module = batchnorm.convert(module, self.processes.group, self.shards)
+        module = batchnorm.convert(module, self.processes.group, self.local_shards)
         if self.world == 1:
             return module
         parallel = DistributedDataParallel(module, **_BUFFERS_STAY)

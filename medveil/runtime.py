@@ -29,8 +29,8 @@ class Runtime(Protocol):
     @property
     def world(self) -> int: ...
     @property
-    def shards(self) -> int:
-        """Of this rank's share of a batch: what is to be the same for any number of processes works shard by shard."""
+    def local_shards(self) -> int:
+        """Shards of this rank's share of a batch: what is to be the same for any number of processes works in each."""
         ...
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class SingleProcess:
 
     rank = 0
     world = 1
-    shards = 1
+    local_shards = 1
 
     def __init__(self, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

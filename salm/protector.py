@@ -155,7 +155,7 @@ class _Trainer:
         keys = keyed.keys_of(ids, device)
         visit = self.salm.visit("salm fit", done)
         start = visit.start(x, keys) if self.store is None else self.store.read(mine, device)
-        parts = cuts(len(mine), self.runtime.shards)
+        parts = cuts(len(mine), self.runtime.local_shards)
         noise = torch.cat([visit.noise(x[part], targets[part], keys[part], start[part]) for part in parts])
         if self.store is not None:
             self.store.write(mine, noise)

@@ -38,7 +38,7 @@ def fold(weight_v: Tensor, weight_c: Tensor, out: Tensor | None = None) -> Tenso
 
 
 _kept = threading.local()
-_FOLDED = 1 << 19  # weights at a time
+_BLOCK = 1 << 19  # weights folded at a time: few enough for the cache
 
 
 def _folded(weight_v: Tensor, weight_c: Tensor) -> Tensor:
@@ -59,9 +59,9 @@ def _folded(weight_v: Tensor, weight_c: Tensor) -> Tensor:
     with torch.no_grad():
         if not (weight_v.is_contiguous() and weight_c.is_contiguous() and weight_c.dtype == torch.float32):
             return fold(weight_v, weight_c, weight)
-        # Sums of nine neighbours are several times faster as a product, and a block at a time stays in the cache.
+        # Sums of nine neighbours are several times faster as a product.
         outputs, channels = weight.shape[:2]
-        block = max(1, _FOLDED // max(1, 9 * channels))
+        block = max(1, _BLOCK // max(1, 9 * channels))
         ones = torch.ones(9, dtype=torch.float32)
         for start in range(0, outputs, block):
             part, v, c = (of[start : start + block] for of in (weight, weight_v, weight_c))

@@ -1,6 +1,7 @@
 """Small sets, small settings and a fit that is cut: what the tests of several rivals share."""
 
 import io
+import math
 from typing import Any
 
 import torch
@@ -29,6 +30,14 @@ def pictures(task: str = "segmentation", count: int = 11, size: int = 16, channe
     if task == "multilabel":
         return ArrayDataset(images, torch.stack([labels == 0, labels == 1], 1).to(torch.uint8), ids, "multilabel", 2)
     return ArrayDataset(images, labels, ids, "classification", 3)
+
+
+def keeps_bound(name: str, change: torch.Tensor, levels: int) -> bool:
+    """Whether ``change``, int [N, elements] in grey levels, stays within the bound of the rival ``name``."""
+    if name in ("lsp", "ar"):
+        # The bound is that of the norm: rounding adds no more than half a level to each pixel's share.
+        return bool((change.float().norm(dim=1) / math.sqrt(change.shape[1])).max() <= levels + 0.5)
+    return bool(change.abs().max() <= levels)
 
 
 def saved(protector: Any, data: ArrayDataset) -> tuple[torch.Tensor, torch.Tensor]:
