@@ -30,6 +30,13 @@ def _pairs(module: nn.Module) -> Iterator[tuple[nn.Conv2d, Any]]:
         yield from _pairs(child)
 
 
+def _fused(conv: nn.Conv2d, norm: Any) -> tuple[nn.Parameter, nn.Parameter]:
+    """Weight and bias of the convolution that does the work of both."""
+    return fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+
+
 @torch.no_grad()
 def folded(module: M) -> M:
     """A copy of ``module`` that computes what it does in eval mode, with its batch-norms folded into convolutions.
@@ -44,10 +51,7 @@ def folded(module: M) -> M:
     memo |= {id(b): b.detach() for b in module.buffers()}
     for conv, norm in _pairs(module):
         fused = copy.deepcopy(conv, dict(memo))
-        weight, bias = fuse_conv_bn_weights(
-            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        )
-        fused.weight, fused.bias = weight.requires_grad_(False), bias.requires_grad_(False)
+        fused.weight, fused.bias = (part.requires_grad_(False) for part in _fused(conv, norm))
         memo[id(conv)], memo[id(norm)] = fused, nn.Identity()
     return copy.deepcopy(module, memo).eval()
 
@@ -56,6 +60,8 @@ def folded(module: M) -> M:
 def refold(fixed: nn.Module, module: nn.Module) -> None:
     """Bring ``fixed``, made by ``folded(module)``, up to date with ``module``, in the memory it has."""
     # Buffers and what was not folded share their memory already.
-    for kept, new in zip(fixed.parameters(), folded(module).parameters(), strict=True):
-        if kept.data_ptr() != new.data_ptr():
-            kept.copy_(new)
+    names = {id(part): name for name, part in module.named_modules()}
+    for conv, norm in _pairs(module):
+        kept = fixed.get_submodule(names[id(conv)])
+        for old, new in zip(kept.parameters(), _fused(conv, norm), strict=True):
+            old.copy_(new)

@@ -3,7 +3,7 @@
 Two thresholds are guessed for each row: one that a few more than k of its elements reach, one that a few less do. Where
 counting proves the guess right, the k-th value is among the elements between, which are collected from all rows at once
 and sorted, at a fraction of the cost of ``kthvalue`` or ``topk``. Where too many guesses are wrong, false position on
-the logarithm of the count mends them. The rest (ties at the k-th value, infinities) is left to the reference.
+the logarithm of the count mends them. The rest (rows full of ties, infinities) is left to the reference.
 """
 
 import math
@@ -19,19 +19,21 @@ _FEW = 1 << 17  # elements in all, up to which partitioning takes less time than
 _PASSES = 24
 _SAMPLED = 1 << 14  # rows from this length on are sampled first
 _BLOCK = 1 << 21  # elements at a time: enough to make the small operations between cheap
+_DEVIATIONS = 3  # between a guess and the rank it is for: seldom wrong, and little to sort
 _LARGEST_N = 1 << 24  # sums in fp32 count exactly up to here
 
 Values = NDArray[np.float32]
+Flags = NDArray[np.bool_]
 
 
 def _guesses(ranked: Tensor, k: int, scratch: Tensor) -> tuple[Tensor, Tensor]:
-    """Two thresholds [N, 1], which more and fewer than k elements of a row likely reach: 2.5 standard deviations to
-    each side."""
+    """Two thresholds [N, 1], which more and fewer than k elements of a row likely reach, on
+    either side of the k-th."""
     rows, n = ranked.shape
     if n < _SAMPLED:
         # Rows of one batch are alike up to their scale: the order statistics of a few, in units of their mean size.
         some = ranked[:: max(1, rows // 3)]
-        spread = 2.5 * math.sqrt(k * (1 - k / n)) + 1
+        spread = _DEVIATIONS * math.sqrt(k * (1 - k / n)) + 1
         best = some.topk(min(math.ceil(k + spread), n), dim=1).values.sum(0) / some.abs().mean(1).sum()
         best = best.nan_to_num(1.0)
         sizes = torch.abs(ranked, out=scratch) if bool((some < 0).any()) else ranked
@@ -40,44 +42,47 @@ def _guesses(ranked: Tensor, k: int, scratch: Tensor) -> tuple[Tensor, Tensor]:
     # Long rows: the order statistics of a sample.
     sample = ranked[:, :: n // 4096]
     expected = sample.shape[1] * k / n
-    spread = 2.5 * math.sqrt(expected * (1 - k / n)) + 1
+    spread = _DEVIATIONS * math.sqrt(expected * (1 - k / n)) + 1
     best = sample.topk(min(math.ceil(expected + spread) + 1, sample.shape[1]), dim=1).values
     return best[:, -1:], best[:, max(math.floor(expected - spread), 0)][:, None]
 
 
-def _partitioned(values: Values, k: int) -> tuple[Values, Values]:
-    """The k-th largest and the next value [N, 1] of each row, 0 < k < n."""
+def _partitioned(values: Values, k: int) -> Values:
+    """The k-th largest value [N, 1] of each row, 0 < k < n."""
     at = values.shape[1] - k
-    parts = np.partition(values, at, axis=1)
-    return parts[:, at : at + 1], parts[:, :at].max(1, keepdims=True)
+    return np.partition(values, at, axis=1)[:, at : at + 1]
 
 
-def _sorted_between(
-    values: Values, low: Values, high: Values, rank: NDArray[np.int64], scratch: NDArray[np.bool_]
-) -> tuple[Values, Values]:
-    """The ``rank``-th largest [N, 1] of each row's elements that reach ``low`` but not ``high``, and the next of them
-    (-inf if none)."""
-    rows, n = values.shape
-    # In NumPy, where comparing to booleans, finding them and sorting short rows are several times faster.
-    reach, between = scratch[: 2 * rows * n].reshape(2, rows, n)
-    np.greater_equal(values, low, out=reach)
-    np.not_equal(reach, np.greater_equal(values, high, out=between), out=between)
-    found = np.flatnonzero(between)
-    starts = np.searchsorted(found, np.arange(rows + 1) * n)
-    sizes = np.diff(starts)
-    width = max(int(sizes.max()), 1) + 1  # and one place that stays empty
+def _counted(flags: Flags) -> NDArray[np.int64]:
+    """How many of each row [N, n] are set: [N]."""
+    rows, n = flags.shape
+    if n % 8 or not flags.flags.c_contiguous:
+        return np.count_nonzero(flags, axis=1)
+    # Eight flags a word: up to 255 words can be added before a byte overflows.
+    words = flags.view(np.int64)
+    sums = np.add.reduceat(words, np.arange(0, words.shape[1], 255), axis=1)
+    return sums.view(np.uint8).reshape(rows, -1).sum(1, dtype=np.int64)
+
+
+def _sorted_between(values: Values, between: Flags, sizes: NDArray[np.int64], rank: NDArray[np.int64]) -> Values:
+    """The ``rank``-th largest [N, 1] of each row's elements that are ``between``, ``sizes`` [N] of them."""
+    rows = len(values)
+    width = max(int(sizes.max()), 1)
     ordered = np.full((rows, width), -np.inf, np.float32)
-    place = np.arange(len(found)) + np.repeat(np.arange(rows) * width - starts[:-1], sizes)
-    ordered.reshape(-1)[place] = values.reshape(-1)[found]
+    starts = np.cumsum(sizes) - sizes
+    place = np.arange(int(sizes.sum())) + np.repeat(np.arange(rows) * width - starts, sizes)
+    # Twice as fast as values[between].
+    ordered.reshape(-1)[place] = values.reshape(-1)[np.flatnonzero(between)]
     ordered.sort(axis=1)
-    kth, below = (np.take_along_axis(ordered, width - rank - more, 1) for more in (0, 1))
-    return kth, below
+    kth: Values = np.take_along_axis(ordered, width - rank, 1)
+    return kth
 
 
-def _point(ranked: Tensor, threshold: Tensor, scratch: Tensor) -> Tensor:
-    """``threshold`` [N, 1] and how many elements of its row reach it: [2, N, 1]. ``scratch`` [N, n] is overwritten."""
-    torch.ge(ranked, threshold, out=scratch)
-    return torch.stack((threshold, scratch.sum(1, keepdim=True)))
+def _point(values: Values, threshold: Tensor, reach: Flags) -> Tensor:
+    """``threshold`` [N, 1] and how many elements of its row ``reach`` it, which is set: [2, N, 1]."""
+    # In NumPy, where comparing to booleans and finding them are several times faster.
+    np.greater_equal(values, threshold.numpy(), out=reach)
+    return torch.stack((threshold, torch.from_numpy(_counted(reach)).to(threshold.dtype).unsqueeze(1)))
 
 
 def _holds(low: Tensor, high: Tensor, k: int, n: int) -> Tensor:
@@ -85,12 +90,17 @@ def _holds(low: Tensor, high: Tensor, k: int, n: int) -> Tensor:
     return (low[1] >= k) & (high[1] < k) & (low[1] - high[1] <= 64 + n // 16) & high[0].isfinite()
 
 
-def _bracket(ranked: Tensor, k: int, scratch: Tensor) -> tuple[Tensor, Tensor]:
-    """Two points [2, N, 1] (threshold, count) for each row, between which the k-th value lies in all but a few rows."""
+def _bracket(ranked: Tensor, k: int, scratch: Tensor, flags: Flags) -> tuple[Tensor, Tensor]:
+    """Two points [2, N, 1] (threshold, count) for each row, between which the k-th value lies in all but a few rows.
+
+    ``flags`` [2, N, n] then say which elements reach them; ``scratch`` fp32 [N, n], whose memory they may share, is
+    overwritten.
+    """
     rows, n = ranked.shape
+    values = ranked.numpy()
     # The reference takes about as long for one row of 40 as a pass takes for all.
     enough = rows - (rows + 120_000 // n) // 40
-    low, high = (_point(ranked, guess, scratch) for guess in _guesses(ranked, k, scratch))
+    low, high = (_point(values, guess, reach) for guess, reach in zip(_guesses(ranked, k, scratch), flags, strict=True))
     settled = int(_holds(low, high, k, n).sum())
     if settled >= enough:
         return low, high
@@ -107,33 +117,36 @@ def _bracket(ranked: Tensor, k: int, scratch: Tensor) -> tuple[Tensor, Tensor]:
         share = ((most - math.log1p(k)) / (most - least)).clamp_(0, 1)
         if step % 3 == 2:  # keep clear of the ends now and then, so that both close in
             share = (share + 0.5) / 2
-        tried = _point(ranked, torch.lerp(low[0], high[0], share), scratch)
+        tried = _point(values, torch.lerp(low[0], high[0], share), flags[0])
         up = tried[1] >= k
         low, high = torch.where(up, tried, low), torch.where(up, high, tried)
         before, settled = settled, int(_holds(low, high, k, n).sum())
         if settled >= enough or (step > 5 and 40 * (settled - before) < rows):  # rows full of ties never settle
             break
+    for point, reach in zip((low, high), flags, strict=True):
+        np.greater_equal(values, point[0].numpy(), out=reach)
     return low, high
 
 
 def _kth(ranked: Tensor, k: int, scratch: Tensor) -> tuple[Tensor, Tensor]:
-    """The k-th largest value [N, 1] of each row of fp32 [N, n], 0 < k < n, and bool [N], where it may be wrong or tied.
+    """The k-th largest value [N, 1] of each row of fp32 [N, n], 0 < k < n, and bool [N], where it was found.
 
     ``scratch`` fp32 [N, n] is overwritten.
     """
     rows, n = ranked.shape
-    values = ranked.detach().numpy()
+    ranked = ranked.detach()
+    values = ranked.numpy()
     if rows * n <= _FEW:
-        kth, below = _partitioned(values, k)
-        return torch.from_numpy(kth), torch.from_numpy(kth == below).squeeze(1)
-    low, high = _bracket(ranked, k, scratch)
+        return torch.from_numpy(_partitioned(values, k)), torch.ones(rows, dtype=torch.bool)
+    flags = scratch.numpy().reshape(-1).view(bool)[: 2 * rows * n].reshape(2, rows, n)
+    low, high = _bracket(ranked, k, scratch, flags)
     held = _holds(low, high, k, n)
-    top = torch.where(held, high[0], low[0]).detach()  # nothing is collected of rows that are given up
+    between = np.not_equal(flags[0], flags[1], out=flags[0])
+    between[~held.squeeze(1).numpy()] = False  # nothing is collected of rows that are given up
+    sizes = torch.where(held, low[1] - high[1], 0).long().squeeze(1)
     rank = torch.where(held, k - high[1], 1).long()
-    kth, below = _sorted_between(
-        values, low[0].detach().numpy(), top.numpy(), rank.numpy(), scratch.numpy().reshape(-1).view(bool)
-    )
-    return torch.from_numpy(kth), (~held | torch.from_numpy(kth == below)).squeeze(1)
+    kth = _sorted_between(values, between, sizes.numpy(), rank.numpy())
+    return torch.from_numpy(kth), held.squeeze(1)
 
 
 def select(ranked: Tensor, k: int, out: Tensor | None = None) -> Tensor:
@@ -142,9 +155,12 @@ def select(ranked: Tensor, k: int, out: Tensor | None = None) -> Tensor:
     selected = torch.empty(rows, n, dtype=torch.float32) if out is None else out
     if ranked.dtype != torch.float32 or not 0 < k < n or n > _LARGEST_N or rows == 0:
         return selected.copy_(reference.select(ranked, k))
-    threshold, missed = _kth(ranked, k, selected)
-    torch.ge(ranked, threshold, out=selected)
-    rest = missed.nonzero().squeeze(1)
+    kth, found = _kth(ranked, k, selected)
+    torch.ge(ranked, kth, out=selected)
+    tied = (found & (selected.sum(1) != k)).nonzero().squeeze(1)
+    if len(tied):
+        selected[tied] = reference.reaching(ranked[tied], kth[tied], k).float()
+    rest = (~found).nonzero().squeeze(1)
     if len(rest):
         selected[rest] = reference.select(ranked[rest], k).float()
     return selected
@@ -181,7 +197,7 @@ def topk_masked_step(
             ranked = reference.scores(torch.abs(flat, out=first) if rank == "abs" else flat, "element", "signed")
             selected = select(ranked, reference.count(fraction, elements), second).view(g.shape)
             move = torch.sign(g, out=first.view(g.shape))
-        torch.addcmul(noise[rows], move, selected.to(noise.dtype), value=-step, out=target)
+        torch.add(noise[rows], move.mul_(selected), alpha=-step, out=target)
         target.clamp_(-radius, radius)
         image = x[rows].to(noise.dtype)
         torch.maximum(target, torch.neg(image, out=move), out=target)

@@ -203,9 +203,18 @@ def test_few_rows_that_are_alike_are_left_to_the_reference(rank, shape):
     grad = torch.randn(shape) ** 3 * torch.rand(shape[0], 1)
     grad[7] = 1e-3  # all tied
     ranked = reference.scores(grad, "element", rank)
-    kth, missed = cpu._kth(ranked, shape[1] // 10, torch.empty_like(ranked))
-    assert missed[7] and missed.sum() <= 1 + shape[0] // 8
-    assert ((ranked >= kth).sum(1)[~missed] == shape[1] // 10).all()
+    kth, found = cpu._kth(ranked, shape[1] // 10, torch.empty_like(ranked))
+    assert not found[7] and (~found).sum() <= 1 + shape[0] // 8
+    assert ((ranked >= kth).sum(1)[found] == shape[1] // 10).all()
+
+
+def test_ties_at_the_threshold_need_no_reference(monkeypatch):
+    """Gradients in bf16 hold few values, so that many rows tie at their k-th."""
+    ranked = (torch.randn(400, 784) ** 3).bfloat16().float().abs()
+    expected = reference.select(ranked, 78).float()
+    assert ((ranked >= ranked.kthvalue(707, 1, keepdim=True).values).sum(1) != 78).float().mean() > 0.2
+    monkeypatch.setattr(reference, "select", lambda *_: pytest.fail("some rows were given up"))
+    assert torch.equal(cpu.select(ranked, 78), expected)
 
 
 def test_another_default_dtype():
