@@ -27,8 +27,7 @@ Flags = NDArray[np.bool_]
 
 
 def _guesses(ranked: Tensor, k: int, scratch: Tensor) -> tuple[Tensor, Tensor]:
-    """Two thresholds [N, 1], which more and fewer than k elements of a row likely reach, on
-    either side of the k-th."""
+    """Two thresholds [N, 1] that likely lie on either side of a row's k-th value."""
     rows, n = ranked.shape
     if n < _SAMPLED:
         # Rows of one batch are alike up to their scale: the order statistics of a few, in units of their mean size.
