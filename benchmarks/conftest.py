@@ -1,5 +1,6 @@
 """Options, devices and the synchronising timer of the benchmarks: ``pytest benchmarks [--with-compile] [--large]``."""
 
+import ctypes
 import platform
 import time
 from typing import Any
@@ -10,6 +11,24 @@ import torch
 from benchmarks import common
 
 DEVICES = ["cuda"] if torch.cuda.is_available() else ["cpu"]
+
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of mallopt(3)
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep what is freed, up to 1 GB, as a GPU's allocator does.
+
+    Otherwise whether a result lies in fresh pages, whose faults can cost more than the operator, depends on what else
+    has been freed before: on the order of the benchmarks.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):  # glibc
+        library.mallopt(_MMAP_THRESHOLD, 32 << 20)
+        library.mallopt(_TRIM_THRESHOLD, 1 << 30)
+
+
+def pytest_configure() -> None:
+    _keep_freed_memory()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
