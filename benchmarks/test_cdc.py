@@ -69,4 +69,5 @@ def test_cdc(measure, device, layer, way, provider):
     group = f"cdc {way} {batch}x{channels}x{side}x{side} to {outputs} {device.type}"
     bytes_ = factor * dtype.itemsize * batch * (channels + outputs) * side**2
     rounds = 41 if channels <= 3 else 7 if device.type == "cuda" or way == "forward" else 5
-    measure(provider, run, group, bytes_=bytes_, flops=flops, rounds=rounds)
+    warmups = 12 if channels <= 3 else 2
+    measure(provider, run, group, bytes_=bytes_, flops=flops, rounds=rounds, warmups=warmups)
