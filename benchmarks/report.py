@@ -3,8 +3,8 @@
 Tables of every group, the goals and what became of them, and a roofline plot, PAGE.svg, beside the page.
 """
 
+import argparse
 import json
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -131,4 +131,10 @@ def main(source: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser.add_argument("source", type=Path, metavar="RESULTS.json", help="what pytest --benchmark-json wrote")
+    parser.add_argument("target", type=Path, metavar="PAGE.md", help="the page; the plot goes beside it")
+    given = parser.parse_args()
+    if not given.source.is_file():
+        parser.error(f"{given.source} does not exist: run pytest benchmarks --benchmark-json={given.source} first")
+    main(given.source, given.target)

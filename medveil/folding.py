@@ -31,7 +31,7 @@ def _pairs(module: nn.Module) -> Iterator[tuple[nn.Conv2d, Any]]:
 
 
 def _fused(conv: nn.Conv2d, norm: Any) -> tuple[nn.Parameter, nn.Parameter]:
-    """Weight and bias of the convolution that does the work of both."""
+    """Weight [O, C, h, w] and bias [O] of the convolution that does the work of both."""
     return fuse_conv_bn_weights(
         conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )

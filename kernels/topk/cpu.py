@@ -53,9 +53,9 @@ def _partitioned(values: Values, k: int) -> Values:
 
 
 def _counted(flags: Flags) -> NDArray[np.int64]:
-    """How many of each row [N, n] are set: [N]."""
+    """How many of each row [N, n], contiguous, are set: [N]."""
     rows, n = flags.shape
-    if n % 8 or not flags.flags.c_contiguous:
+    if n % 8:
         return np.count_nonzero(flags, axis=1)
     # Eight flags a word: up to 255 words can be added before a byte overflows.
     words = flags.view(np.int64)
