@@ -79,7 +79,8 @@ class Alternation:
         mine, x, targets, _ = self._read(batch)
         noise, where = self._noise_of(mine, targets), self.em.support(targets)
         loss = self._measure(x + noise, targets)
-        net = folded(self.surrogate.net)
+        with self.runtime.autocast():
+            net = folded(self.surrogate.net)
         for _ in range(self.config.noise_steps):
             gradient = self.surrogate.gradient(lambda z: self.surrogate.losses(z, targets, net), x + noise)
             noise = descended(noise, gradient, x, self.config.relative_step * self.eps, self.eps, where)

@@ -83,7 +83,8 @@ class TAP(KeptNoise):
     ) -> Tensor:
         """The noise with the lowest ``sign`` * loss towards ``aim`` of all restarts, [N, C, H, W]."""
         config: TAPConfig = self.config
-        net = folded(surrogate.net)
+        with surrogate.runtime.autocast():
+            net = folded(surrogate.net)
         best = torch.zeros_like(x)
         lowest = torch.full((len(x),), torch.inf, device=x.device)
         for restart in range(config.restarts):

@@ -37,6 +37,14 @@ def _fused(conv: nn.Conv2d, norm: Any) -> tuple[nn.Parameter, nn.Parameter]:
     )
 
 
+def _rounded(parameter: nn.Parameter) -> nn.Parameter:
+    """``parameter`` as a constant in the precision that autocast, if enabled, would round it to at every call."""
+    device = parameter.device.type
+    if not torch.is_autocast_enabled(device) or parameter.dtype == torch.float64:
+        return parameter.requires_grad_(False)
+    return nn.Parameter(parameter.to(torch.get_autocast_dtype(device)), requires_grad=False)
+
+
 @torch.no_grad()
 def folded(module: M) -> M:
     """A copy of ``module`` that computes what it does in eval mode, with its batch-norms folded into convolutions.
@@ -46,12 +54,13 @@ def folded(module: M) -> M:
     ``module``, so the copy holds until ``module`` trains on. ``module`` itself is left as it is, whatever its mode.
     Modules must define their layers in the order of use, as :class:`medveil.networks.ResNet18` and
     :class:`medveil.networks.UNet` do: a convolution followed by a batch-norm of its width is taken to feed it alone.
+    Under autocast the folded weights are kept in its precision, and the copy is to be called under it.
     """
     memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
     memo |= {id(b): b.detach() for b in module.buffers()}
     for conv, norm in _pairs(module):
         fused = copy.deepcopy(conv, dict(memo))
-        fused.weight, fused.bias = (part.requires_grad_(False) for part in _fused(conv, norm))
+        fused.weight, fused.bias = (_rounded(part) for part in _fused(conv, norm))
         memo[id(conv)], memo[id(norm)] = fused, nn.Identity()
     return copy.deepcopy(module, memo).eval()
 

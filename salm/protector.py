@@ -84,7 +84,8 @@ class SALM:
     def visit(self, purpose: str, step: int) -> Visit:
         """A visit against the source model as it now is, in eval mode."""
         if self._fixed is None:
-            self._fixed = fixed = folded(self.source)
+            with self.runtime.autocast():
+                self._fixed = fixed = folded(self.source)
             self._loss = partial(self._fixed_loss, torch.compile(fixed) if self.config.compile else fixed)
             self._replayed = Replayed(Visit(self.config, self._loss, "", 0).advance) if self.config.graph else None
         else:

@@ -70,6 +70,20 @@ def test_a_folded_copy_follows_its_network_in_place():
     torch.testing.assert_close(fixed(x), net.eval()(x), rtol=1e-4, atol=1e-4)
 
 
+def test_under_autocast_folded_weights_are_rounded_once_to_what_every_call_would_round_them_to():
+    net, x = trained(lambda: ResNet18(3, 4, width=4), torch.float32), torch.rand(5, 3, 16, 16)
+    each_call = folded(net)
+    with torch.autocast("cpu", torch.bfloat16):
+        once = folded(net)
+        assert once.stages[0].conv1.weight.dtype == torch.bfloat16
+        for _ in range(2):
+            found, expected = (input_gradient(lambda z, f=f: f(z).float().logsumexp(1), x) for f in (once, each_call))
+            assert expected.any() and torch.equal(found, expected)
+            torch.nn.init.normal_(net.stages[0].conv1.weight)
+            refold(once, net)
+            refold(each_call, net)
+
+
 def test_channels_last_survives_odd_batches_on_several_threads():
     # Some versions of oneDNN end the process in the backward of strided channels_last convolutions.
     code = """
