@@ -38,12 +38,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def synced() -> float:
-    """The time when everything queued on the GPU is done; without one, the CPU time of this process.
+    """The time when everything queued on the GPU is done; without one and on one thread, the CPU time of this process.
 
-    CPU time, summed over threads, is what a busy machine leaves comparable: quote ratios, and use one thread.
+    CPU time is what a busy machine leaves comparable. Summed over threads it would count those that wait.
     """
     if not torch.cuda.is_available():
-        return time.process_time()
+        return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
     torch.cuda.synchronize()
     return time.perf_counter()
 

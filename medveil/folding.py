@@ -37,12 +37,12 @@ def _fused(conv: nn.Conv2d, norm: Any) -> tuple[nn.Parameter, nn.Parameter]:
     )
 
 
-def _rounded(parameter: nn.Parameter) -> nn.Parameter:
-    """``parameter`` as a constant in the precision that autocast, if enabled, would round it to at every call."""
-    device = parameter.device.type
-    if not torch.is_autocast_enabled(device) or parameter.dtype == torch.float64:
-        return parameter.requires_grad_(False)
-    return nn.Parameter(parameter.to(torch.get_autocast_dtype(device)), requires_grad=False)
+def _constant(parameter: nn.Parameter) -> nn.Parameter:
+    """``parameter`` as a constant, in the precision that autocast, if enabled, would round it to at every call."""
+    device, dtype = parameter.device.type, parameter.dtype
+    if torch.is_autocast_enabled(device) and dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(device)
+    return nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
 
 
 @torch.no_grad()
@@ -60,7 +60,7 @@ def folded(module: M) -> M:
     memo |= {id(b): b.detach() for b in module.buffers()}
     for conv, norm in _pairs(module):
         fused = copy.deepcopy(conv, dict(memo))
-        fused.weight, fused.bias = (_rounded(part) for part in _fused(conv, norm))
+        fused.weight, fused.bias = (_constant(part) for part in _fused(conv, norm))
         memo[id(conv)], memo[id(norm)] = fused, nn.Identity()
     return copy.deepcopy(module, memo).eval()
 

@@ -16,6 +16,12 @@ def count(fraction: float, n: int) -> int:
     return math.floor(fraction * n + 1e-9)
 
 
+def refuse_nan(sizes: Tensor) -> None:
+    """``ValueError`` where a row's size [N] is NaN, as its largest or mean is if one of its scores is."""
+    if bool(sizes.isnan().any()):
+        raise ValueError("the gradient holds NaN (or, by pixel, infinities that cancel): nothing can be ranked")
+
+
 def scores(grad: Tensor, by: str, rank: str) -> Tensor:
     """What is ranked, [N, n]: order-preserving in fp32, fp64 or int64. Raises ``ValueError`` where a score is NaN."""
     if grad.is_floating_point():
@@ -30,8 +36,8 @@ def scores(grad: Tensor, by: str, rank: str) -> Tensor:
             total = total + wide[:, channel]
         wide = total
     ranked = wide.reshape(wide.shape[0], math.prod(wide.shape[1:]))
-    if ranked.is_floating_point() and ranked.numel() and bool(ranked.amax(1).isnan().any()):  # amax passes NaN on
-        raise ValueError("the gradient holds NaN (or, by pixel, infinities that cancel): nothing can be ranked")
+    if ranked.is_floating_point() and ranked.numel():
+        refuse_nan(ranked.amax(1))
     return ranked
 
 

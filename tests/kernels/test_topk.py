@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kernels import nan_seen, topk_grad_mask, topk_mask, topk_masked_step
-from kernels.topk import cpu, reference
+from kernels.topk import bracket, cpu, reference
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.uint8]
 
@@ -24,7 +24,7 @@ def sorted_selection(grad: torch.Tensor, fraction: float, rank: str) -> torch.Te
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.3, 0.999, 1.0])
 @pytest.mark.parametrize("few", [0, 1 << 17])
 def test_exact_count_and_lowest_index_under_ties(device, dtype, rank, fraction, few, monkeypatch):
-    monkeypatch.setattr(cpu, "_FEW", few)  # on the CPU: guess, or partition
+    monkeypatch.setattr(bracket, "FEW", few)  # on the CPU: guess, or partition
     grad = torch.randint(-3, 4, (7, 3, 5, 11), device=device).to(dtype)  # mostly ties
     grad[0] = 0
     grad[1, :, 2:] = 0
@@ -189,7 +189,7 @@ def test_mistakes(change, message):
 @pytest.mark.parametrize("rank", ["abs", "signed"])
 def test_rows_that_are_nothing_like_each_other(device, n, rank, monkeypatch):
     # Few of them fit what is guessed on the CPU from the others.
-    monkeypatch.setattr(cpu, "_FEW", 0)
+    monkeypatch.setattr(bracket, "FEW", 0)
     grad = torch.randn(12, n, device=device) * torch.logspace(-30, 30, 12, device=device)[:, None]
     grad[1], grad[2], grad[3, 5], grad[4] = 0, 1, math.inf, torch.randn(n, device=device).round()
     grad[5, : n // 2] = 0
@@ -203,18 +203,20 @@ def test_few_rows_that_are_alike_are_left_to_the_reference(rank, shape):
     grad = torch.randn(shape) ** 3 * torch.rand(shape[0], 1)
     grad[7] = 1e-3  # all tied
     ranked = reference.scores(grad, "element", rank)
-    kth, found = cpu._kth(ranked, shape[1] // 10, torch.empty_like(ranked))
-    assert not found[7] and (~found).sum() <= 1 + shape[0] // 8
-    assert ((ranked >= kth).sum(1)[found] == shape[1] // 10).all()
+    found = bracket.kth_largest(ranked, shape[1] // 10, torch.empty_like(ranked), torch.empty_like(ranked))
+    assert not found.found[7] and (~found.found).sum() <= 1 + shape[0] // 8
+    assert ((ranked >= found.kth).sum(1, True)[found.found] == shape[1] // 10).all()
 
 
-def test_ties_at_the_threshold_need_no_reference(monkeypatch):
+def test_rows_that_tie_at_the_threshold_are_not_left_to_the_reference(monkeypatch):
     """Gradients in bf16 hold few values, so that many rows tie at their k-th."""
+    left, slow = [], reference.select
+    monkeypatch.setattr(reference, "select", lambda rows, k: left.extend(rows) or slow(rows, k))
     ranked = (torch.randn(400, 784) ** 3).bfloat16().float().abs()
-    expected = reference.select(ranked, 78).float()
+    expected = slow(ranked, 78).float()
     assert ((ranked >= ranked.kthvalue(707, 1, keepdim=True).values).sum(1) != 78).float().mean() > 0.2
-    monkeypatch.setattr(reference, "select", lambda *_: pytest.fail("some rows were given up"))
     assert torch.equal(cpu.select(ranked, 78), expected)
+    assert len(left) <= 10
 
 
 def test_another_default_dtype():
