@@ -13,7 +13,7 @@ class FlipShift(NamedTuple):
     """A horizontal flip and a whole-pixel shift per sample, zeros coming in at the border ("crop from padding").
 
     ``rows`` int64 [B, H] and ``columns`` int64 [B, W] name the source of each output row and column, -1 for none;
-    ``rows_back``, ``columns_back`` are the same for the inverse map.
+    ``rows_back``, ``columns_back`` are the same for the inverse map. All are [B, 0] where nothing ever moves.
     """
 
     rows: Tensor
@@ -26,6 +26,9 @@ def draw_flip_shift(
     seed: int, purpose: str, step: int, keys: Tensor, size: tuple[int, int], padding: int, flip: bool = True
 ) -> FlipShift:
     """One transform per key: a shift of up to ``padding`` pixels along each axis, and a flip with probability 1/2."""
+    if padding == 0 and not flip:
+        nothing = keys.new_empty(len(keys), 0)
+        return FlipShift(nothing, nothing, nothing, nothing)
     words = keyed.words(seed, purpose, step, keys, (3,))
     shifts = ((words[:, :2] * (2 * padding + 1)) >> 32) - padding
     flips = (words[:, 2] & 1).bool() & flip
@@ -73,6 +76,8 @@ class _ApplyFlipShift(torch.autograd.Function):
 
 def apply_flip_shift(x: Tensor, transform: FlipShift) -> Tensor:
     """``x`` [B, C, H, W] transformed; differentiable in ``x``."""
+    if transform.rows.shape[1] == 0:
+        return x
     out: Tensor = _ApplyFlipShift.apply(x, *transform)
     return out
 

@@ -25,6 +25,12 @@ def test_flip_shift_is_a_flip_and_a_crop_from_padding():
     assert {name[0] for name in seen} == {False, True}
 
 
+def test_without_flips_and_padding_nothing_moves():
+    x, keys = torch.rand(3, 2, 5, 4), keyed.keys_of(["a", "b", "c"])
+    assert torch.equal(apply_flip_shift(x, draw_flip_shift(0, "t", 0, keys, (5, 4), padding=0, flip=False)), x)
+    assert not torch.equal(apply_flip_shift(x, draw_flip_shift(0, "t", 0, keys, (5, 4), padding=0)), x)
+
+
 def test_flip_shift_backward_is_the_adjoint():
     x = torch.rand(4, 1, 6, 6, dtype=torch.float64, requires_grad=True)
     transform = draw_flip_shift(1, "t", 0, keyed.keys_of(["a", "b", "c", "d"]), (6, 6), padding=3)
