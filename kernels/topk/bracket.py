@@ -124,29 +124,43 @@ def _places(flags: NDArray[np.bool_]) -> Counts:
     return some[within >> 3] * 8 + (within & 7)
 
 
-def _sorted_between(values: Values, between: NDArray[np.bool_], sizes: Counts, rank: Counts) -> tuple[Values, Values]:
-    """The ``rank``-th largest, and the next below or -inf, of each row's elements that are ``between``: [N, 1] each.
+def _last_ties(row: Counts, place: Counts, room: Counts) -> Counts:
+    """Of the ``place`` s in ``row`` s [T], in order, those behind the first ``room`` [N] of each row."""
+    count = np.bincount(row, minlength=len(room))
+    behind = np.cumsum(count)[row] - 1 - np.arange(len(row))
+    return place[behind < (count - room)[row]]
+
+
+def _sorted_between(values: Values, between: NDArray[np.bool_], sizes: Counts, rank: Counts) -> tuple[Values, Counts]:
+    """The ``rank``-th largest [N, 1] of each row's elements that are ``between``, and the flat indices of those that
+    reach it in the last places of a tie, beyond ``rank``.
 
     ``sizes`` and ``rank`` are [N]; ``sizes`` says how many elements of a row are between.
     """
     rows = len(values)
     width = int(sizes.max()) + 1
     ordered = np.full((rows, width), -np.inf, np.float32)
-    starts = np.cumsum(sizes) - sizes
-    place = np.arange(int(sizes.sum())) + np.repeat(np.arange(rows) * width - starts, sizes)
-    # Twice as fast as values[between].
-    ordered.reshape(-1)[place] = values.reshape(-1)[_places(between)]
+    row = np.repeat(np.arange(rows), sizes)
+    place = _places(between)
+    some = values.reshape(-1)[place]  # twice as fast as values[between]
+    ordered.reshape(-1)[np.arange(len(row)) + (np.arange(rows) * width - np.cumsum(sizes) + sizes)[row]] = some
     ordered.sort(axis=1)
     at = width - rank[:, None]
-    return np.take_along_axis(ordered, at, 1), np.take_along_axis(ordered, at - 1, 1)
+    kth, following = np.take_along_axis(ordered, at, 1), np.take_along_axis(ordered, at - 1, 1)
+    if not (kth == following).any():
+        return kth, place[:0]
+    mine = kth[row, 0]
+    equal, greater = some == mine, np.bincount(row[some > mine], minlength=rows)
+    return kth, _last_ties(row[equal], place[equal], rank - greater)
 
 
 class Found(NamedTuple):
-    """Of each row, all [N, 1]: the k-th largest value, whether it was found, whether more than k elements reach it."""
+    """The k-th largest value of each row [N, 1], whether it was found [N, 1], and the flat indices of the elements that
+    reach it beyond the first k of the row: the last places of ties."""
 
     kth: Tensor
     found: Tensor
-    tied: Tensor
+    surplus: Tensor
 
 
 def kth_largest(ranked: Tensor, k: int, below: Tensor, above: Tensor) -> Found:
@@ -158,13 +172,14 @@ def kth_largest(ranked: Tensor, k: int, below: Tensor, above: Tensor) -> Found:
     values = ranked.numpy()
     if rows * n <= FEW:
         refuse_nan(ranked.amax(1))
-        ordered = np.partition(values, n - k, axis=1)
-        kth = torch.from_numpy(ordered[:, n - k : n - k + 1])
-        return Found(kth, torch.ones(rows, 1, dtype=torch.bool), torch.ge(ranked, kth, out=below).sum(1, True) != k)
+        kth = np.partition(values, n - k, axis=1)[:, n - k : n - k + 1]
+        equal, greater = np.flatnonzero(values == kth), np.count_nonzero(values > kth, axis=1)
+        surplus = _last_ties(equal // n, equal, k - greater)
+        return Found(torch.from_numpy(kth), torch.ones(rows, 1, dtype=torch.bool), torch.from_numpy(surplus))
     low, high, held = _bracketed(ranked, k, below, above)
     between = np.not_equal(below.numpy(), above.numpy())
     between[~held.squeeze(1).numpy()] = False  # nothing is collected of rows that are given up
     sizes = torch.where(held, low.reached - high.reached, 0).long().squeeze(1)
     rank = torch.where(held, k - high.reached, 1).long().squeeze(1)
-    kth, following = (torch.from_numpy(part) for part in _sorted_between(values, between, sizes.numpy(), rank.numpy()))
-    return Found(kth, held, held & (kth == following))
+    kth, surplus = _sorted_between(values, between, sizes.numpy(), rank.numpy())
+    return Found(torch.from_numpy(kth), held, torch.from_numpy(surplus))

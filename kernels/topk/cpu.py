@@ -19,11 +19,9 @@ def select(ranked: Tensor, k: int, out: Tensor | None = None, scratch: Tensor | 
             reference.refuse_nan(ranked.amax(1))
         return selected.copy_(reference.select(ranked, k))
     ranked = ranked.detach()
-    kth, found, tied = kth_largest(ranked, k, selected, torch.empty_like(selected) if scratch is None else scratch)
+    kth, found, surplus = kth_largest(ranked, k, selected, torch.empty_like(selected) if scratch is None else scratch)
     torch.ge(ranked, kth, out=selected)
-    some = tied.squeeze(1).nonzero().squeeze(1)
-    if len(some):
-        selected[some] = reference.reaching(ranked[some], kth[some], k).float()
+    selected.view(-1)[surplus] = 0
     rest = (~found).squeeze(1).nonzero().squeeze(1)
     if len(rest):
         selected[rest] = reference.select(ranked[rest], k).float()

@@ -48,11 +48,7 @@ def select(ranked: Tensor, k: int) -> Tensor:
         return torch.zeros_like(ranked, dtype=torch.bool)
     if k == n:
         return torch.ones_like(ranked, dtype=torch.bool)
-    return reaching(ranked, ranked.kthvalue(n - k + 1, dim=1, keepdim=True).values, k)
-
-
-def reaching(ranked: Tensor, threshold: Tensor, k: int) -> Tensor:
-    """bool [N, n]: the k of each row that reach its k-th value ``threshold`` [N, 1], ties to the lowest index."""
+    threshold = ranked.kthvalue(n - k + 1, dim=1, keepdim=True).values
     selected = ranked >= threshold
     excess = selected.sum(1) - k
     if bool(excess.any()):  # more elements tie at the threshold than there is room for
