@@ -1,4 +1,8 @@
-"""What every benchmark does: check a provider against the reference, then time it."""
+"""What every benchmark does: check a provider against the reference, then time it.
+
+The provider is every benchmark's first parameter, which varies fastest: what is compared is measured one right after
+the other, as machines drift.
+"""
 
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version

@@ -19,7 +19,6 @@ LAYERS += [shape for i in range(4) for shape in ((64 << i, 128 << i, 112 >> i), 
 ONES = [1, 1]
 
 
-# The first of these varies fastest: what is compared is measured one right after the other.
 @pytest.mark.parametrize("provider", ["medveil", "one convolution", "naive", "compile", "direct", "gemm"])
 @pytest.mark.parametrize("way", ["forward", "both"])
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: "-".join(map(str, layer)))

@@ -12,9 +12,9 @@ from kernels.cdc import reference
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="kernels for CUDA")
+@pytest.mark.parametrize("provider", ["library", "gemm"])
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: "-".join(map(str, layer)))
 @pytest.mark.parametrize("what", ["input", "weight"])
-@pytest.mark.parametrize("provider", ["library", "gemm"])
 def test_cdc_gradient(measure, device, layer, what, provider):
     from kernels.cdc import cuda  # needs Triton
 

@@ -35,9 +35,9 @@ def eager(x: Tensor, contour_noise: Tensor, texture_noise: Tensor, mask: Tensor)
     return (x + delta).clamp(0, 1)
 
 
+@pytest.mark.parametrize("provider", ["medveil", "eager", "compile", "copy"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("way", ["forward", "backward"])
-@pytest.mark.parametrize("provider", ["medveil", "eager", "compile", "copy"])
 def test_clip(measure, device, large, channels, way, provider):
     if provider == "compile" and not measure.with_compile:
         pytest.skip("--with-compile")

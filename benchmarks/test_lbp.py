@@ -14,8 +14,8 @@ from kernels import local_binary_pattern
 SIDE = 224
 
 
-@pytest.mark.parametrize("method", ["default", "ror", "uniform"])
 @pytest.mark.parametrize("provider", ["medveil", "scikit-image", "copy"])
+@pytest.mark.parametrize("method", ["default", "ror", "uniform"])
 def test_lbp(measure, device, large, method, provider):
     batch = batch_for(2 * SIDE**2, large, 16)
     # Smoothed noise: textured and flat places, ties and edges, as photographs have.

@@ -32,8 +32,8 @@ def by_topk(size: Tensor, k: int) -> Tensor:
     return size.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
 
 
-@pytest.mark.parametrize("sample", ROWS, ids=lambda sample: "x".join(map(str, sample)))
 @pytest.mark.parametrize("provider", ["medveil", "kthvalue", "topk", "compile", "copy"])
+@pytest.mark.parametrize("sample", ROWS, ids=lambda sample: "x".join(map(str, sample)))
 def test_step(measure, device, large, sample, provider):
     if provider == "compile" and not measure.with_compile:
         pytest.skip("--with-compile")
