@@ -43,6 +43,11 @@ def _register(name: str) -> None:
 for _name in ("cdc_conv2d", "cdc_conv2d_stats", "cdc_conv2d_backward"):
     _register(_name)
 
+# Looked up once: at a stem, a lookup at every call can be seen in the time.
+_CDC = torch.ops.medveil.cdc_conv2d.default
+_CDC_STATS = torch.ops.medveil.cdc_conv2d_stats.default
+_CDC_BACKWARD = torch.ops.medveil.cdc_conv2d_backward.default
+
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, weight_v, weight_c, bias, stride, padding, dilation = inputs
@@ -61,7 +66,7 @@ def _setup_stats_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, weight_v, weight_c = ctx.saved_tensors[:3]
     needs_x, needs_v, needs_c, needs_bias = ctx.needs_input_grad[:4]
-    grad_x, grad_weight, grad_bias = torch.ops.medveil.cdc_conv2d_backward(
+    grad_x, grad_weight, grad_bias = _CDC_BACKWARD(
         grad, x, weight_v, weight_c, *ctx.geometry, [needs_x, needs_v or needs_c, needs_bias]
     )
     return (
@@ -123,7 +128,7 @@ def cdc_conv2d(
     """
     x = _prepared(x, weight_v, weight_c)
     geometry = _pair(stride), _pair(padding), _pair(dilation)
-    out: Tensor = torch.ops.medveil.cdc_conv2d(x, weight_v, weight_c, bias, *geometry)
+    out: Tensor = _CDC(x, weight_v, weight_c, bias, *geometry)
     return out
 
 
@@ -147,5 +152,5 @@ def cdc_conv2d_stats(
     """
     x = _prepared(x, weight_v, weight_c)
     geometry = _pair(stride), _pair(padding), _pair(dilation)
-    out: tuple[Tensor, Tensor] = torch.ops.medveil.cdc_conv2d_stats(x, weight_v, weight_c, bias, *geometry, relu)
+    out: tuple[Tensor, Tensor] = _CDC_STATS(x, weight_v, weight_c, bias, *geometry, relu)
     return out

@@ -39,6 +39,9 @@ def fold(weight_v: Tensor, weight_c: Tensor, out: Tensor | None = None) -> Tenso
 
 _kept = threading.local()
 _BLOCK = 1 << 19  # weights folded at a time: few enough for the cache
+_SMALL = 1 << 14  # weights that are folded in one product
+_MIXING = torch.eye(9, dtype=torch.float32)  # what of each tap of weight_c goes to each tap of the folded kernel
+_MIXING[:, 4] -= 1
 
 
 def _folded(weight_v: Tensor, weight_c: Tensor) -> Tensor:
@@ -49,6 +52,10 @@ def _folded(weight_v: Tensor, weight_c: Tensor) -> Tensor:
     real = type(weight_v) in (Tensor, torch.nn.Parameter)  # not the shapes alone, as under torch.compile
     if not real or weight_v.device.type != "cpu" or weight_v.dtype != torch.float32:
         return fold(weight_v, weight_c)
+    plain = weight_v.is_contiguous() and weight_c.is_contiguous() and weight_c.dtype == torch.float32
+    if plain and weight_v.numel() <= _SMALL:
+        # A stem's convolution empties the caches, after which every small operation takes a percent of its time.
+        return torch.addmm(weight_v.view(-1, 9), weight_c.view(-1, 9), _MIXING).view(weight_v.shape)
     memory = getattr(_kept, "memory", None)
     if memory is None or len(memory) < weight_v.numel():
         with torch.inference_mode(False):  # what is made in that mode cannot be written to outside
@@ -57,7 +64,7 @@ def _folded(weight_v: Tensor, weight_c: Tensor) -> Tensor:
     strides = weight_v.stride() if dense else torch.empty(weight_v.shape, device="meta").stride()
     weight = memory.as_strided(weight_v.shape, strides)
     with torch.no_grad():
-        if not (weight_v.is_contiguous() and weight_c.is_contiguous() and weight_c.dtype == torch.float32):
+        if not plain:
             return fold(weight_v, weight_c, weight)
         # Sums of nine neighbours are several times faster as a product.
         outputs, channels = weight.shape[:2]
