@@ -55,7 +55,7 @@ GOALS = [
 
 
 def milliseconds(entry: Entry) -> float:
-    """The median: on a GPU of the device alone, else of CPU time."""
+    """The median: on a GPU of the device alone, else what the timer of the run measured."""
     found: float = entry["extra_info"].get("gpu_median_ms", entry["stats"]["median"] * 1e3)
     return found
 

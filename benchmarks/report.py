@@ -49,10 +49,9 @@ def table(group: str, entries: list[Entry]) -> list[str]:
 
 def page(results: dict[str, Any], plot: str | None = None) -> str:
     machine, groups = results["machine_info"], grouped(results)
-    where = (
-        machine["gpu"]
-        or f"{machine['cpu']} ({machine['capability']}, {machine['threads']} threads), CPU time; GPU: not measured"
-    )
+    threads = machine["threads"]
+    time = "1 thread, CPU time" if threads == 1 else f"{threads} threads, wall time"
+    where = machine["gpu"] or f"{machine['cpu']} ({machine['capability']}), {time}; GPU: not measured"
     commit = results["commit_info"].get("id", "unknown")
     lines = ["# Benchmark results", "", f"Device: {where}. torch {machine['torch']}, triton {machine['triton']}, "]
     lines[-1] += f"Python {machine['python']}; commit {commit}."
@@ -63,11 +62,8 @@ def page(results: dict[str, Any], plot: str | None = None) -> str:
     if plot is not None:
         lines += [f"![Operations a second over operations per byte, against the machine's limits]({plot})", ""]
     lines += ["What each operator needs, whatever a provider does:", "", FORMULAS, "## Every group", ""]
-    lines += [
-        "A ratio above 1 in the last column means slower than medveil. The row `copy` moves the same bytes: it",
-        "",
-    ]
-    lines[-2] += " is the machine's limit for that much traffic."
+    lines += ["A ratio above 1 in the last column means slower than medveil. Two rows are limits: `copy` moves the"]
+    lines += ["same bytes, `convolutions alone` are a step's convolutions with nothing around them.", ""]
     for group, entries in groups.items():
         lines += table(group, entries)
     return "\n".join(lines)

@@ -1,4 +1,5 @@
-"""Whole steps: a crafting step of SALM, and an epoch of UMed's generators, against the same loops in plain PyTorch.
+"""Whole steps: a crafting step of SALM, and an epoch of UMed's generators, against the same loops in plain PyTorch; for
+SALM's also the time of its convolutions alone, in fp32, which on a CPU are nearly all of it.
 
 On a GPU the sizes are the papers': SALM with a ResNet-18 of width 64 on 28x28x3, batch 128, J = 5, 10 PGD steps; UMed
 of width 64 at 224, batch 16. On a CPU, where such a step takes minutes, SALM's batch is 32 and there are 2 PGD steps;
@@ -12,9 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import convolutions
 from benchmarks.plain import PlainSALM, PlainUMed
 from medveil import keyed
 from medveil.dataset import ArrayDataset, Task
+from medveil.folding import folded
 from medveil.quantise import to_unit
 from medveil.runtime import SingleProcess
 from salm import SALM
@@ -42,7 +45,10 @@ def agreement(found: Tensor, expected: Tensor) -> float:
     return float(((found - expected).abs() < 1e-6)[moved].float().mean())
 
 
-@pytest.mark.parametrize("provider", ["plain", "medveil", "plain bf16", "medveil bf16", "graph", "compile"])
+SALM_PROVIDERS = ["plain", "medveil", "convolutions alone", "plain bf16", "medveil bf16", "graph", "compile"]
+
+
+@pytest.mark.parametrize("provider", SALM_PROVIDERS)
 @pytest.mark.parametrize("width", [64, 8])
 def test_salm_step(measure: Any, device: torch.device, provider: str, width: int) -> None:
     cuda = device.type == "cuda"
@@ -52,6 +58,8 @@ def test_salm_step(measure: Any, device: torch.device, provider: str, width: int
         pytest.skip("CUDA graphs need a GPU")
     if provider == "compile" and not measure.with_compile:
         pytest.skip("--with-compile")
+    if provider == "convolutions alone" and cuda:
+        pytest.skip("a CPU's limit: a GPU's loops wait for more than these")
     batch, draws, steps = (128, 5, 10) if cuda else (32, 5, 2) if width == 64 else (128, 1, 10)
     bf16 = "bf16" in provider or (cuda and provider in ("graph", "compile"))
     runtime = SingleProcess(device, torch.bfloat16 if bf16 else torch.float32)
@@ -77,8 +85,14 @@ def test_salm_step(measure: Any, device: torch.device, provider: str, width: int
     drawing = Visit(salm.config, plain.losses, "salm fit", 0)
     real: Callable[[], Tensor] = lambda: trainer.step(range(batch), 0)  # noqa: E731
     run = (lambda: plain.step(drawing, images, targets, keys)) if "plain" in provider else real
+    if provider == "convolutions alone":
+        net = folded(salm.source)
+        inner = convolutions.alone(net, x.repeat_interleave(draws, 0), parameters=False)
+        outer = convolutions.alone(net, x, parameters=True)
+        run = lambda: [inner() for _ in range(steps)] + [outer()]  # noqa: E731
     group = f"salm step {batch}x3x28x28, J = {draws}, {steps} PGD steps, ResNet-18 of width {width} {device.type}"
-    measure(provider, run, group, rounds=15 if cuda else 3 if width == 64 else 15, warmups=2 if cuda else 1)
+    slow = width == 64 and not cuda
+    measure(provider, run, group, rounds=3 if slow else 15, warmups=0 if slow else 2)
 
 
 @pytest.mark.parametrize("provider", ["plain", "medveil", "plain bf16", "medveil bf16", "compile"])

@@ -4,7 +4,7 @@ A threshold is guessed for each row, and moved by as much as the count of the el
 either side of it lie the thresholds of the bracket; where counting proves it right, the k-th value is among the few
 elements between, which are collected from all rows at once and sorted, at a fraction of the cost of ``kthvalue`` or
 ``topk``. Where too many brackets are wrong, false position on the logarithm of the count mends them. The rest (rows
-full of ties, infinities) is left to the caller.
+full of ties, infinities) is partitioned.
 """
 
 import math
@@ -76,7 +76,7 @@ def _bracketed(ranked: Tensor, k: int, below: Tensor, above: Tensor) -> tuple[Po
     """Two points, and bool [N, 1] in which rows the k-th value lies between them: in all but a few. ``below`` and
     ``above`` fp32 [N, n] then say what reaches them."""
     rows, n = ranked.shape
-    # What is left over takes about as long for one row of 40 as a pass takes for all.
+    # Partitioning takes about as long for one row of 40 as a pass takes for all.
     enough = rows - (rows + 120_000 // n) // 40
     threshold, step = _guess(ranked, k)
     off = _point(ranked, threshold, below).reached - k
@@ -154,17 +154,17 @@ def _sorted_between(values: Values, between: NDArray[np.bool_], sizes: Counts, r
     return kth, _last_ties(row[equal], place[equal], rank - greater)
 
 
-class Found(NamedTuple):
-    """The k-th largest value of each row [N, 1], whether it was found [N, 1], and the flat indices of the elements that
-    reach it beyond the first k of the row: the last places of ties."""
+def _partitioned(values: Values, k: int) -> tuple[Values, Counts]:
+    """As :func:`kth_largest`, whatever the rows hold but NaN."""
+    n = values.shape[1]
+    kth = np.partition(values, n - k, axis=1)[:, n - k : n - k + 1]
+    equal, greater = np.flatnonzero(values == kth), np.count_nonzero(values > kth, axis=1)
+    return kth, _last_ties(equal // n, equal, k - greater)
 
-    kth: Tensor
-    found: Tensor
-    surplus: Tensor
 
-
-def kth_largest(ranked: Tensor, k: int, below: Tensor, above: Tensor) -> Found:
-    """The k-th largest value of each row of fp32 [N, n], 0 < k < n <= LARGEST_N.
+def kth_largest(ranked: Tensor, k: int, below: Tensor, above: Tensor) -> tuple[Values, Counts]:
+    """The k-th largest value [N, 1] of each row of fp32 [N, n], and the flat indices of the elements that reach it
+    beyond the first k of their row: the last places of ties. 0 < k < n <= LARGEST_N.
 
     ``below`` and ``above``, fp32 [N, n], are overwritten. Raises ``ValueError`` where a row holds NaN.
     """
@@ -172,14 +172,15 @@ def kth_largest(ranked: Tensor, k: int, below: Tensor, above: Tensor) -> Found:
     values = ranked.numpy()
     if rows * n <= FEW:
         refuse_nan(ranked.amax(1))
-        kth = np.partition(values, n - k, axis=1)[:, n - k : n - k + 1]
-        equal, greater = np.flatnonzero(values == kth), np.count_nonzero(values > kth, axis=1)
-        surplus = _last_ties(equal // n, equal, k - greater)
-        return Found(torch.from_numpy(kth), torch.ones(rows, 1, dtype=torch.bool), torch.from_numpy(surplus))
+        return _partitioned(values, k)
     low, high, held = _bracketed(ranked, k, below, above)
     between = np.not_equal(below.numpy(), above.numpy())
-    between[~held.squeeze(1).numpy()] = False  # nothing is collected of rows that are given up
+    rest = np.flatnonzero(~held.numpy())
+    between[rest] = False  # nothing is collected of rows that are given up
     sizes = torch.where(held, low.reached - high.reached, 0).long().squeeze(1)
     rank = torch.where(held, k - high.reached, 1).long().squeeze(1)
     kth, surplus = _sorted_between(values, between, sizes.numpy(), rank.numpy())
-    return Found(torch.from_numpy(kth), held, torch.from_numpy(surplus))
+    if len(rest):
+        kth[rest], more = _partitioned(values[rest], k)
+        surplus = np.concatenate([surplus, rest[more // n] * n + more % n])
+    return kth, surplus

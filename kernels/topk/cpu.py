@@ -19,12 +19,9 @@ def select(ranked: Tensor, k: int, out: Tensor | None = None, scratch: Tensor | 
             reference.refuse_nan(ranked.amax(1))
         return selected.copy_(reference.select(ranked, k))
     ranked = ranked.detach()
-    kth, found, surplus = kth_largest(ranked, k, selected, torch.empty_like(selected) if scratch is None else scratch)
-    torch.ge(ranked, kth, out=selected)
-    selected.view(-1)[surplus] = 0
-    rest = (~found).squeeze(1).nonzero().squeeze(1)
-    if len(rest):
-        selected[rest] = reference.select(ranked[rest], k).float()
+    kth, surplus = kth_largest(ranked, k, selected, torch.empty_like(selected) if scratch is None else scratch)
+    torch.ge(ranked, torch.from_numpy(kth), out=selected)
+    selected.view(-1)[torch.from_numpy(surplus)] = 0
     return selected
 
 
