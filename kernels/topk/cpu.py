@@ -1,5 +1,7 @@
 """SALM's masked sign step on the CPU: fewer passes than the reference, in memory that is allocated once."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -25,6 +27,13 @@ def select(ranked: Tensor, k: int, out: Tensor | None = None, scratch: Tensor | 
     return selected
 
 
+def topk_mask(grad: Tensor, fraction: float, by: str, rank: str) -> Tensor:
+    """As :func:`reference.topk_mask`."""
+    ranked = reference.scores(grad, by, rank)
+    selected = select(ranked, reference.count(fraction, ranked.shape[1])).bool()
+    return reference.spread(selected, grad, by)
+
+
 def topk_masked_step(
     noise: Tensor,
     grad: Tensor,
@@ -32,35 +41,28 @@ def topk_masked_step(
     fraction: float,
     step: float,
     radius: float,
+    support: Tensor | None,
     by: str,
     rank: str,
-    out: Tensor,
 ) -> Tensor:
-    """As :func:`reference.topk_masked_step` without a support, into ``out``, a block of rows at a time."""
-    elements = noise[0].numel() if len(noise) else 1
+    """As :func:`reference.topk_masked_step`, in the layout of ``noise``."""
+    out, grad = torch.empty_like(noise), grad.contiguous()
+    fp32 = noise.dtype == grad.dtype == x.dtype == torch.float32
+    if support is not None or by == "pixel" or not fp32 or not out.is_contiguous():
+        return out.copy_(reference.topk_masked_step(noise, grad, x, fraction, step, radius, support, by, rank))
+    elements = math.prod(grad.shape[1:])
     block = max(1, _BLOCK // max(1, elements))
-    dense = grad.is_contiguous() and out.is_contiguous()
-    plain = by == "element" and noise.dtype == grad.dtype == torch.float32 and dense
     # Memory for all blocks alike: fresh pages would cost as much as some of the passes.
-    scratch = torch.empty(2, min(block, len(noise)), elements, dtype=torch.float32) if plain else None
+    scratch = torch.empty(2, min(block, len(noise)), elements, dtype=torch.float32)
     for start in range(0, len(noise), block):
         rows = slice(start, start + block)
-        g, image, target = grad[rows], x[rows].to(noise.dtype), out[rows]
-        if scratch is None:
-            ranked = reference.scores(g, by, rank)
-            selected = select(ranked, reference.count(fraction, ranked.shape[1]))
-            selected = selected.view(g.shape[0], 1, *g.shape[2:]) if by == "pixel" else selected.view(g.shape)
-            move = torch.sign(g).to(noise.dtype)
-            low, high = torch.empty_like(image), torch.empty_like(image)
-        else:
-            first, second = scratch[:, : len(g)]
-            flat = g.view(first.shape)
-            ranked = torch.abs(flat, out=first) if rank == "abs" else flat
-            selected = select(ranked, reference.count(fraction, elements), second, target.view(first.shape))
-            low, high = first.view(g.shape), second.view(g.shape)
-            move, selected = torch.sign(g, out=low), high
-        torch.add(noise[rows], move.mul_(selected), alpha=-step, out=target)
-        target.clamp_(-radius, radius)
+        g, image, target = grad[rows], x[rows], out[rows]
+        low, high = scratch[:, : len(g)].view(2, *g.shape)
+        flat, sizes, free = g.view(len(g), elements), low.view(len(g), elements), target.view(len(g), elements)
+        ranked = torch.abs(flat, out=sizes) if rank == "abs" else flat
+        select(ranked, reference.count(fraction, elements), high.view(len(g), elements), free)
+        move = torch.sign(g, out=low).mul_(high)
+        torch.add(noise[rows], move, alpha=-step, out=target).clamp_(-radius, radius)
         torch.neg(image, out=low)
         torch.clamp(target, low, torch.add(low, 1, out=high), out=target)
     return out

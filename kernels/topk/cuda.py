@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.layout import laid_out_like
 from kernels.topk.kernels import topk_chunk_kernel, topk_count_kernel, topk_row_kernel, topk_tie_kernel
 from kernels.topk.reference import count
 
@@ -128,9 +129,9 @@ def topk_masked_step(
     by: str,
     rank: str,
 ) -> Tensor:
-    """The next noise, contiguous, in its dtype."""
-    noise, grad, x = noise.contiguous(), grad.contiguous(), x.contiguous()
-    out = torch.empty_like(noise)
+    """The next noise, in the dtype and layout of ``noise``."""
+    grad, x = grad.contiguous(), x.contiguous()
+    out = torch.empty_like(noise, memory_format=torch.contiguous_format)
     support = None if support is None else support.contiguous()
-    _launch(grad, noise, x, out, fraction, step, radius, support, by, rank)
-    return out
+    _launch(grad, noise.contiguous(), x, out, fraction, step, radius, support, by, rank)
+    return laid_out_like(out, noise)

@@ -1,12 +1,12 @@
 """``medveil::topk_mask`` and ``medveil::topk_masked_step``: registration and the public functions."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kernels.layout import laid_out_like
-from kernels.topk import cpu, reference
+from kernels.topk import cpu
 
 torch.library.define(
     "medveil::topk_mask",
@@ -21,72 +21,22 @@ torch.library.define(
 )
 
 
-@torch.library.impl("medveil::topk_mask", "CPU")
-def _mask_cpu(grad: Tensor, fraction: float, by: str, rank: str) -> Tensor:
-    ranked = reference.scores(grad, by, rank)
-    selected = cpu.select(ranked, reference.count(fraction, ranked.shape[1])).bool()
-    return reference.spread(selected, grad, by)
+def _register(name: str, fake: Callable[..., Tensor]) -> None:
+    """The functions called ``name`` in ``cpu.py`` and in ``cuda.py``, and ``fake`` for shapes alone."""
+    operator = f"medveil::{name}"
+
+    def on_cuda(*arguments: Any) -> Any:
+        from kernels.topk import cuda  # needs Triton
+
+        return getattr(cuda, name)(*arguments)
+
+    torch.library.impl(operator, "CPU", getattr(cpu, name))
+    torch.library.impl(operator, "CUDA", on_cuda)
+    torch.library.register_fake(operator, fake)
 
 
-@torch.library.impl("medveil::topk_masked_step", "CPU")
-def _step_cpu(
-    noise: Tensor,
-    grad: Tensor,
-    x: Tensor,
-    fraction: float,
-    step: float,
-    radius: float,
-    support: Tensor | None,
-    by: str,
-    rank: str,
-) -> Tensor:
-    if support is None:
-        return cpu.topk_masked_step(noise, grad, x, fraction, step, radius, by, rank, torch.empty_like(noise))
-    return laid_out_like(reference.topk_masked_step(noise, grad, x, fraction, step, radius, support, by, rank), noise)
-
-
-@torch.library.impl("medveil::topk_mask", "CUDA")
-def _mask_cuda(grad: Tensor, fraction: float, by: str, rank: str) -> Tensor:
-    from kernels.topk import cuda  # needs Triton
-
-    return cuda.topk_mask(grad, fraction, by, rank)
-
-
-@torch.library.impl("medveil::topk_masked_step", "CUDA")
-def _step_cuda(
-    noise: Tensor,
-    grad: Tensor,
-    x: Tensor,
-    fraction: float,
-    step: float,
-    radius: float,
-    support: Tensor | None,
-    by: str,
-    rank: str,
-) -> Tensor:
-    from kernels.topk import cuda  # needs Triton
-
-    return laid_out_like(cuda.topk_masked_step(noise, grad, x, fraction, step, radius, support, by, rank), noise)
-
-
-@torch.library.register_fake("medveil::topk_mask")
-def _mask_fake(grad: Tensor, fraction: float, by: str, rank: str) -> Tensor:
-    return torch.empty(grad.shape, dtype=torch.bool, device=grad.device)
-
-
-@torch.library.register_fake("medveil::topk_masked_step")
-def _step_fake(
-    noise: Tensor,
-    grad: Tensor,
-    x: Tensor,
-    fraction: float,
-    step: float,
-    radius: float,
-    support: Tensor | None,
-    by: str,
-    rank: str,
-) -> Tensor:
-    return torch.empty_like(noise)
+_register("topk_mask", lambda grad, *_: torch.empty(grad.shape, dtype=torch.bool, device=grad.device))
+_register("topk_masked_step", lambda noise, *_: torch.empty_like(noise))
 
 
 def _check(grad: Tensor, fraction: float, by: str, rank: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kernels import nan_seen, topk_grad_mask, topk_mask, topk_masked_step
-from kernels.topk import bracket, reference
+from kernels.topk import bracket, cpu, reference
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.uint8]
 
@@ -164,6 +164,16 @@ def test_layouts_and_compile(device):
     assert torch.equal(topk_masked_step(last(noise), last(grad), last(x), 0.2, 0.01, 0.03), plain)
     compiled = torch.compile(topk_masked_step, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(last(noise), grad, x, 0.2, 0.01, 0.03), plain)
+
+
+def test_on_the_cpu_blocks_of_rows_change_nothing(monkeypatch):
+    noise, grad, x = (torch.rand(7, 3, 20, 20) - 0.5) / 9, torch.randn(7, 3, 20, 20), torch.rand(7, 3, 20, 20)
+    expected = reference.topk_masked_step(noise, grad, x, 0.2, 0.01, 0.03, None, "element", "abs")
+    monkeypatch.setattr(cpu, "_BLOCK", 3600)
+    assert torch.equal(topk_masked_step(noise, grad, x, 0.2, 0.01, 0.03), expected)
+    assert torch.equal(
+        topk_masked_step(noise, grad.to(memory_format=torch.channels_last), x, 0.2, 0.01, 0.03), expected
+    )
 
 
 @pytest.mark.parametrize(
