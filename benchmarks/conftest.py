@@ -1,4 +1,7 @@
-"""Options, devices and the synchronising timer of the benchmarks: ``pytest benchmarks [--with-compile] [--large]``."""
+"""Options, devices and the synchronising timer of the benchmarks.
+
+``pytest benchmarks [--passes N] [--with-compile] [--large]``
+"""
 
 import ctypes
 import platform
@@ -34,6 +37,7 @@ def pytest_configure() -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("medveil")
     group.addoption("--with-compile", action="store_true", help="torch.compile of the naive forms as one more rival")
+    group.addoption("--passes", type=int, default=1, help="run everything so often: the page takes the median pass")
     group.addoption("--large", action="store_true", help="batches of at least 1 GB (GPU)")
 
 
@@ -54,8 +58,17 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.param)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "pass_" in metafunc.fixturenames:
+        # Of the session, so that each pass is complete before the next: what disturbs one leaves the others alone.
+        passes = metafunc.config.getoption("--passes")
+        if passes < 1:
+            raise pytest.UsageError(f"--passes must be 1 or more, not {passes}")
+        metafunc.parametrize("pass_", range(passes), ids=lambda number: f"pass {number + 1}", scope="session")
+
+
 @pytest.fixture
-def measure(request: pytest.FixtureRequest, benchmark: Any) -> common.Measure:
+def measure(request: pytest.FixtureRequest, benchmark: Any, pass_: int) -> common.Measure:
     benchmark._timer = synced
     return common.Measure(benchmark, bool(request.config.getoption("--with-compile")))
 

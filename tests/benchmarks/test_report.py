@@ -53,6 +53,15 @@ def test_what_was_not_run_is_not_measured():
     assert row(text, ["local_binary_pattern: over"])[3] == "not measured"
 
 
+def test_of_several_passes_the_median_counts():
+    found = results()
+    found["benchmarks"] += [entry("topk step 4x784 cpu", "medveil", ms, 10**6, 10**6) for ms in (1.5, 40.0)]
+    text = report.page(found)
+    assert "Of 3 passes" in text and "Of 3 passes" not in report.page(results())
+    assert row(text, ["topk_masked_step", "| cpu"])[3] == "1.50x to 3.00x"
+    assert "40.000" not in text
+
+
 def test_tables_give_rates():
     text = report.page(results())
     assert row(text, ["| plain | 100.000"])[5:] == ["40.0", "1.25x"]
