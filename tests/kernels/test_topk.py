@@ -66,8 +66,10 @@ def test_by_pixel(device):
     assert torch.equal(signed[:, 0], sorted_selection(grad.sum(1), 0.2, "signed"))
 
 
-def test_nan_is_an_error_on_the_cpu():
-    grad = torch.ones(2, 5)
+@pytest.mark.parametrize(("n", "few"), [(5, 100), (500, 0), (20000, 0)])
+def test_nan_is_an_error_on_the_cpu(n, few, monkeypatch):
+    monkeypatch.setattr(bracket, "FEW", few)
+    grad = torch.ones(2, n)
     grad[1, 3] = math.nan
     for call in (lambda: topk_mask(grad, 0.4), lambda: topk_masked_step(grad, grad, grad, 0.4, 0.1, 0.1)):
         with pytest.raises(ValueError, match="NaN"):
