@@ -93,7 +93,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 
 def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]) -> None:
-    """Only what can be read: the statistics that mean something for few rounds."""
+    """Leave out what no page shows, and statistics that mean nothing of few rounds."""
     for entry in output_json["benchmarks"]:
         entry["stats"] = {name: entry["stats"][name] for name in ("rounds", "median", "iqr", "min", "max")}
         for name in ("fullname", "params", "param", "options"):

@@ -1,4 +1,7 @@
-"""The convolutions of a network and nothing else: no step is faster, however it is written around them."""
+"""The convolutions of a network and nothing else: about the least time that a step with the library's can take.
+
+A training step is counted one small gradient too many, that of its images.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,7 +17,7 @@ class _Call(NamedTuple):
 
 
 def _calls(net: nn.Module, images: Tensor) -> list[_Call]:
-    """Each convolution that ``net`` computes of ``images``, with tensors of the shapes and layouts it has."""
+    """Each convolution that ``net`` computes of ``images`` [N, C, H, W], with tensors of its shapes and layouts."""
     found: list[_Call] = []
 
     def note(layer: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
@@ -30,8 +33,8 @@ def _calls(net: nn.Module, images: Tensor) -> list[_Call]:
 
 
 def alone(net: nn.Module, images: Tensor, parameters: bool) -> Callable[[], None]:
-    """Every convolution of ``net``, forward and backward: with the gradients of its input, and of its weight if
-    ``parameters``."""
+    """What runs every convolution that ``net`` computes of ``images`` [N, C, H, W], forward and backward: with the
+    gradient of its input, and of its weight if ``parameters``."""
     calls = _calls(net, images)
 
     @torch.no_grad()

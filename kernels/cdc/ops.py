@@ -43,7 +43,7 @@ def _register(name: str) -> None:
 for _name in ("cdc_conv2d", "cdc_conv2d_stats", "cdc_conv2d_backward"):
     _register(_name)
 
-# Looked up once: at a stem, a lookup at every call can be seen in the time.
+# Looked up once, not at every call.
 _CDC = torch.ops.medveil.cdc_conv2d.default
 _CDC_STATS = torch.ops.medveil.cdc_conv2d_stats.default
 _CDC_BACKWARD = torch.ops.medveil.cdc_conv2d_backward.default

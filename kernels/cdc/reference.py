@@ -54,7 +54,7 @@ def _folded(weight_v: Tensor, weight_c: Tensor) -> Tensor:
         return fold(weight_v, weight_c)
     plain = weight_v.is_contiguous() and weight_c.is_contiguous() and weight_c.dtype == torch.float32
     if plain and weight_v.numel() <= _SMALL:
-        # A stem's convolution empties the caches, after which every small operation takes a percent of its time.
+        # Few operations: beside a stem's convolution, which empties the caches, each of them counts.
         return torch.addmm(weight_v.view(-1, 9), weight_c.view(-1, 9), _MIXING).view(weight_v.shape)
     memory = getattr(_kept, "memory", None)
     if memory is None or len(memory) < weight_v.numel():
