@@ -30,7 +30,9 @@ def _keep_freed_memory() -> None:
         library.mallopt(_TRIM_THRESHOLD, 1 << 30)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--passes") < 1:
+        raise pytest.UsageError(f"--passes must be 1 or more, not {config.getoption('--passes')}")
     _keep_freed_memory()
 
 
@@ -62,8 +64,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "pass_" in metafunc.fixturenames:
         # Of the session, so that each pass is complete before the next: what disturbs one leaves the others alone.
         passes = metafunc.config.getoption("--passes")
-        if passes < 1:
-            raise pytest.UsageError(f"--passes must be 1 or more, not {passes}")
         metafunc.parametrize("pass_", range(passes), ids=lambda number: f"pass {number + 1}", scope="session")
 
 
