@@ -31,7 +31,7 @@ def _keep_freed_memory() -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--passes") < 1:
+    if config.getoption("--passes", 1) < 1:  # no option where only a folder above was named
         raise pytest.UsageError(f"--passes must be 1 or more, not {config.getoption('--passes')}")
     _keep_freed_memory()
 
@@ -63,7 +63,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "pass_" in metafunc.fixturenames:
         # Of the session, so that each pass is complete before the next: what disturbs one leaves the others alone.
-        passes = metafunc.config.getoption("--passes")
+        passes = metafunc.config.getoption("--passes", 1)
         metafunc.parametrize("pass_", range(passes), ids=lambda number: f"pass {number + 1}", scope="session")
 
 
