@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from baselines.classes import composed, count_of, joined_batches, membership
-from baselines.surrogates import Surrogate, descended, moved, random_start
 from medveil import keyed
+from medveil.baselines.classes import composed, count_of, joined_batches, membership
+from medveil.baselines.surrogates import Surrogate, descended, moved, random_start
 from medveil.dataset import Dataset
 from medveil.folding import folded
 from medveil.quantise import to_unit
@@ -18,7 +18,7 @@ from medveil.store import NoiseStore
 from medveil.surrogate import frozen
 
 if TYPE_CHECKING:
-    from baselines.error_minimising import ErrorMinimising
+    from medveil.baselines.error_minimising import ErrorMinimising
 
 _CHUNK = 256
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from baselines.model_free import ModelFree, ModelFreeConfig, grouped, normal
 from medveil import keyed
+from medveil.baselines.model_free import ModelFree, ModelFreeConfig, grouped, normal
 from medveil.errors import UserError
 
 _PAST = [(2, 2), (2, 1), (2, 0), (1, 2), (1, 1), (1, 0), (0, 2), (0, 1)]

@@ -6,10 +6,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from baselines.classes import joined_batches
-from baselines.optimised import KeptNoise
-from baselines.surrogates import Surrogate, moved
 from medveil import keyed
+from medveil.baselines.classes import joined_batches
+from medveil.baselines.optimised import KeptNoise
+from medveil.baselines.surrogates import Surrogate, moved
 from medveil.dataset import Batch, Dataset
 from medveil.quantise import to_unit
 from medveil.runtime import Runtime, State, batches, share

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kernels import contour_band
 from medveil.dataset import Task
 from medveil.errors import UserError
+from medveil.kernels import contour_band
 
 Region = Literal["image", "contour", "roi", "roi+contour"]
 Wise = Literal["sample", "class"]

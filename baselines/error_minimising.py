@@ -6,17 +6,17 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from baselines.alternating import Alternation
-from baselines.classes import Wise
-from baselines.optimised import KeptNoise
-from baselines.surrogates import OptimisedConfig, at_least_one
+from medveil.baselines.alternating import Alternation
+from medveil.baselines.classes import Wise
+from medveil.baselines.optimised import KeptNoise
+from medveil.baselines.surrogates import OptimisedConfig, at_least_one
 from medveil.config import Levels
 from medveil.dataset import Dataset
 from medveil.errors import UserError
 from medveil.protector import Budget
 from medveil.runtime import Runtime, SingleProcess, State
-from salm import SALM
-from salm.config import PRESETS
+from medveil.salm import SALM
+from medveil.salm.config import PRESETS
 
 _SALMS = [
     *("step_size", "pgd_steps", "transforms", "flip", "padding", "start", "release", "steps", "decay_every"),

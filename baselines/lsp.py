@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from baselines.model_free import ModelFree, ModelFreeConfig, grouped, normal
 from medveil import keyed
+from medveil.baselines.model_free import ModelFree, ModelFreeConfig, grouped, normal
 from medveil.dataset import Dataset
 from medveil.errors import UserError
 from medveil.runtime import Runtime

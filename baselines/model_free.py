@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from baselines.classes import Wise, class_names, default_eps
 from medveil import keyed
+from medveil.baselines.classes import Wise, class_names, default_eps
 from medveil.config import STRICT, Levels, build
 from medveil.dataset import Dataset, Task
 from medveil.protector import Budget

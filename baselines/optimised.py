@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from baselines.classes import check_region, composed, default_eps, membership, region_of
-from baselines.surrogates import OptimisedConfig
 from medveil import keyed
+from medveil.baselines.classes import check_region, composed, default_eps, membership, region_of
+from medveil.baselines.surrogates import OptimisedConfig
 from medveil.config import build
 from medveil.dataset import Dataset, Task
 from medveil.protector import Budget

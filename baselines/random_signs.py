@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from baselines.classes import check_region, default_eps, region_of
-from kernels import topk_mask
 from medveil import keyed
+from medveil.baselines.classes import check_region, default_eps, region_of
 from medveil.config import STRICT, Levels, build
 from medveil.dataset import Dataset, Task
+from medveil.kernels import topk_mask
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
 from medveil.runtime import Runtime, State

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from baselines.attack import TrainThenAttack
-from baselines.classes import count_of, membership, wrong_targets
-from baselines.optimised import KeptNoise
-from baselines.surrogates import OptimisedConfig, at_least_one, descended
 from medveil import keyed
+from medveil.baselines.attack import TrainThenAttack
+from medveil.baselines.classes import count_of, membership, wrong_targets
+from medveil.baselines.optimised import KeptNoise
+from medveil.baselines.surrogates import OptimisedConfig, at_least_one, descended
 from medveil.config import Levels
 from medveil.dataset import Dataset
 from medveil.errors import UserError

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from baselines.classes import Region
 from medveil import keyed
+from medveil.baselines.classes import Region
 from medveil.config import STRICT, Levels
 from medveil.dataset import Dataset, Task
 from medveil.losses import classification_loss, global_mean, segmentation_loss

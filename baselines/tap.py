@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from baselines.attack import TrainThenAttack
-from baselines.classes import wrong_targets
-from baselines.optimised import KeptNoise
-from baselines.surrogates import OptimisedConfig, Surrogate, at_least_one, descended, moved, random_start
+from medveil.baselines.attack import TrainThenAttack
+from medveil.baselines.classes import wrong_targets
+from medveil.baselines.optimised import KeptNoise
+from medveil.baselines.surrogates import OptimisedConfig, Surrogate, at_least_one, descended, moved, random_start
 from medveil.dataset import Dataset
 from medveil.folding import folded
 from medveil.runtime import Runtime, SingleProcess

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from launch.cli import main as medveil
-from launch.data import store
-from launch.protect import ProtectJob, metrics_of
+from medveil.launch.cli import main as medveil
+from medveil.launch.data import store
+from medveil.launch.protect.job import ProtectJob, metrics_of
 
 COUNTS = {"train": 89_996, "val": 10_004, "test": 7_180}
 SIDE, CLASSES = 224, 9

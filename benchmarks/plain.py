@@ -11,18 +11,18 @@ from types import MethodType
 import torch
 from torch import Tensor, nn
 
-from kernels import CentralDifferenceConv2d
-from kernels.cdc.reference import naive_cdc_conv2d
-from kernels.topk.reference import count
+from medveil.kernels import CentralDifferenceConv2d
+from medveil.kernels.cdc.reference import naive_cdc_conv2d
+from medveil.kernels.topk.reference import count
 from medveil.losses import classification_loss, segmentation_loss
 from medveil.quantise import to_unit
 from medveil.runtime import Runtime
+from medveil.salm import SALMConfig
+from medveil.salm.noise import Visit
 from medveil.transforms import apply_flip_shift
-from salm import SALMConfig
-from salm.noise import Visit
-from umed.config import UMedConfig
-from umed.maps import Maps
-from umed.networks import Generators
+from medveil.umed.config import UMedConfig
+from medveil.umed.maps import Maps
+from medveil.umed.networks import Generators
 
 
 def contiguous(module: nn.Module) -> nn.Module:

@@ -16,15 +16,15 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from launch.data import open_data
-from launch.processes import joined, run_local
-from launch.runtime import running
+from medveil.launch.data import open_data
+from medveil.launch.running.processes import joined, run_local
+from medveil.launch.running.runtime import running
 from medveil.networks import ResNet18, UNet
 from medveil.runtime import batches
-from salm import SALM
-from salm.protector import _Trainer
-from umed.config import UMedConfig
-from umed.networks import Generators
+from medveil.salm import SALM
+from medveil.salm.protector import _Trainer
+from medveil.umed.config import UMedConfig
+from medveil.umed.networks import Generators
 
 
 @dataclass(frozen=True)

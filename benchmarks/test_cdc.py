@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import cdc_conv2d
-from kernels.cdc.reference import fold, naive_cdc_conv2d
+from medveil.kernels import cdc_conv2d
+from medveil.kernels.cdc.reference import fold, naive_cdc_conv2d
 
 LAYERS = [(1, 64, 224), (3, 64, 224), (64, 64, 224)]
 LAYERS += [shape for i in range(4) for shape in ((64 << i, 128 << i, 112 >> i), (128 << i, 128 << i, 112 >> i))]
@@ -42,7 +42,7 @@ def test_cdc(measure, device, layer, way, provider):
     compiled = torch.compile(naive_cdc_conv2d)
 
     def kernel() -> Tensor:
-        from kernels.cdc import cuda  # needs Triton
+        from medveil.kernels.cdc import cuda  # needs Triton
 
         return cuda.IMPLEMENTATIONS[provider](x.detach(), v.detach(), c.detach(), bias, ONES, ONES, ONES)
 

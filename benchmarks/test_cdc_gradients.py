@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.test_cdc import LAYERS, ONES
-from kernels.cdc import reference
+from medveil.kernels.cdc import reference
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="kernels for CUDA")
@@ -16,7 +16,7 @@ from kernels.cdc import reference
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: "-".join(map(str, layer)))
 @pytest.mark.parametrize("what", ["input", "weight"])
 def test_cdc_gradient(measure, device, layer, what, provider):
-    from kernels.cdc import cuda  # needs Triton
+    from medveil.kernels.cdc import cuda  # needs Triton
 
     channels, outputs, side = layer
     batch, dtype = 16, torch.bfloat16

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import batch_for, copy_of
-from kernels import contour_band, lbp_adaptive_clip
-from kernels.clip import reference as clip_reference
-from kernels.lbp import reference as lbp_reference
-from kernels.lbp.reference import LARGEST_CODE
+from medveil.kernels import contour_band, lbp_adaptive_clip
+from medveil.kernels.clip import reference as clip_reference
+from medveil.kernels.lbp import reference as lbp_reference
+from medveil.kernels.lbp.reference import LARGEST_CODE
 
 SIDE, EPS = 224, 4 / 255
 

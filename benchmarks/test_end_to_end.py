@@ -20,11 +20,11 @@ from medveil.dataset import ArrayDataset, Task
 from medveil.folding import folded
 from medveil.quantise import to_unit
 from medveil.runtime import SingleProcess
-from salm import SALM
-from salm.noise import Visit
-from salm.protector import _Trainer as SALMTrainer
-from umed import UMed, maps
-from umed.protector import _Trainer as UMedTrainer
+from medveil.salm import SALM
+from medveil.salm.noise import Visit
+from medveil.salm.protector import _Trainer as SALMTrainer
+from medveil.umed import UMed, maps
+from medveil.umed.protector import _Trainer as UMedTrainer
 
 
 def images_like(count: int, side: int, task: Task) -> ArrayDataset:

@@ -9,7 +9,7 @@ import torch
 from skimage.feature import local_binary_pattern as skimage_lbp
 
 from benchmarks.common import batch_for, copy_of
-from kernels import local_binary_pattern
+from medveil.kernels import local_binary_pattern
 
 SIDE = 224
 

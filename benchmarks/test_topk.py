@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import batch_for, copy_of
-from kernels import topk_masked_step
-from kernels.topk.reference import count
+from medveil.kernels import topk_masked_step
+from medveil.kernels.topk.reference import count
 
 STEP, RADIUS, FRACTION = 1.6 / 255, 8 / 255, 0.1
 ROWS = {(1, 28, 28): 1024, (3, 28, 28): 512, (3, 224, 224): 8}  # a sample, and how many of them a CPU copes with

@@ -1,24 +1,21 @@
 """The ``medveil`` command: finds the sub-command, and turns what goes wrong into one line and an exit code."""
 
 import argparse
-import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from typing import NoReturn
 
-COMMANDS = {
-    "protect": ("launch.protect_command", "protect a data set and write a release"),
-    "merge": ("launch.merge", "put the releases of several contributors together"),
-    "audit": ("launch.audit", "train on a release and measure what it taught"),
-    "report": ("launch.report", "tables, figures and a page from finished runs"),
-    "sweep": ("launch.sweep_command", "a grid of protectors and audits, here or on a cluster"),
-}
+from medveil.launch.errors import USAGE_ERROR, explain, say
 
-USAGE_ERROR = 2
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+COMMANDS = {
+    "protect": ("medveil.launch.commands.protect", "protect a data set and write a release"),
+    "merge": ("medveil.launch.commands.merge", "put the releases of several contributors together"),
+    "audit": ("medveil.launch.commands.audit", "train on a release and measure what it taught"),
+    "report": ("medveil.launch.commands.report", "tables, figures and a page from finished runs"),
+    "sweep": ("medveil.launch.commands.sweep", "a grid of protectors and audits, here or on a cluster"),
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -37,13 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND")
     command = parser.parse_args(arguments[:1] or ["--help"]).command
     try:
-        _refuse_other_kernels()
         # Imported only now: each sub-command starts without the others' weight.
         return _run(command, arguments[1:])
     except BrokenPipeError:
         os._exit(1)
     except KeyboardInterrupt:
-        _say("stopped; the same command goes on from the last checkpoint, if one was written")
+        say("stopped; the same command goes on from the last checkpoint, if one was written")
         return 130
     except Exception as error:
         code = explain(error)
@@ -60,48 +56,6 @@ def _run(command: str, arguments: list[str]) -> int:
         module.add_method_arguments(parser, arguments)
     code: int = module.main(parser.parse_args(arguments))
     return code
-
-
-def explain(error: Exception) -> int | None:
-    """Print the line that tells a person about ``error`` and return the exit code; None for a fault of the program."""
-    from launch.processes import Interrupted, WorkerFailed
-    from launch.verification import VerificationFailed
-    from medveil.errors import UserError
-
-    if isinstance(error, Interrupted):
-        _say(f"{error}; run the same command again to go on")
-        return 128 + error.number
-    if isinstance(error, UserError):
-        _say(str(error))
-        return USAGE_ERROR
-    if isinstance(error, OSError) and error.errno in _FULL:
-        where = f" ({error.filename})" if error.filename else ""
-        _say(f"{os.strerror(error.errno)}{where}: free some space and run the same command again to go on")
-        return USAGE_ERROR
-    if isinstance(error, VerificationFailed):
-        _say(f"there is no release, because it failed its verification: {error}")
-        return 1
-    if isinstance(error, WorkerFailed):
-        _say(str(error))
-        return 1
-    return None
-
-
-def _say(line: str) -> None:
-    # Under torchrun or SLURM every rank comes here: the first speaks for all.
-    if os.environ.get("RANK", "0") == "0":
-        print(f"medveil: {line}", file=sys.stderr)
-
-
-def _refuse_other_kernels() -> None:
-    """Another distribution also has the import name ``kernels``: installed together, one would hide the other."""
-    from medveil.errors import UserError
-
-    names = {name.lower() for name in metadata.packages_distributions().get("kernels", [])}
-    if {"medveil", "kernels"} <= names:
-        raise UserError(
-            "the package 'kernels' (Hugging Face) hides medveil's own: pip uninstall kernels, or use two environments"
-        )
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ class Outcome:
     training metric on what the exploiter was given. ``curve``: one entry an epoch, ``{"epoch": 1, "loss": ...,
     METRIC: ...}``. ``confusion``, of a classification set: how often each class (row) of the test data was taken for
     each class (column) after the last epoch. ``embedding``, where one was asked for: [x, y, class, 1 for a protected
-    sample] of training samples. ``pictures``: of :func:`launch.authorised.run_authorised`. ``protected_classes``: those
-    of a release that has protected samples of some classes only, by their number in ``confusion``; else empty.
+    sample] of training samples. ``pictures``: of :func:`medveil.launch.audit.authorised.run_authorised`.
+    ``protected_classes``: those of a release that has protected samples of some classes only, by their number in
+    ``confusion``; else empty.
     """
 
     last: dict[str, float]
@@ -38,8 +39,8 @@ class CellResult:
     given. ``psnr`` (dB), ``ssim``: means over the released images against their originals. ``pictures`` names an npz
     with uint8 arrays ``original`` and ``protected`` [K, H, W, C] of a few samples, and ``masks`` {0, 1} [K, H, W, 1]
     where there are any. ``similarity``: means of :data:`medveil.similarity.MEASURES`. ``spent``: time and memory of
-    protecting, as :meth:`launch.spent.Spent.metrics` tells them. ``status``: "done", or "failed: reason",
-    "skipped: reason", "interrupted: reason".
+    protecting, as :meth:`medveil.launch.running.spent.Spent.metrics` tells them. ``status``: "done", or
+    "failed: reason", "skipped: reason", "interrupted: reason".
     """
 
     data: str

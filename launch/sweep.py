@@ -7,8 +7,8 @@ if __name__ == "__main__":
     sys.path[0] = sys.path[0].removesuffix("launch")
     try:
         # The command itself, not only its front: that one imports what it needs when it is needed.
-        import launch.sweep_command  # noqa: F401
-        from launch.cli import main
+        import medveil.launch.commands.sweep  # noqa: F401
+        from medveil.launch.cli import main
     except ImportError as error:
         print(f"medveil is not installed here ({error}): type 'make demo', or 'pip install -e .'", file=sys.stderr)
         sys.exit(2)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels import topk_mask, topk_masked_step
 from medveil import keyed
 from medveil.graphs import Replayed
+from medveil.kernels import topk_mask, topk_masked_step
+from medveil.salm.config import SALMConfig
 from medveil.surrogate import input_gradient
 from medveil.transforms import FlipShift, apply_flip_shift, draw_flip_shift
-from salm.config import SALMConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(transformed images [N, C, H, W] in [0, 1], targets) -> loss per sample [N] under the source model."""

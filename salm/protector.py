@@ -19,12 +19,12 @@ from medveil.networks import ResNet18
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
 from medveil.runtime import Runtime, SingleProcess, State, share
+from medveil.salm.config import PRESETS, SALMConfig
+from medveil.salm.noise import Visit
 from medveil.shards import cuts
 from medveil.store import NoiseStore, rows_of
 from medveil.surrogate import seeded
 from medveil.transforms import apply_flip_shift
-from salm.config import PRESETS, SALMConfig
-from salm.noise import Visit
 
 _SMALL = 64
 """Images whose shorter side is below this many pixels get the stem without downsampling."""

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kernels import contour_band, texture_map
-from umed.config import UMedConfig
+from medveil.kernels import contour_band, texture_map
+from medveil.umed.config import UMedConfig
 
 # A texture is kept as its LBP code, x_t times the largest code of the variant, so that a kept map equals a computed
 # one.

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from kernels import convert_to_cdc
+from medveil.kernels import convert_to_cdc
 from medveil.networks import UNet
-from umed.config import UMedConfig
+from medveil.umed.config import UMedConfig
 
 _START = 2.0
 """tanh(2) is 0.96: a bound of four grey levels is reached after rounding, and the gradient is not yet gone."""

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from kernels import lbp_adaptive_clip
 from medveil import keyed
 from medveil.config import build
 from medveil.dataset import Dataset, Task
+from medveil.kernels import lbp_adaptive_clip
 from medveil.losses import global_mean, segmentation_loss
 from medveil.networks import UNet
 from medveil.protector import Budget
@@ -19,9 +19,9 @@ from medveil.quantise import to_unit, whole_levels
 from medveil.runtime import Runtime, SingleProcess, State, share
 from medveil.surrogate import frozen, seeded
 from medveil.transforms import apply_affine, draw_affine
-from umed import maps
-from umed.config import PRESETS, UMedConfig
-from umed.networks import Generators
+from medveil.umed import maps
+from medveil.umed.config import PRESETS, UMedConfig
+from medveil.umed.networks import Generators
 
 
 class UMed:

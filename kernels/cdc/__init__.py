@@ -1,6 +1,6 @@
 """Central-difference convolution (UMed, Eq. 3)."""
 
-from kernels.cdc.module import CentralDifferenceConv2d, convert_to_cdc
-from kernels.cdc.ops import cdc_conv2d, cdc_conv2d_stats
+from medveil.kernels.cdc.module import CentralDifferenceConv2d, convert_to_cdc
+from medveil.kernels.cdc.ops import cdc_conv2d, cdc_conv2d_stats
 
 __all__ = ["CentralDifferenceConv2d", "cdc_conv2d", "cdc_conv2d_stats", "convert_to_cdc"]

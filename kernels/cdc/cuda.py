@@ -11,11 +11,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.cdc import reference
-from kernels.cdc.choices import choose
-from kernels.cdc.kernels import direct_fwd_kernel, gemm_fwd_kernel, gemm_weight_kernel
-from kernels.cdc.reference import Pair
-from kernels.layout import needs_64_bits, prefers_channels_last
+from medveil.kernels.cdc import reference
+from medveil.kernels.cdc.choices import choose
+from medveil.kernels.cdc.kernels import direct_fwd_kernel, gemm_fwd_kernel, gemm_weight_kernel
+from medveil.kernels.cdc.reference import Pair
+from medveil.kernels.layout import needs_64_bits, prefers_channels_last
 
 DIRECT = {"PIXELS": 128, "OUTPUTS": 16, "num_warps": 4, "enable_fp_fusion": True}
 GEMM = {"PIXELS": 64, "OUTPUTS": 64, "CHANNELS": 32, "num_warps": 4, "num_stages": 3, "enable_fp_fusion": True}

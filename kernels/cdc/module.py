@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kernels.cdc.ops import cdc_conv2d
+from medveil.kernels.cdc.ops import cdc_conv2d
 
 
 class CentralDifferenceConv2d(nn.Module):

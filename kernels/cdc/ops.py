@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.cdc import reference
+from medveil.kernels.cdc import reference
 
 _ARGUMENTS = "int[2] stride, int[2] padding, int[2] dilation"
 torch.library.define(
@@ -31,7 +31,7 @@ def _register(name: str) -> None:
     operator, implementation = f"medveil::{name}", getattr(reference, name)
 
     def on_cuda(*arguments: Any) -> Any:
-        from kernels.cdc import cuda  # needs Triton
+        from medveil.kernels.cdc import cuda  # needs Triton
 
         return getattr(cuda, name)(*arguments)
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.layout import laid_out_like
+from medveil.kernels.layout import laid_out_like
 
 Pair = list[int]
 

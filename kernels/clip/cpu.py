@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kernels.clip import reference
+from medveil.kernels.clip import reference
 
 _BLOCK = 1 << 18  # elements at a time
 

@@ -5,11 +5,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.clip.kernels import clip_kernel, packed_bwd_kernel
-from kernels.clip.reference import CLIPS, Inputs, contour_band
-from kernels.layout import dense, dense_like, needs_64_bits, pixel_stride
-from kernels.lbp.cuda import columns_per_program
-from kernels.lbp.reference import LARGEST_CODE, METHODS
+from medveil.kernels.clip.kernels import clip_kernel, packed_bwd_kernel
+from medveil.kernels.clip.reference import CLIPS, Inputs, contour_band
+from medveil.kernels.layout import dense, dense_like, needs_64_bits, pixel_stride
+from medveil.kernels.lbp.cuda import columns_per_program
+from medveil.kernels.lbp.reference import LARGEST_CODE, METHODS
 
 ROWS = 16
 BLOCK = 1024

@@ -12,7 +12,7 @@ recomputed.
 import triton
 import triton.language as tl
 
-from kernels.lbp.kernels import lbp_code
+from medveil.kernels.lbp.kernels import lbp_code
 
 
 @triton.jit

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.clip import cpu, reference
-from kernels.clip.reference import Inputs
-from kernels.layout import laid_out_like
-from kernels.lbp import texture_map
-from kernels.lbp.reference import METHODS
+from medveil.kernels.clip import cpu, reference
+from medveil.kernels.clip.reference import Inputs
+from medveil.kernels.layout import laid_out_like
+from medveil.kernels.lbp import texture_map
+from medveil.kernels.lbp.reference import METHODS
 
 _INPUTS = (
     "Tensor x, Tensor contour_noise, Tensor texture_noise, Tensor mask, Tensor? contour, Tensor? roi, Tensor? texture"
@@ -68,7 +68,7 @@ def _cpu(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 @torch.library.impl("medveil::lbp_adaptive_clip", "CUDA")
 def _cuda(*arguments: Any) -> tuple[Tensor, Tensor]:
-    from kernels.clip import cuda  # needs Triton
+    from medveil.kernels.clip import cuda  # needs Triton
 
     inputs, (clip, save) = Inputs(*arguments[:_N]), arguments[_N:]
     out, packed = cuda.lbp_adaptive_clip(inputs, clip, save)
@@ -93,7 +93,7 @@ def _packed_backward_cpu(grad: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.library.impl("medveil::lbp_adaptive_clip_packed_backward", "CUDA")
 def _packed_backward_cuda(grad: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
-    from kernels.clip import cuda  # needs Triton
+    from medveil.kernels.clip import cuda  # needs Triton
 
     grads = cuda.packed_backward(grad, packed)
     return laid_out_like(grads[0], grad), laid_out_like(grads[1], grad)
@@ -108,7 +108,7 @@ def _tanh_backward_cpu(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
 
 @torch.library.impl("medveil::lbp_adaptive_clip_tanh_backward", "CUDA")
 def _tanh_backward_cuda(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-    from kernels.clip import cuda  # needs Triton
+    from medveil.kernels.clip import cuda  # needs Triton
 
     grads = cuda.tanh_backward(grad, Inputs(*arguments))
     return laid_out_like(grads[0], grad), laid_out_like(grads[1], grad)
@@ -156,8 +156,8 @@ def lbp_adaptive_clip(
     ``x`` [N, C, H, W] floating in [0, 1]: data, not differentiated; ``contour_noise`` and ``texture_noise`` of the same
     shape (cast to the dtype of ``x``); ``mask`` [N, 1, H, W], nonzero = foreground; ``eps`` in [0, 1], e.g. 4/255.
     Maps [N, 1, H, W] (bool, uint8 or floating) that are not given are computed: ``contour`` = :func:`contour_band` of
-    ``mask`` with radius ``band``; ``roi`` = (1 - contour) mask; ``texture`` = :func:`kernels.texture_map` of ``x`` by
-    the method ``lbp`` (C = 1 or 3). The bounds are eps contour and eps texture roi.
+    ``mask`` with radius ``band``; ``roi`` = (1 - contour) mask; ``texture`` = :func:`medveil.kernels.texture_map` of
+    ``x`` by the method ``lbp`` (C = 1 or 3). The bounds are eps contour and eps texture roi.
     ``clip``: "hard", "tanh" (bound tanh(noise / eps)) or "straight-through" (hard, but the gradient passes wherever the
     bound is above 0, through the last clip as well). Raises ``ValueError`` for shapes, names or an ``eps`` that do
     not fit.

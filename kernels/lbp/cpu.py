@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kernels.lbp.reference import CODE_TABLES, DIAGONAL, OFFSETS
+from medveil.kernels.lbp.reference import CODE_TABLES, DIAGONAL, OFFSETS
 
 TIES_HOLD = (2, 512)  # the rows and columns where every tie counts as "at least as bright"
 _RATIO = 39555 / 16384

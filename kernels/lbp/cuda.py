@@ -4,9 +4,9 @@ import torch
 import triton
 from torch import Tensor
 
-from kernels.layout import needs_64_bits
-from kernels.lbp.kernels import lbp_fwd_kernel
-from kernels.lbp.reference import METHODS
+from medveil.kernels.layout import needs_64_bits
+from medveil.kernels.lbp.kernels import lbp_fwd_kernel
+from medveil.kernels.lbp.reference import METHODS
 
 ROWS = 16
 

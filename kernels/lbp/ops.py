@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kernels.lbp import cpu, reference
+from medveil.kernels.lbp import cpu, reference
 
 torch.library.define(
     "medveil::local_binary_pattern", "(Tensor image, str method) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,)
@@ -17,7 +17,7 @@ def _cpu(image: Tensor, method: str) -> Tensor:
 
 @torch.library.impl("medveil::local_binary_pattern", "CUDA")
 def _cuda(image: Tensor, method: str) -> Tensor:
-    from kernels.lbp import cuda  # needs Triton
+    from medveil.kernels.lbp import cuda  # needs Triton
 
     return cuda.local_binary_pattern(image, method)
 

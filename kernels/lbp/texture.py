@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from kernels.lbp.ops import local_binary_pattern
-from kernels.lbp.reference import LARGEST_CODE
+from medveil.kernels.lbp.ops import local_binary_pattern
+from medveil.kernels.lbp.reference import LARGEST_CODE
 
 
 def grey_levels(image: Tensor) -> Tensor:

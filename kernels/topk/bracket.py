@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kernels.topk.reference import refuse_nan
+from medveil.kernels.topk.reference import refuse_nan
 
 FEW = 1 << 17  # elements in all, up to which partitioning takes less time than the many small operations of a guess
 LARGEST_N = 1 << 24  # sums in fp32 count exactly up to here

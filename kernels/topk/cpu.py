@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from kernels.topk import reference
-from kernels.topk.bracket import LARGEST_N, kth_largest
+from medveil.kernels.topk import reference
+from medveil.kernels.topk.bracket import LARGEST_N, kth_largest
 
 _BLOCK = 1 << 21  # elements at a time: enough to make the small operations between cheap
 

@@ -7,9 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.layout import laid_out_like
-from kernels.topk.kernels import topk_chunk_kernel, topk_count_kernel, topk_row_kernel, topk_tie_kernel
-from kernels.topk.reference import count
+from medveil.kernels.layout import laid_out_like
+from medveil.kernels.topk.kernels import topk_chunk_kernel, topk_count_kernel, topk_row_kernel, topk_tie_kernel
+from medveil.kernels.topk.reference import count
 
 LONGEST_ROW = 1 << 14  # places that one program keeps in registers
 BLOCK = 4096

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.topk import cpu
+from medveil.kernels.topk import cpu
 
 torch.library.define(
     "medveil::topk_mask",
@@ -26,7 +26,7 @@ def _register(name: str, fake: Callable[..., Tensor]) -> None:
     operator = f"medveil::{name}"
 
     def on_cuda(*arguments: Any) -> Any:
-        from kernels.topk import cuda  # needs Triton
+        from medveil.kernels.topk import cuda  # needs Triton
 
         return getattr(cuda, name)(*arguments)
 
@@ -129,6 +129,6 @@ def nan_seen(device: torch.device) -> bool:
     """
     if device.type == "cpu":
         return False
-    from kernels.topk import cuda  # needs Triton
+    from medveil.kernels.topk import cuda  # needs Triton
 
     return cuda.nan_seen(device)

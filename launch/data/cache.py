@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.data.store import Mapped, open_mapped
 from medveil.errors import UserError
+from medveil.launch.data.store import Mapped, open_mapped
 
 VERSION = 1
 """Counts up when what is unpacked changes."""

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from launch.data.images import resize
 from medveil.dataset import Batch, Dataset, Task, View
+from medveil.launch.data.images import resize
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from launch.data.images import SUFFIXES, Decoded, decoding, read_image, read_mask, resize
-from launch.data.source import Origin, Source
-from launch.data.store import Pixels, PixelStore
 from medveil.errors import UserError
+from medveil.launch.data.images import SUFFIXES, Decoded, decoding, read_image, read_mask, resize
+from medveil.launch.data.source import Origin, Source
+from medveil.launch.data.store import Pixels, PixelStore
 
 DEFAULT_SIZE = 224
 

@@ -16,13 +16,13 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from launch.data import cache, store
-from launch.data.images import MAX_PIXELS
-from launch.data.medmnist_sets import registered
-from launch.data.source import Source
-from launch.data.store import MappedDataset, PixelStore
 from medveil.dataset import Dataset, Task
 from medveil.errors import UserError
+from medveil.launch.data import cache, store
+from medveil.launch.data.images import MAX_PIXELS
+from medveil.launch.data.medmnist_sets import registered
+from medveil.launch.data.source import Source
+from medveil.launch.data.store import MappedDataset, PixelStore
 
 Array = npt.NDArray[Any]
 

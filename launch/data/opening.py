@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from launch.data import npz, phantom
-from launch.data.folders import open_folder
-from launch.data.medmnist_sets import fetch
-from launch.data.source import Source
 from medveil.errors import UserError
+from medveil.launch.data import npz, phantom
+from medveil.launch.data.folders import open_folder
+from medveil.launch.data.medmnist_sets import fetch
+from medveil.launch.data.source import Source
 
 _FORMS = "a folder, a MedMNIST .npz, medmnist:NAME[:SIZE], phantom:seg or phantom:cls"
 

@@ -8,9 +8,9 @@ import numpy.typing as npt
 import torch
 from skimage.filters import gaussian
 
-from launch.data.source import Source
 from medveil.dataset import ArrayDataset
 from medveil.errors import UserError
+from medveil.launch.data.source import Source
 
 VERSION = 2
 """Counts up when the images change: it is part of the fingerprint."""

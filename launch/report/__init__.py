@@ -1,23 +1,21 @@
 """Tables, figures and one self-contained page from the records of runs."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.report.authorised import draw_authorised
-from launch.report.by_k import draw_by_k
-from launch.report.collect import collect
-from launch.report.comparison import draw_comparisons
-from launch.report.figures import draw_all
-from launch.report.mixed import draw_mixed
-from launch.report.page import html_text
-from launch.report.published import Published, read_published
-from launch.report.summary import summarise
-from launch.report.tables import csv_text, markdown_text
-from launch.results import CellResult
 from medveil.errors import UserError
+from medveil.launch.report.authorised import draw_authorised
+from medveil.launch.report.by_k import draw_by_k
+from medveil.launch.report.comparison import draw_comparisons
+from medveil.launch.report.figures import draw_all
+from medveil.launch.report.mixed import draw_mixed
+from medveil.launch.report.page import html_text
+from medveil.launch.report.published import Published
+from medveil.launch.report.summary import summarise
+from medveil.launch.report.tables import csv_text, markdown_text
+from medveil.launch.results import CellResult
 
-__all__ = ["add_arguments", "main", "write_report"]
+__all__ = ["write_report"]
 
 
 def write_report(
@@ -47,28 +45,3 @@ def _replace(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``medveil report``."""
-    parser.add_argument("runs", type=Path, metavar="RUNS_DIR", help="a folder that holds runs, for example runs/demo")
-    parser.add_argument("--out", type=Path, help="where to write the report (default: RUNS_DIR/report)")
-    parser.add_argument("--title", help="the report's title (default: the folder's name)")
-    parser.add_argument(
-        "--published",
-        type=Path,
-        metavar="CSV",
-        help="published values to show beside ours: data, protector, exploiter, defence, metric, value (percent)",
-    )
-
-
-def main(args: argparse.Namespace) -> int:
-    """``medveil report``: reads the records under RUNS_DIR, writes the report, says where it is."""
-    runs: Path = args.runs
-    out: Path = args.out or runs / "report"
-    results = collect(runs)
-    published = read_published(args.published) if args.published else None
-    write_report(results, out, args.title or runs.resolve().name, published)
-    failed = sum(r.status != "done" for r in results)
-    print(f"{len(results)} cells, {failed} without a result: {out / 'report.html'}")
-    return 0

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
-from launch.report.figures import MUTED, SHEET_SAMPLES, STYLE, VARIANTS, WIDTH, Picture, save
-from launch.report.labels import Labels, option, wrapped
-from launch.report.summary import Row
 from medveil.errors import UserError
+from medveil.launch.report.figures import MUTED, SHEET_SAMPLES, STYLE, VARIANTS, WIDTH, Picture, save
+from medveil.launch.report.labels import Labels, option, wrapped
+from medveil.launch.report.summary import Row
 
 _TINT = np.array([217, 119, 6])
 _DIFFERENT = np.array([219, 39, 119])

@@ -6,9 +6,9 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from launch.report.figures import GRID, INK, STYLE, TITLE, WIDTH, Picture, save
-from launch.report.labels import STYLES, Labels, distinct, option, without, wrapped
-from launch.report.summary import METRICS, Row, Stat
+from medveil.launch.report.figures import GRID, INK, STYLE, TITLE, WIDTH, Picture, save
+from medveil.launch.report.labels import STYLES, Labels, distinct, option, without, wrapped
+from medveil.launch.report.summary import METRICS, Row, Stat
 
 FEWEST = 3
 """Values of k that make a figure."""

@@ -4,8 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from launch.results import CellResult
 from medveil.errors import UserError
+from medveil.launch.results import CellResult
 
 RECORD = "result.json"
 

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from launch.report.figures import INK, MUTED, STYLE, Picture, Samples, samples_of, save
-from launch.report.summary import Row
 from medveil.config import build
-from umed import UMedConfig, maps
+from medveil.launch.report.figures import INK, MUTED, STYLE, Picture, Samples, samples_of, save
+from medveil.launch.report.summary import Row
+from medveil.umed import UMedConfig, maps
 
 RIVALS = ["em", "tap", "lsp", "ar", "sep"]
 """In the order of the paper's columns."""

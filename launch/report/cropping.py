@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launch.report.summary import Row, Stat
+from medveil.launch.report.summary import Row, Stat
 
 
 @dataclass(frozen=True)

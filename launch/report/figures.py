@@ -1,7 +1,7 @@
 """The report's figures as PNG files: bars, learning curves, and sheets of original, protected and amplified noise.
 
 Each is five inches wide, so that its text can be read on a telephone and two fit beside each other on a desk.
-:mod:`launch.report.comparison` draws the one that is wider.
+:mod:`medveil.launch.report.comparison` draws the one that is wider.
 """
 
 import re
@@ -19,9 +19,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from launch.report.labels import Labels, option, wrapped
-from launch.report.summary import METRICS, Row, Stat
 from medveil.errors import UserError
+from medveil.launch.report.labels import Labels, option, wrapped
+from medveil.launch.report.summary import METRICS, Row, Stat
 
 WIDTH = 5.0
 """Inches, of every figure."""
@@ -86,7 +86,7 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Picture]:
             labels = Labels.of(of_data)
             for exploiter in sorted({row.exploiter for row in of_data if row.scores}):
                 if option(exploiter, "part") is not None or option(exploiter, "authorised") is not None:
-                    continue  # drawn by launch.report.mixed and launch.report.authorised
+                    continue  # drawn by medveil.launch.report.mixed and medveil.launch.report.authorised
                 audited = [row for row in of_data if row.exploiter == exploiter and row.scores]
                 pictures.append(_bars(audited, labels, folder))
                 for defence in dict.fromkeys(row.defence for row in audited):

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from launch.report.summary import Row
+from medveil.launch.report.summary import Row
 
 COLOURS = {
     "none": "#6b7280",

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from launch.report.figures import GRID, INK, MUTED, STYLE, TITLE, WIDTH, Line, Picture, draw_curves, save
-from launch.report.labels import Labels, option, without, wrapped
-from launch.report.summary import METRICS, Row
+from medveil.launch.report.figures import GRID, INK, MUTED, STYLE, TITLE, WIDTH, Line, Picture, draw_curves, save
+from medveil.launch.report.labels import Labels, option, without, wrapped
+from medveil.launch.report.summary import METRICS, Row
 
 PARTS = {"clean": "clean part alone", "protected": "protected part alone", "": "the mix"}
 _COLOURS = {"clean": "#2563a8", "protected": "#b4431c", "": "#0f766e"}

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import jinja2
 
-from launch.report.cropping import Gap, gaps
-from launch.report.figures import Picture, of_kind
-from launch.report.summary import CONTROLS, COST, METRICS, SIMILARITY, Row, Score, metrics_of
-from launch.report.tables import failures, number, releases
-from launch.results import CellResult
+from medveil.launch.report.cropping import Gap, gaps
+from medveil.launch.report.figures import Picture, of_kind
+from medveil.launch.report.summary import CONTROLS, COST, METRICS, SIMILARITY, Row, Score, metrics_of
+from medveil.launch.report.tables import failures, number, releases
+from medveil.launch.results import CellResult
 
 MEANINGS = {
     "differing_pixels": "The share of the pixels that an authorised user's segmentation model, trained on other clean "
@@ -64,7 +64,7 @@ def html_text(
     names = sorted({row.data for row in rows})
     sections = [_section(f"set-{i}", data, rows, pictures) for i, data in enumerate(names, 1)]
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("launch.report", "."),
+        loader=jinja2.PackageLoader("medveil.launch.report", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from launch.report.published import Published
-from launch.results import CellResult, Outcome
+from medveil.launch.report.published import Published
+from medveil.launch.results import CellResult, Outcome
 
 METRICS = {
     "dsc": "DSC",
@@ -25,7 +25,7 @@ SIMILARITY = {"ssim": "SSIM", "ahash": "aHash", "phash": "pHash", "dhash": "dHas
 """Measures of :mod:`medveil.similarity` in percent, by their names for people."""
 
 COST = {"seconds_per_1000_images": "s per 1,000", "peak_memory_bytes_per_1000_images": "GiB per 1,000"}
-"""What protecting took, as :mod:`launch.spent` has it and as a column is called."""
+"""What protecting took, as :mod:`medveil.launch.running.spent` has it and as a column is called."""
 
 CONTROLS = ("none", "random")
 """Protectors that are not meant to protect; they come first."""

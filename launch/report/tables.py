@@ -5,9 +5,9 @@ import io
 import math
 from collections.abc import Sequence
 
-from launch.report.cropping import Gap, gaps
-from launch.report.summary import COST, METRICS, SIMILARITY, Row, Stat, metrics_of, order
-from launch.results import CellResult, Outcome
+from medveil.launch.report.cropping import Gap, gaps
+from medveil.launch.report.summary import COST, METRICS, SIMILARITY, Row, Stat, metrics_of, order
+from medveil.launch.results import CellResult, Outcome
 
 COLUMNS = [
     "data",

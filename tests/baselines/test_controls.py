@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from baselines import RandomSigns, Unprotected
+from medveil.baselines import RandomSigns, Unprotected
 from medveil.dataset import ArrayDataset
 from medveil.errors import UserError
 from medveil.quantise import quantise
-from umed import UMed
+from medveil.umed import UMed
 
 
 def lesions():

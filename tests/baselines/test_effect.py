@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from baselines import AR, LSP, SEP, TAP, ErrorMinimising, RandomSigns, Unprotected
+from medveil.baselines import AR, LSP, SEP, TAP, ErrorMinimising, RandomSigns, Unprotected
 from medveil.dataset import ArrayDataset
 from medveil.losses import segmentation_loss
 from medveil.metrics import overlap_counts, segmentation_metrics

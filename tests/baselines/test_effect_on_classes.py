@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from baselines import AR, LSP, SEP, TAP, ErrorMinimising, RandomSigns, Unprotected
+from medveil.baselines import AR, LSP, SEP, TAP, ErrorMinimising, RandomSigns, Unprotected
 from medveil.dataset import ArrayDataset
 from medveil.losses import classification_loss
 from medveil.networks import ResNet18
 from medveil.quantise import quantise, to_unit
 from medveil.runtime import SingleProcess
-from salm import SALM
+from medveil.salm import SALM
 from tests.baselines.rivals import keeps_bound
 
 SIDE = 16

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from baselines import AR, LSP
-from baselines.ar import border_size, inside_of_border
 from medveil import keyed
+from medveil.baselines import AR, LSP
+from medveil.baselines.ar import border_size, inside_of_border
 from medveil.metrics import psnr
 from medveil.quantise import quantise
 from tests.baselines.rivals import pictures

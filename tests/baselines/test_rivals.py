@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from baselines import AR, LSP, SEP, TAP, ErrorMinimising
-from baselines.classes import joined_batches, wrong_targets
+from medveil.baselines import AR, LSP, SEP, TAP, ErrorMinimising
+from medveil.baselines.classes import joined_batches, wrong_targets
 from medveil.dataset import ArrayDataset
 from medveil.errors import UserError
 from medveil.losses import segmentation_loss

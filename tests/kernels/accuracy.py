@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import contour_band, texture_map
-from kernels.cdc import reference as cdc_reference
-from kernels.clip import reference as clip_reference
-from kernels.topk import reference as topk_reference
+from medveil.kernels import contour_band, texture_map
+from medveil.kernels.cdc import reference as cdc_reference
+from medveil.kernels.clip import reference as clip_reference
+from medveil.kernels.topk import reference as topk_reference
 
 Operators = Mapping[str, Callable[..., Any]]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

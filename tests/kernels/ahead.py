@@ -19,13 +19,13 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels.cdc.cuda import DIRECT, GEMM, WEIGHT
-from kernels.cdc.kernels import direct_fwd_kernel, gemm_fwd_kernel, gemm_weight_kernel
-from kernels.clip.cuda import BLOCK, ROWS
-from kernels.clip.kernels import clip_kernel, packed_bwd_kernel
-from kernels.lbp.kernels import lbp_fwd_kernel
-from kernels.topk import cuda as topk_cuda
-from kernels.topk.kernels import topk_chunk_kernel, topk_count_kernel, topk_row_kernel, topk_tie_kernel
+from medveil.kernels.cdc.cuda import DIRECT, GEMM, WEIGHT
+from medveil.kernels.cdc.kernels import direct_fwd_kernel, gemm_fwd_kernel, gemm_weight_kernel
+from medveil.kernels.clip.cuda import BLOCK, ROWS
+from medveil.kernels.clip.kernels import clip_kernel, packed_bwd_kernel
+from medveil.kernels.lbp.kernels import lbp_fwd_kernel
+from medveil.kernels.topk import cuda as topk_cuda
+from medveil.kernels.topk.kernels import topk_chunk_kernel, topk_count_kernel, topk_row_kernel, topk_tie_kernel
 
 BUDGETS = Path(__file__).with_name("budgets.json")
 ARCHITECTURES = (80, 90, 100)

@@ -6,15 +6,15 @@ import sys
 
 import torch
 
-from kernels.cdc import cuda as cdc_cuda
-from kernels.cdc import reference as cdc_reference
-from kernels.clip import contour_band
-from kernels.clip import cuda as clip_cuda
-from kernels.clip import reference as clip_reference
-from kernels.lbp import cuda as lbp_cuda
-from kernels.lbp import reference as lbp_reference
-from kernels.topk import cuda as topk_cuda
-from kernels.topk import reference as topk_reference
+from medveil.kernels.cdc import cuda as cdc_cuda
+from medveil.kernels.cdc import reference as cdc_reference
+from medveil.kernels.clip import contour_band
+from medveil.kernels.clip import cuda as clip_cuda
+from medveil.kernels.clip import reference as clip_reference
+from medveil.kernels.lbp import cuda as lbp_cuda
+from medveil.kernels.lbp import reference as lbp_reference
+from medveil.kernels.topk import cuda as topk_cuda
+from medveil.kernels.topk import reference as topk_reference
 from tests.kernels import accuracy
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kernels.layout import needs_64_bits, prefers_channels_last
+from medveil.kernels.layout import needs_64_bits, prefers_channels_last
 from tests.kernels import accuracy
 
 OPERATORS = {
@@ -30,7 +30,7 @@ def test_convolution_keeps_its_error_budget(device, dtype, choice, full_fp32, mo
     if choice != "as the table says":
         if device.type == "cpu":
             pytest.skip("kernels for CUDA")
-        from kernels.cdc import choices, cuda
+        from medveil.kernels.cdc import choices, cuda
 
         def choose(what, channels, dtype):
             return "library" if choice == "direct" and channels > choices.STEM_CHANNELS else choice

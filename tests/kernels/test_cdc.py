@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from kernels import CentralDifferenceConv2d, cdc_conv2d, cdc_conv2d_stats, convert_to_cdc
-from kernels.cdc import reference
-from kernels.cdc.reference import naive_cdc_conv2d
+from medveil.kernels import CentralDifferenceConv2d, cdc_conv2d, cdc_conv2d_stats, convert_to_cdc
+from medveil.kernels.cdc import reference
+from medveil.kernels.cdc.reference import naive_cdc_conv2d
 
 GEOMETRIES = [(1, 1, 1), (2, 1, 1), (2, 2, 2), (1, 0, 1), (1, 3, 1), (3, 0, 2)]  # stride, padding, dilation
 

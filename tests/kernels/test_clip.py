@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from kernels import contour_band, lbp_adaptive_clip, texture_map
-from kernels.clip import reference
+from medveil.kernels import contour_band, lbp_adaptive_clip, texture_map
+from medveil.kernels.clip import reference
 
 EPS = 4 / 255
 

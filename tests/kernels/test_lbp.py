@@ -6,8 +6,8 @@ import pytest
 import torch
 from skimage.feature import local_binary_pattern as skimage_lbp
 
-from kernels import local_binary_pattern, texture_map
-from kernels.lbp import cpu, grey_levels, reference
+from medveil.kernels import local_binary_pattern, texture_map
+from medveil.kernels.lbp import cpu, grey_levels, reference
 
 METHODS = ("default", "ror", "uniform")
 
@@ -68,7 +68,7 @@ def test_batches_and_strides(device):
 
 
 def test_chunks_join(monkeypatch):
-    from kernels.lbp import cpu
+    from medveil.kernels.lbp import cpu
 
     batch = torch.randint(100, 103, (3, 20, 30), dtype=torch.uint8)
     whole = local_binary_pattern(batch)

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from kernels import nan_seen, topk_grad_mask, topk_mask, topk_masked_step
-from kernels.topk import bracket, cpu, reference
+from medveil.kernels import nan_seen, topk_grad_mask, topk_mask, topk_masked_step
+from medveil.kernels.topk import bracket, cpu, reference
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.uint8]
 

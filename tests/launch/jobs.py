@@ -11,7 +11,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["launch.cli", "launch.protect_command", "skimage.metrics"])
+_context.set_forkserver_preload(["medveil.launch.cli", "medveil.launch.commands.protect", "skimage.metrics"])
 
 
 def _command(argv: Sequence[str], output: Path, file_limit: int | None, cpu_seconds: float | None) -> None:
@@ -23,7 +23,7 @@ def _command(argv: Sequence[str], output: Path, file_limit: int | None, cpu_seco
     if cpu_seconds is not None:
         # Nobody handles SIGPROF: the process is gone at once, as with SIGKILL, however busy the machine is.
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
-    from launch.cli import main
+    from medveil.launch.cli import main
 
     code = main(argv)
     sys.stdout.flush()

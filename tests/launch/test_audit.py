@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launch.audit import ExploitJob, compare_images, run_exploit
-from launch.auditing import plan_audit
-from launch.cli import main
-from launch.parts import Part, open_alike
-from launch.results import CellResult
-from launch.runtime import ProcessRuntime
 from medveil.errors import UserError
+from medveil.launch.audit.plan import plan_audit
+from medveil.launch.audit.samples import Part, open_alike
+from medveil.launch.cli import main
+from medveil.launch.commands.audit import ExploitJob, compare_images, run_exploit
+from medveil.launch.results import CellResult
+from medveil.launch.running.runtime import ProcessRuntime
 
 SIDE = 16
 QUICK = ["--epochs", "2", "--batch-size", "8", "--threads", "1", "--device", "cpu"]

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch.authorised import METRIC, run_authorised
-from launch.exploit import ExploitJob
-from launch.protect import ProtectJob, run_protect
 from medveil.errors import UserError
+from medveil.launch.audit.authorised import METRIC, run_authorised
+from medveil.launch.audit.train import ExploitJob
+from medveil.launch.protect.job import ProtectJob, run_protect
 
 IMAGES = "phantom:cls:24:16"
 

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from kernels import contour_band
-from launch.report.comparison import columns_of, draw_comparisons
-from launch.report.figures import Samples
-from launch.report.summary import summarise
-from launch.results import CellResult, Outcome
+from medveil.kernels import contour_band
+from medveil.launch.report.comparison import columns_of, draw_comparisons
+from medveil.launch.report.figures import Samples
+from medveil.launch.report.summary import summarise
+from medveil.launch.results import CellResult, Outcome
 
 SIDE = 16
 

@@ -10,10 +10,11 @@ from PIL import Image
 from torch import distributed as dist
 from torch import nn
 
-from launch.processes import WorkerFailed, joined, run_local
-from launch.protect import ProtectJob, _in_worker, run_protect
 from medveil import batchnorm
 from medveil.errors import UserError
+from medveil.launch.errors import WorkerFailed
+from medveil.launch.protect.job import ProtectJob, _in_worker, run_protect
+from medveil.launch.running.processes import joined, run_local
 
 Meeting = tuple[str, int, int]
 

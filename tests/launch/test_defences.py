@@ -5,13 +5,13 @@ import pytest
 import torch
 from scipy import ndimage
 
-from launch.exploiters import defences
-from launch.exploiters.config import ExploiterConfig
-from launch.exploiters.defences import Defence, defended, parse_defence
-from launch.exploiters.training import ADVERSARIAL_STEPS, _Training
 from medveil import keyed
 from medveil.dataset import ArrayDataset
 from medveil.errors import UserError
+from medveil.launch.exploiters import defences
+from medveil.launch.exploiters.config import ExploiterConfig
+from medveil.launch.exploiters.defences import Defence, defended, parse_defence
+from medveil.launch.exploiters.training import ADVERSARIAL_STEPS, _Training
 from medveil.quantise import to_unit
 from medveil.runtime import SingleProcess
 

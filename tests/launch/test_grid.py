@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli import main
-from launch.grid import read_sweep
-from launch.report.published import read_published
-from launch.sweep_command import DEMO
+from medveil.launch.cli import main
+from medveil.launch.commands.sweep import DEMO
+from medveil.launch.report.published import read_published
+from medveil.launch.sweeping.grid import read_sweep
 
 SWEEP = """
 name: tiny

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from launch import runs
-from launch.cli import main
-from launch.methods import PROTECTORS
-from launch.protect import ProtectJob, run_protect
 from medveil.errors import UserError
+from medveil.launch.cli import main
+from medveil.launch.protect.job import ProtectJob, run_protect
+from medveil.launch.protect.methods import PROTECTORS
+from medveil.launch.running import runs
 from tests.launch.jobs import contents
 
 DATA = "phantom:seg:10:16"

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launch.auditing import classes_of_part, plan_audit
-from launch.cli import main
-from launch.data import open_data
-from launch.grid import Sweep, build
-from launch.merge import merge
-from launch.protect_part import PartOptions, choose
-from launch.report.mixed import draw_mixed
-from launch.report.summary import summarise
-from launch.results import CellResult
-from launch.sweeping import plan
 from medveil.errors import UserError
+from medveil.launch.audit.plan import plan_audit
+from medveil.launch.cli import main
+from medveil.launch.data import open_data
+from medveil.launch.protect.part import PartOptions, choose
+from medveil.launch.release.manifest import classes_of_part
+from medveil.launch.release.merge import merge
+from medveil.launch.report.mixed import draw_mixed
+from medveil.launch.report.summary import summarise
+from medveil.launch.results import CellResult
+from medveil.launch.sweeping.grid import Sweep, build
+from medveil.launch.sweeping.plan import plan
 
 CLASSES = 3
 

@@ -9,16 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines import RandomSigns
-from launch.data import Source, open_data
-from launch.processes import Processes
-from launch.release import write_release
-from launch.release_folder import FolderFiles
-from launch.release_npz import NpzFiles
-from launch.runs import own
-from launch.runtime import running
-from launch.verification import Plan, Summary, VerificationFailed, first_damage
+from medveil.baselines import RandomSigns
 from medveil.dataset import ArrayDataset
+from medveil.launch.data import Source, open_data
+from medveil.launch.errors import VerificationFailed
+from medveil.launch.release.folder import FolderFiles
+from medveil.launch.release.manifest import first_damage
+from medveil.launch.release.npz import NpzFiles
+from medveil.launch.release.verify import Plan, Summary
+from medveil.launch.release.write import write_release
+from medveil.launch.running.processes import Processes
+from medveil.launch.running.runs import own
+from medveil.launch.running.runtime import running
 from medveil.protector import Budget
 from medveil.quantise import to_unit
 
@@ -194,7 +196,7 @@ def test_what_breaks_the_budget_is_no_release(
     )
     refused(cls, one_forgotten, tmp_path / "d", "phantom/3 is unprotected, and nothing explains it")
     # The bound is kept by rounding, and checked on the bytes none the less.
-    monkeypatch.setattr("launch.release.quantise", lambda protected, original, levels: original + 3)
+    monkeypatch.setattr("medveil.launch.release.write.quantise", lambda protected, original, levels: original + 3)
     refused(cls, Noise(None, Budget(2)), tmp_path / "e", "changes by 3 grey levels; the budget is 2")
 
 

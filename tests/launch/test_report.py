@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launch import report
-from launch.report.collect import collect
-from launch.report.cropping import gaps
-from launch.report.labels import Labels, wrapped
-from launch.report.published import read_published
-from launch.report.summary import natural, summarise
-from launch.report.tables import csv_text, markdown_text
-from launch.results import CellResult, Outcome
 from medveil.errors import UserError
+from medveil.launch import report
+from medveil.launch.report.collect import collect
+from medveil.launch.report.cropping import gaps
+from medveil.launch.report.labels import Labels, wrapped
+from medveil.launch.report.published import read_published
+from medveil.launch.report.summary import natural, summarise
+from medveil.launch.report.tables import csv_text, markdown_text
+from medveil.launch.results import CellResult, Outcome
 
 FAILED = "failed: out of memory | give <--batch-size> a smaller number"
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launch.processes import Interrupted, run_local
-from launch.protect import ProtectJob, _in_worker, run_protect
-from launch.runtime import ProcessRuntime
+from medveil.launch.errors import Interrupted
+from medveil.launch.protect.job import ProtectJob, _in_worker, run_protect
+from medveil.launch.running.processes import run_local
+from medveil.launch.running.runtime import ProcessRuntime
 
 Meeting = tuple[str, int, int]
 

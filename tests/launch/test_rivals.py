@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from launch.data import open_data
-from launch.protect import ProtectJob, run_protect
 from medveil.errors import UserError
+from medveil.launch.data import open_data
+from medveil.launch.protect.job import ProtectJob, run_protect
 from tests.baselines.rivals import EM, SEP, TAP
 
 OPTIONS = {"em": EM, "tap": TAP, "sep": SEP, "lsp": {}, "ar": {}}

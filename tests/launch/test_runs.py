@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from launch import runs
-from launch.runs import OwnershipLost, drawn_once, own, run_name, write_private
 from medveil.errors import UserError
+from medveil.launch.running import runs
+from medveil.launch.running.files import drawn_once, write_private
+from medveil.launch.running.runs import OwnershipLost, own, run_name
 
 CONFIG = {"method": "umed", "options": {"eps": 4 / 255, "epochs": 3}}
 

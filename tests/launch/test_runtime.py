@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from launch.processes import Interrupted, Processes
-from launch.runs import own
-from launch.runtime import ProcessRuntime, running
+from medveil.launch.errors import Interrupted
+from medveil.launch.running.processes import Processes
+from medveil.launch.running.runs import own
+from medveil.launch.running.runtime import ProcessRuntime, running
 from medveil.runtime import State
 
 

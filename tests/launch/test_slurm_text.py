@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli import main
-from launch.jobs import Attempt, Job, Record
-from launch.runs import write_private
-from launch.slurm_text import Slurm, minutes, settings
-from launch.status import Standing, standings
-from launch.sweeping import Plan, prepared
 from medveil.errors import UserError
+from medveil.launch.cli import main
+from medveil.launch.jobs.job import Attempt, Job, Record
+from medveil.launch.jobs.sbatch import Slurm, minutes, settings
+from medveil.launch.jobs.status import Standing, standings
+from medveil.launch.running.files import write_private
+from medveil.launch.sweeping.plan import Plan
+from medveil.launch.sweeping.run import prepared
 
 SWEEP = """
 name: grid
@@ -177,8 +178,8 @@ class Told:
 
 
 def _plan(sweep: Path, runs: Path) -> Plan:
-    from launch.grid import read_sweep
-    from launch.sweeping import prepare
+    from medveil.launch.sweeping.grid import read_sweep
+    from medveil.launch.sweeping.run import prepare
 
     prepare(read_sweep(sweep), runs / "grid")
     return prepared(runs / "grid")[1]

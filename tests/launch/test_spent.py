@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch import spent
-from launch.processes import Interrupted, Processes
-from launch.runs import own
-from launch.runtime import running
+from medveil.launch.errors import Interrupted
+from medveil.launch.running import spent
+from medveil.launch.running.processes import Processes
+from medveil.launch.running.runs import own
+from medveil.launch.running.runtime import running
 
 
 def test_a_resumed_run_counts_from_its_first_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("launch.spent.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("medveil.launch.running.spent.time.monotonic", lambda: now[0])
     processes = Processes(torch.device("cpu"))
 
     def start(seconds: float, ending: type[BaseException] | None, peak: int) -> dict[str, float]:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli import main
-from launch.grid import read_sweep
-from launch.jobs import Job
-from launch.pool import run_inline, run_side_by_side
-from launch.processes import Interrupted
-from launch.sweeping import plan, prepare
+from medveil.launch.cli import main
+from medveil.launch.errors import Interrupted
+from medveil.launch.jobs.job import Job
+from medveil.launch.jobs.local import run_inline, run_side_by_side
+from medveil.launch.sweeping.grid import read_sweep
+from medveil.launch.sweeping.plan import plan
+from medveil.launch.sweeping.run import prepare
 
 SWEEP = """
 name: tiny
@@ -95,7 +96,7 @@ class Suicide:
 
 def test_a_sweep_in_one_process_that_is_stopped_leaves_the_rest(folder, monkeypatch):
     planned = prepare(read_sweep(folder / "tiny.yaml"), folder / "runs" / "tiny")
-    monkeypatch.setattr("launch.jobs.run_protect", interrupted)
+    monkeypatch.setattr("medveil.launch.jobs.job.run_protect", interrupted)
     ended = {}
     run_inline(planned.jobs, lambda job, record: ended.update({job.key: record.state}))
     assert list(ended.values()) == ["interrupted"]

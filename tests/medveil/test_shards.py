@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from kernels import CentralDifferenceConv2d
 from medveil import batchnorm, shards
+from medveil.kernels import CentralDifferenceConv2d
 from medveil.networks import ResNet18, UNet
 
 

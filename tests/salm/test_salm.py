@@ -5,14 +5,14 @@ import io
 import pytest
 import torch
 
-from baselines import ErrorMinimising
 from medveil import graphs, keyed
+from medveil.baselines import ErrorMinimising
 from medveil.dataset import ArrayDataset
 from medveil.errors import UserError
 from medveil.quantise import quantise, to_unit
 from medveil.runtime import SingleProcess
-from salm import SALM, SALMConfig
-from salm.noise import Visit
+from medveil.salm import SALM, SALMConfig
+from medveil.salm.noise import Visit
 
 TINY = {"steps": 4, "decay_every": 2, "width": 4, "pgd_steps": 3, "transforms": 2, "batch_size": 7}
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli import main
-from launch.cluster import submitted
-from launch.status import Standing, standings
-from launch.sweeping import Plan, prepared
+from medveil.launch.cli import main
+from medveil.launch.jobs.status import Standing, standings
+from medveil.launch.jobs.submit import submitted
+from medveil.launch.sweeping.plan import Plan
+from medveil.launch.sweeping.run import prepared
 from tests.slurm.one_machine import Slurm, missing
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launch import slurm_queue
-from launch.cli import main
+from medveil.launch.cli import main
+from medveil.launch.jobs import squeue as slurm_queue
 from tests.slurm.conftest import Sweeping, digests
 from tests.slurm.one_machine import Slurm, call, until
 

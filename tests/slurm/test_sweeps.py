@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launch.cluster import submitted
+from medveil.launch.jobs.submit import submitted
 from tests.slurm.conftest import Sweeping, digests
 from tests.slurm.one_machine import Slurm, call, until
 

@@ -5,12 +5,12 @@ import io
 import pytest
 import torch
 
-from kernels import contour_band, texture_map
 from medveil.dataset import ArrayDataset
 from medveil.errors import UserError
+from medveil.kernels import contour_band, texture_map
 from medveil.quantise import quantise
 from medveil.runtime import SingleProcess
-from umed import UMed, UMedConfig, maps
+from medveil.umed import UMed, UMedConfig, maps
 
 TINY = {"epochs": 3, "generator_epochs": 1, "width": 2, "depth": 2, "batch_size": 4, "learning_rate": 1e-2}
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from launch.cli import main
-from launch.data import npz, open_data, store
-from launch.data.cache import caching
-from launch.protect import ProtectJob, metrics_of
+from medveil.launch.cli import main
+from medveil.launch.data import npz, open_data, store
+from medveil.launch.data.cache import caching
+from medveil.launch.protect.job import ProtectJob, metrics_of
 from tests.launch.jobs import contents
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from launch.data import folders, open_data, store
 from medveil.errors import UserError
+from medveil.launch.data import folders, open_data, store
 
 Write = Callable[[Path], None]
 

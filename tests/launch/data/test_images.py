@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launch.data.images import decoding, read_image, read_mask, resize
 from medveil.errors import UserError
+from medveil.launch.data.images import decoding, read_image, read_mask, resize
 
 GREY = np.random.default_rng(0).integers(0, 256, (12, 10), dtype=np.uint8)
 COLOUR = np.random.default_rng(1).integers(0, 256, (12, 10, 3), dtype=np.uint8)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torchvision.datasets.utils
 
-from launch.cli import main
-from launch.data import open_data
+from medveil.launch.cli import main
+from medveil.launch.data import open_data
 
 SETS = [name for name in medmnist.info.INFO if not name.endswith("3d")]
 COUNTS = {"train": 24, "val": 3, "test": 12}

@@ -14,8 +14,8 @@ import pytest
 import torch
 import torchvision.datasets.utils
 
-from launch.data import npz, open_data
 from medveil.errors import UserError
+from medveil.launch.data import npz, open_data
 
 Arrays = dict[str, Any]
 

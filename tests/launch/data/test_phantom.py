@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from launch.data import open_data
-from launch.data.phantom import CLASSES
 from medveil.errors import UserError
+from medveil.launch.data import open_data
+from medveil.launch.data.phantom import CLASSES
 
 
 @pytest.mark.parametrize("kind", ["seg", "cls"])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from launch.data import open_data, split_holdout
 from medveil.dataset import ArrayDataset, Subset
 from medveil.errors import UserError
+from medveil.launch.data import open_data, split_holdout
 
 
 def test_what_is_no_data_set_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""How alike the released images and their originals are."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from medveil import metrics
+from medveil.dataset import Dataset
+from medveil.launch.audit.samples import clean_part, opened
+from medveil.launch.release.manifest import read_manifest
+from medveil.launch.release.verify import SSIM_SAMPLE, evenly
+from medveil.launch.running.files import write_arrays
+from medveil.runtime import batches
+from medveil.similarity import mean_similarity, similarity
+
+_CHUNK = 64
+_PICTURES = 5
+_SIMILARITY_SAMPLE = 256
+
+
+class Likeness(NamedTuple):
+    """``psnr`` in dB and ``ssim``: means over the images that changed (infinite and 1 when none did), SSIM and
+    ``similarity`` (:data:`medveil.similarity.MEASURES`) over an even sample of these where they are many (1,024 and
+    256). ``pictures``: the npz that was written.
+    """
+
+    psnr: float
+    ssim: float
+    pictures: Path
+    similarity: dict[str, float]
+
+
+def compare_images(release: Path, original: str, size: int | None, pictures: Path) -> Likeness:
+    """Hold the images of the release against their originals, both at ``size`` (None: the release's own).
+
+    Writes ``pictures``: an npz of a few changed samples, uint8 [K, H, W, C], as ``original`` and ``protected``, with
+    the ``masks`` {0, 1} [K, H, W, 1] of a segmentation set. Raises UserError when a sample is missing in the original,
+    or the two do not fit together.
+    """
+    source = opened(str(release), size)
+    clean = clean_part(release, original, source, read_manifest(release)).open()
+    psnrs: list[float] = []
+    changed: list[int] = []
+    for indices in batches(range(len(source.data)), _CHUNK):
+        pairs = zip(clean.read(indices).images, source.data.read(indices).images, strict=True)
+        for index, (before, after) in zip(indices, pairs, strict=True):
+            if not before.equal(after):
+                changed.append(index)
+                psnrs.append(metrics.psnr(before, after))
+    ssims = [metrics.ssim(*pair) for pair in _pairs(clean, source.data, evenly(changed, SSIM_SAMPLE))]
+    alike = [similarity(*pair) for pair in _pairs(clean, source.data, evenly(changed, _SIMILARITY_SAMPLE))]
+    among = changed or range(len(source.data))
+    shown = evenly(among, _PICTURES)
+    kept = [data.read(shown) for data in (clean, source.data)]
+    sheets: dict[str, Any] = {
+        name: part.images.permute(0, 2, 3, 1).numpy()
+        for name, part in zip(("original", "protected"), kept, strict=True)
+    }
+    if source.data.task == "segmentation":
+        sheets["masks"] = kept[1].targets.permute(0, 2, 3, 1).numpy()
+    write_arrays(pictures, sheets)
+    ssim = float(np.mean(ssims)) if ssims else 1.0
+    return Likeness(metrics.mean_psnr(psnrs), ssim, pictures, mean_similarity(alike))
+
+
+def _pairs(clean: Dataset, released: Dataset, indices: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    for some in batches(indices, _CHUNK):
+        yield from zip(clean.read(some).images, released.read(some).images, strict=True)

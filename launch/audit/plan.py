@@ -1,0 +1,151 @@
+"""What an audit finds out before it trains: is the release intact, what is it tested on, how alike are the images."""
+
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medveil.dataset import Dataset, Task
+from medveil.errors import UserError
+from medveil.launch.audit.samples import Part, clean_part, opened
+from medveil.launch.data import Source
+from medveil.launch.release.manifest import (
+    Portion,
+    _options,
+    check_intact,
+    ids_of_part,
+    read_manifest,
+)
+from medveil.runtime import batches
+
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class AuditPlan:
+    """What is trained on and what is tested on.
+
+    ``train``: the release. ``clean``: the same samples of the original, None without one. ``test``: clean images, none
+    of them in the release. ``data``, ``protector``, ``options``: names for the record. ``notes``: lines for the screen.
+    """
+
+    train: Part
+    clean: Part | None
+    test: Part
+    data: str
+    protector: str
+    options: str
+    task: Task
+    size: tuple[int, int]
+    notes: tuple[str, ...]
+
+
+def plan_audit(
+    release: Path,
+    original: str | None = None,
+    test: str | None = None,
+    size: int | None = None,
+    part: Portion = "all",
+) -> AuditPlan:
+    """Check the release at ``release`` and choose the test images.
+
+    ``part``: train on all of the release, on its unprotected samples alone ("clean"), or on the protected ones alone;
+    the clean row and the test images are those of the whole release, so that the three compare.
+
+    These are those of ``test``; else the npz's own test split; else the original's own test part; else the samples of
+    the original that the release lists as held out. Raises UserError when the release is damaged, when there is nothing
+    to test on, or when a test image is also in the release's training part: by id or pixels in the original, or by
+    exact pixels in the release. Exact copies in a test part that the data set brings itself are left out, and noted.
+    """
+    manifest = read_manifest(release)
+    check_intact(release, manifest)
+    source = opened(str(release), size)
+    train = Part(str(release), size=size)
+    clean = None if original is None else clean_part(release, original, source, manifest)
+    height, width = source.data.size
+    side = height if height == width else None
+    chosen, own = _choose_test(release, source, manifest, original, test, side)
+    training = [train] if clean is None else [train, clean]
+    chosen, notes = without_overlap(chosen, own, training, _ids_in_common(chosen, train, clean, manifest))
+    if part != "all":
+        kept = ids_of_part(source, manifest, part)
+        if not kept:
+            raise UserError(f"--part {part}: the manifest of {release} lists no such sample")
+        train = replace(train, ids=tuple(kept))
+        notes.append(f"trained on the {part} part alone, {len(kept)} of {len(source.data)} samples")
+    if clean is None:
+        notes.append("no --original: there is no clean row and no PSNR or SSIM")
+    return AuditPlan(
+        train=train,
+        clean=clean,
+        test=chosen,
+        data=manifest["data"]["name"],
+        protector=manifest["method"],
+        options=_options(manifest),
+        task=source.data.task,
+        size=source.data.size,
+        notes=tuple(notes),
+    )
+
+
+def _choose_test(
+    release: Path, source: Source, manifest: dict[str, Any], original: str | None, test: str | None, side: int | None
+) -> tuple[Part, bool]:
+    """The test part, and whether it belongs to the data set itself (rather than being named by the user)."""
+    if test is not None:
+        return Part(test, "test" if opened(test, side).test is not None else "data", size=side), False
+    if source.test is not None:
+        return Part(str(release), "test", size=side), True
+    if original is not None and opened(original, side).test is not None:
+        return Part(original, "test", size=side), True
+    held_out = tuple(manifest["held_out"])
+    if not held_out:
+        raise UserError(f"{release} has no test split and lists no held-out images: give --test DATA, clean images")
+    if original is None:
+        raise UserError(
+            f"{release} lists {len(held_out)} held-out images but does not hold them: give --original DATA, "
+            "or other clean images with --test DATA"
+        )
+    return Part(original, ids=held_out, size=side), True
+
+
+def _ids_in_common(chosen: Part, train: Part, clean: Part | None, manifest: dict[str, Any]) -> set[str]:
+    """The released ids where ``chosen`` names its samples as the release does; none where equal ids mean nothing."""
+    source = opened(chosen.spec, chosen.size)
+    named_alike = source.kind == "npz" and chosen.spec == train.spec
+    if clean is not None:
+        named_alike = named_alike or source.fingerprint == opened(clean.spec, clean.size).fingerprint
+    return {record["id"] for record in manifest["samples"]} if named_alike else set()
+
+
+def without_overlap(
+    test: Part, own: bool, training: Sequence[Part], ids: Collection[str] = ()
+) -> tuple[Part, list[str]]:
+    """``test``, and notes. Exact copies of training images are left out if ``own``: the data set itself brings them.
+
+    Raises UserError for any other image of ``test`` that is in ``training`` too, by pixels or by being one of ``ids``.
+    """
+    data = test.open()
+    doubled = [sample for sample in data.ids if sample in ids]
+    if not doubled:
+        known = {digest for part in training for digest in _digests(part.open())}
+        doubled = [sample for sample, digest in zip(data.ids, _digests(data), strict=True) if digest in known]
+        if own and 0 < len(doubled) < len(data):
+            left = set(data.ids) - set(doubled)
+            kept = replace(test, ids=tuple(sample for sample in data.ids if sample in left))
+            line = f"{len(doubled)} of {len(data)} test images are exact copies of training images and left out"
+            return kept, [f"{line}: {doubled[0]}" + (", ..." if len(doubled) > 1 else "")]
+    if doubled:
+        raise UserError(
+            f"{len(doubled)} test images of {test.spec} are also in the training part (first: {doubled[0]}): "
+            "give --test DATA without them"
+        )
+    return test, []
+
+
+def _digests(data: Dataset) -> Iterator[str]:
+    """A hash of each image's pixels."""
+    for indices in batches(range(len(data)), _CHUNK):
+        for image in data.read(indices).images:
+            yield hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest()

@@ -1,0 +1,111 @@
+"""Samples of a data set by name: what a training reads and what it is tested on."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from medveil.dataset import Batch, Dataset, Subset, View
+from medveil.errors import UserError
+from medveil.launch.data import Source, open_data
+from medveil.launch.release.manifest import original_ids
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples of a data set, by name: a plain value that can be pickled.
+
+    ``spec``: as ``open_data`` reads it, a release too. ``split``: its samples to protect ("data") or its own test part.
+    ``ids``: those samples alone, in this order; None: all. ``size``: the side in pixels, None for the data's own.
+    """
+
+    spec: str
+    split: Literal["data", "test"] = "data"
+    ids: tuple[str, ...] | None = None
+    size: int | None = None
+
+    def open(self) -> Dataset:
+        """The samples. Raises UserError when there are none of this split or one of the ids is missing."""
+        source = opened(self.spec, self.size)
+        data = source.data if self.split == "data" else source.test
+        if data is None:
+            raise UserError(f"{self.spec} has no test part of its own")
+        return data if self.ids is None else select(data, self.ids, self.spec)
+
+    def class_names(self) -> list[str] | None:
+        """What the targets' numbers mean, where the data says."""
+        return opened(self.spec, self.size).class_names
+
+    def fingerprint(self) -> str:
+        """sha256 over content, ids and size; the same wherever the data lies."""
+        source = opened(self.spec, self.size)
+        ids = "all" if self.ids is None else "\x1f".join(self.ids)
+        text = f"{source.fingerprint}\n{self.split}\n{source.data.size}\n{ids}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def opened(spec: str, size: int | None) -> Source:
+    """``open_data(spec, size=size)``, kept for the next training on the same files while these stay as they are."""
+    path = Path(spec).expanduser()
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    stats = [(str(file), file.stat()) for file in files if file.is_file()]
+    return _opened(spec, size, tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats))
+
+
+@lru_cache(maxsize=3)
+def _opened(spec: str, size: int | None, _: tuple[tuple[str, int, int], ...]) -> Source:
+    return open_data(spec, size=size)
+
+
+def select(data: Dataset, ids: Sequence[str], name: str) -> Dataset:
+    """The samples of ``data`` called ``ids``. Raises UserError for the first that is missing."""
+    index = {sample: i for i, sample in enumerate(data.ids)}
+    for sample in ids:
+        if sample not in index:
+            raise UserError(f"{name} has no image called {sample!r}: give the data that the release was made from")
+    return Subset(data, [index[sample] for sample in ids])
+
+
+@dataclass(frozen=True)
+class Relabelled(View):
+    """``data`` (classification) with class ``i`` called ``numbers[i]``."""
+
+    numbers: tuple[int, ...]
+
+    def read(self, indices: Sequence[int]) -> Batch:
+        images, targets, ids = self.data.read(indices)
+        return Batch(images, torch.tensor(self.numbers)[targets], ids)
+
+
+def open_alike(test: Part, train: Part) -> Dataset:
+    """The samples of ``test`` with the class numbers of ``train``: a folder numbers its classes by name, others do not.
+
+    Raises UserError when both name their classes and the names differ.
+    """
+    data, theirs, ours = test.open(), test.class_names(), train.class_names()
+    if data.task != "classification" or theirs is None or ours is None or theirs == ours:
+        return data
+    if sorted(theirs) != sorted(ours):
+        raise UserError(
+            f"{test.spec} has the classes {', '.join(theirs)}, {train.spec} has {', '.join(ours)}: they must be equal"
+        )
+    return Relabelled(data, tuple(ours.index(name) for name in theirs))
+
+
+def clean_part(release: Path, original: str, source: Source, manifest: dict[str, Any]) -> Part:
+    """The samples of the release in the original, in the release's order and size."""
+    height, width = source.data.size
+    part = Part(original, ids=tuple(original_ids(source, manifest)), size=height if height == width else None)
+    clean = part.open()
+    for what in ("task", "channels", "size", "num_classes"):
+        theirs, ours = getattr(clean, what), getattr(source.data, what)
+        if theirs != ours:
+            name = what.replace("_", " of ")
+            raise UserError(
+                f"{original} is not what {release} was made from: its {name} is {theirs}, the release's {ours}"
+            )
+    return part

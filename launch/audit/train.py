@@ -1,0 +1,190 @@
+"""One exploiter training: from a release or an original to an outcome on clean test data, in a run directory."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from medveil.config import plain
+from medveil.errors import UserError
+from medveil.launch.audit.plan import plan_audit, without_overlap
+from medveil.launch.audit.samples import Part, open_alike, opened
+from medveil.launch.data import split_holdout
+from medveil.launch.data.cache import caching
+from medveil.launch.exploiters.config import ExploiterConfig, Preset, exploiter_config
+from medveil.launch.exploiters.defences import parse_defence
+from medveil.launch.exploiters.training import train_exploiter
+from medveil.launch.release.manifest import MANIFEST, Portion, classes_of_part, ids_of_part, read_manifest
+from medveil.launch.results import Outcome
+from medveil.launch.running.processes import Device, Processes, joined
+from medveil.launch.running.runs import Run, own
+from medveil.launch.running.runtime import CHECKPOINT_SECONDS, Precision, ProcessRuntime, running, threads_by_default
+
+
+@dataclass(frozen=True)
+class Place:
+    """How a training runs. ``threads`` None: torch's own, at most 4. ``precision`` None: bf16 on a GPU, else fp32."""
+
+    threads: int | None = None
+    precision: Precision | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class ExploitJob:
+    """One training, as plain values that can be pickled.
+
+    ``release``: what is trained on, ``part`` of it; None: the original, that is its samples that ``like`` (a release)
+    has, or without ``like`` all but the share ``holdout``. Tested on what
+    :func:`medveil.launch.audit.plan.plan_audit` chooses, or for an original without ``like`` on its own test part, else
+    on the share ``holdout``. ``preset`` ("auto": "gpu" where there is one, else "cpu") with ``options`` (fields of
+    ExploiterConfig) over it. ``run``: where run directories lie. ``authorised``: not this but a training on that set,
+    for :func:`medveil.launch.audit.authorised.run_authorised`. ``cache``: where a set larger than memory is unpacked to
+    (None: in ``run``).
+    """
+
+    run: Path
+    release: Path | None = None
+    part: Portion = "all"
+    original: str | None = None
+    authorised: str | None = None
+    test: str | None = None
+    like: Path | None = None
+    size: int | None = None
+    holdout: float = 0.0
+    holdout_seed: int = 0
+    preset: Preset | Literal["auto"] = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    defence: str = "none"
+    seed: int = 0
+    threads: int | None = None
+    precision: Precision | None = None
+    device: Device = "auto"
+    cache: Path | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    quiet: bool = False
+
+
+def run_exploit(job: ExploitJob) -> Outcome:
+    """Do the job, go on with it where it was cut, or return what it reached when it is finished already.
+
+    Raises UserError for what the user can mend, Interrupted when asked to stop (the state is saved).
+    """
+    with joined(job.device) as processes, caching(job.cache or job.run / "cache"):
+        train, test = _parts(job)
+        source = opened(train.spec, train.size)
+        preset = pick_preset(job.preset, processes)
+        options = {**job.options, "seed": job.seed}
+        config = exploiter_config(source.data.task, preset, source.data.size, options)
+        place = Place(job.threads, job.precision, job.checkpoint_seconds, job.quiet)
+        side = "clean" if job.release is None else "protected" if job.part == "all" else f"the {job.part} part of"
+        label = f"{config.model} on {side} {source.name}, defence {job.defence}, seed {job.seed}"
+        return exploit(train, test, config, job.defence, job.run, processes, place, label)
+
+
+def exploit(
+    train: Part,
+    test: Part,
+    config: ExploiterConfig,
+    defence: str,
+    root: Path,
+    processes: Processes,
+    place: Place,
+    label: str,
+) -> Outcome:
+    """Train on ``train`` and test on ``test`` in a run directory under ``root``; every rank returns the outcome."""
+    parsed = parse_defence(defence)
+    values = {"job": "exploit", "exploiter": plain(config), "defence": str(parsed)}
+
+    def work(run: Run | None, runtime: ProcessRuntime) -> Outcome:
+        data, tested = train.open(), open_alike(test, train)
+        if run is not None:
+            run.log(f"{label}: {len(data)} images of {train.spec}, tested on {len(tested)} of {test.spec}")
+        folder = Path(train.spec)
+        if not (folder / MANIFEST).is_file():
+            return train_exploiter(data, tested, config, runtime, parsed)
+        source, manifest = opened(train.spec, train.size), read_manifest(folder)
+        protected = ids_of_part(source, manifest, "protected") if config.embedding else []
+        outcome = train_exploiter(data, tested, config, runtime, parsed, protected)
+        return replace(outcome, protected_classes=classes_of_part(source, manifest))
+
+    return done_once(work, values, [train.fingerprint(), test.fingerprint()], root, processes, place, label)
+
+
+def done_once(
+    work: Callable[[Run | None, ProcessRuntime], Outcome],
+    values: Mapping[str, Any],
+    fingerprints: Sequence[str],
+    root: Path,
+    processes: Processes,
+    place: Place,
+    label: str,
+) -> Outcome:
+    """What ``work`` returns, or returned when it was done before, in the run directory of ``values`` under ``root``.
+
+    ``fingerprints``: of the data. ``work`` gets rank 0's run (None elsewhere); every rank returns the outcome.
+    """
+    begun = time.monotonic()
+    threads = max(1, threads_by_default() // processes.world) if place.threads is None else place.threads
+    precision: Precision = place.precision or ("bf16" if processes.device.type == "cuda" else "fp32")
+    torch.set_num_threads(threads)
+    fingerprint = hashlib.sha256("\n".join(fingerprints).encode()).hexdigest()
+    with ExitStack() as stack:
+        run: Run | None = None
+
+        def begin() -> dict[str, Any] | None:
+            nonlocal run
+            run = stack.enter_context(own(root, {**values, "threads": threads, "precision": precision}, fingerprint))
+            return run.read_note("done.json")
+
+        done = processes.from_first(begin)
+        if done is not None:
+            return Outcome(**done["outcome"])
+        runtime = stack.enter_context(running(processes, run, precision, label, place.checkpoint_seconds, place.quiet))
+        outcome = work(run, runtime)
+        if run is not None:
+            run.finish({"outcome": asdict(outcome), "wall": time.monotonic() - begun})
+    return outcome
+
+
+def pick_preset(preset: Preset | Literal["auto"], processes: Processes) -> Preset:
+    """``auto`` is "gpu" where there is one, else "cpu"."""
+    if preset == "auto":
+        return "gpu" if processes.device.type == "cuda" else "cpu"
+    return preset
+
+
+def _parts(job: ExploitJob) -> tuple[Part, Part]:
+    """What the job trains on and what it is tested on."""
+    if job.release is not None:
+        plan = plan_audit(job.release, job.original, job.test, job.size, job.part)
+        return plan.train, plan.test
+    if job.original is None:
+        raise UserError("there is nothing to train on: give a release or an original")
+    if job.like is not None:
+        plan = plan_audit(job.like, job.original, job.test, job.size)
+        assert plan.clean is not None
+        return plan.clean, plan.test
+    source = opened(job.original, job.size)
+    train = Part(job.original, size=job.size)
+    held_out = None
+    if job.holdout:
+        kept, held = split_holdout(source.data, job.holdout, job.holdout_seed)
+        train = Part(job.original, ids=tuple(source.data.ids[i] for i in kept), size=job.size)
+        held_out = Part(job.original, ids=tuple(source.data.ids[i] for i in held), size=job.size)
+    if job.test is not None:
+        own_test = opened(job.test, job.size).test is not None
+        test = Part(job.test, "test" if own_test else "data", size=job.size)
+    elif source.test is not None:
+        test = Part(job.original, "test", size=job.size)
+    elif held_out is not None:
+        test = held_out
+    else:
+        raise UserError(f"{job.original} has no test part of its own: hold a share out, or give --test DATA")
+    return train, without_overlap(test, job.test is None, [train])[0]

@@ -1,0 +1,33 @@
+"""``medveil report``: its flags, and the report on finished runs."""
+
+import argparse
+from pathlib import Path
+
+from medveil.launch.report import write_report
+from medveil.launch.report.collect import collect
+from medveil.launch.report.published import read_published
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``medveil report``."""
+    parser.add_argument("runs", type=Path, metavar="RUNS_DIR", help="a folder that holds runs, for example runs/demo")
+    parser.add_argument("--out", type=Path, help="where to write the report (default: RUNS_DIR/report)")
+    parser.add_argument("--title", help="the report's title (default: the folder's name)")
+    parser.add_argument(
+        "--published",
+        type=Path,
+        metavar="CSV",
+        help="published values to show beside ours: data, protector, exploiter, defence, metric, value (percent)",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """``medveil report``: reads the records under RUNS_DIR, writes the report, says where it is."""
+    runs: Path = args.runs
+    out: Path = args.out or runs / "report"
+    results = collect(runs)
+    published = read_published(args.published) if args.published else None
+    write_report(results, out, args.title or runs.resolve().name, published)
+    failed = sum(r.status != "done" for r in results)
+    print(f"{len(results)} cells, {failed} without a result: {out / 'report.html'}")
+    return 0

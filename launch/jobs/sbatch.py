@@ -1,0 +1,190 @@
+"""What a sweep asks of SLURM, and the sbatch text that says so."""
+
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from submitit.core.utils import JobPaths
+from submitit.slurm.slurm import _make_sbatch_string
+
+from medveil.config import STRICT, build
+from medveil.errors import UserError
+from medveil.launch.jobs.job import Job
+
+MAX_ARRAY = 1000
+"""Jobs in one array: SLURM's own default limit, which sites raise but seldom lower."""
+
+_TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
+
+
+def minutes(value: Any) -> int:
+    """A time limit as whole minutes: 90, "90", "1:30:00", "2-00:00:00" (days-hours:minutes:seconds) or "2-12"."""
+    found = _TIME.fullmatch(str(value).strip())
+    if found is None:
+        raise ValueError(f"{value!r} is not a time: give minutes, hours:minutes:seconds or days-hours:minutes:seconds")
+    days, *parts = found.groups()
+    numbers = [int(part) for part in parts if part is not None]
+    # As sbatch reads it: the first number is hours after days or when there are three, else minutes.
+    hours = days is not None or len(numbers) == 3
+    units = (3600, 60, 1) if hours else (60, 1, 0)
+    seconds = int(days or 0) * 86400 + sum(number * unit for number, unit in zip(numbers, units, strict=False))
+    if seconds <= 0:
+        raise ValueError(f"{value!r}: a time limit must be above zero")
+    return -(-seconds // 60)
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """The ``slurm:`` mapping of a sweep.
+
+    ``gpus_per_node`` processes run on each node, one per GPU; without GPUs ``tasks_per_node``. ``cpus_per_task``: the
+    sweep's threads unless told. ``memory``: per node, such as 64G. ``time``: limit of one job. ``max_parallel``: jobs
+    at a time. ``warning_seconds``: how long before the time limit a job is told to save its state. ``requeues``: how
+    often a job that was told to stop goes back to the queue. ``sbatch``: more lines, such as "--exclusive". ``setup``:
+    shell lines before Python starts (modules, an environment). ``audits``: other values of these for audits alone.
+    """
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    nodes: int = 1
+    gpus_per_node: int = 0
+    tasks_per_node: int | None = None
+    cpus_per_task: int | None = None
+    memory: str | None = None
+    time: int | str = 60
+    constraint: str | None = None
+    max_parallel: int | None = None
+    warning_seconds: int = 90
+    requeues: int = 20
+    sbatch: list[str] = field(default_factory=list)
+    setup: list[str] = field(default_factory=list)
+    audits: dict[str, Any] = field(default_factory=dict)
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    def __post_init__(self) -> None:
+        minutes(self.time)
+        for line in self.sbatch:
+            if not line.removeprefix("#SBATCH").strip().startswith("--"):
+                raise ValueError(f"{line!r} is not an sbatch option: it must begin with --, such as --exclusive")
+        for name in ("nodes", "tasks_per_node", "cpus_per_task", "max_parallel", "warning_seconds"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if self.gpus_per_node < 0 or self.requeues < 0:
+            raise ValueError("gpus_per_node and requeues must be at least 0")
+        if self.gpus_per_node and self.tasks_per_node not in (None, self.gpus_per_node):
+            raise ValueError("tasks_per_node is for nodes without GPUs: with them there is one process per GPU")
+
+    def for_audits(self, what: str) -> "Slurm":
+        """These settings with ``audits`` over them."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        # A sweep has one width and one number of second chances.
+        for name in ("audits", "max_parallel", "requeues"):
+            if name in self.audits:
+                raise UserError(f"{what}: audits cannot have a {name} of their own")
+        return replace(build(Slurm, {**values, **self.audits}, f"{what}: audits"), audits={})
+
+    def parameters(self, name: str, threads: int, after: Sequence[str], folder: Path) -> dict[str, Any]:
+        """What submitit is told, for jobs called ``name`` that wait until the jobs ``after`` have ended."""
+        cpus = self.cpus_per_task or threads
+        optional = {
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "gpus_per_node": self.gpus_per_node or None,
+            "mem": self.memory,
+            "constraint": self.constraint,
+            "dependency": f"afterany:{':'.join(after)}" if after else None,
+            "array_parallelism": self.max_parallel,
+        }
+        return {
+            "job_name": name,
+            "time": minutes(self.time),
+            "nodes": self.nodes,
+            "ntasks_per_node": self.gpus_per_node or self.tasks_per_node or 1,
+            "cpus_per_task": cpus,
+            **{key: value for key, value in optional.items() if value is not None},
+            "signal_delay_s": self.warning_seconds,
+            "wckey": None,
+            "additional_parameters": {"requeue": True, **dict(map(_option, self.sbatch))},
+            # srun no longer takes cpus-per-task from sbatch, and by default lets the others wait for a dead process.
+            "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cpus}"],
+            "setup": ["umask 077", *self.setup],
+            # The batch shell outlives its processes: when they are killed, this is what still tells of it.
+            "teardown": [
+                "ended=$?",
+                f'echo "$ended ${{SLURM_RESTART_COUNT:-0}}" > {shlex.quote(str(folder))}/'
+                '"${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}.exit"',
+                'exit "$ended"',
+            ],
+        }
+
+
+def settings(values: Mapping[str, Any], told: Mapping[str, Any], what: str) -> Slurm:
+    """The settings in a sweep's ``slurm:`` mapping with those ``told`` on the command line over them."""
+    slurm = build(Slurm, {**values, **told}, f"{what}: slurm")
+    slurm.for_audits(f"{what}: slurm")
+    return slurm
+
+
+def arrays(jobs: Sequence[Job], in_line: bool) -> list[list[Job]]:
+    """Jobs that go as one array each, in the order of submission.
+
+    Those that need the same jobs go together, so that each audit begins when its own release is there. ``in_line``:
+    one array after the other, because SLURM limits how many run at a time only within an array.
+    """
+    alike: dict[Any, list[Job]] = {}
+    for job in jobs:
+        alike.setdefault(bool(job.needs) if in_line else job.needs, []).append(job)
+    return [group[first : first + MAX_ARRAY] for group in alike.values() for first in range(0, len(group), MAX_ARRAY)]
+
+
+def array_parameters(
+    slurm: Slurm, name: str, threads: int, chunk: Sequence[Job], after: Sequence[str], folder: Path
+) -> dict[str, Any]:
+    """What submitit is told for one of :func:`arrays`."""
+    audits = bool(chunk[0].needs)
+    wanted = slurm.for_audits(name) if audits else slurm
+    return wanted.parameters(f"{name}-{'audit' if audits else 'protect'}", threads, after, folder)
+
+
+def sbatch_text(parameters: Mapping[str, Any], count: int, folder: Path) -> str:
+    """The file that submitit gives to sbatch for ``count`` jobs whose pickles and logs lie in ``folder``."""
+    command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    return _make_sbatch_string(
+        command=command, folder=JobPaths(folder).folder, map_count=count if count > 1 else None, **parameters
+    )
+
+
+def preview(slurm: Slurm, name: str, threads: int, jobs: Sequence[Job], folder: Path) -> str:
+    """The sbatch text of all jobs as it would be submitted; job ids, which SLURM gives, stand as ARRAY1, ARRAY2, ..."""
+    texts, ids = [], dict[str, str]()
+    in_line, previous = slurm.max_parallel is not None, list[str]()
+    for number, chunk in enumerate(arrays(jobs, in_line), start=1):
+        array = f"ARRAY{number}"
+        after = previous if in_line else dependencies(chunk[0], ids)
+        parameters = array_parameters(slurm, name, threads, chunk, after, folder)
+        titles = "".join(f"\n# {place}: {job.title}" for place, job in enumerate(chunk))
+        texts.append(f"# {array}{titles}\n{sbatch_text(parameters, len(chunk), folder)}")
+        ids |= {job.key: f"{array}_{place}" if len(chunk) > 1 else array for place, job in enumerate(chunk)}
+        previous = [array]
+    return "\n".join(texts)
+
+
+def dependencies(job: Job, ids: Mapping[str, str]) -> list[str]:
+    """The ids, among ``ids``, of the jobs that ``job`` waits for."""
+    return [ids[need] for need in job.needs if need in ids]
+
+
+def _option(line: str) -> tuple[str, str | bool]:
+    """'#SBATCH --mail-type=END' as a name and a value; True where there is none."""
+    name, separator, value = line.removeprefix("#SBATCH").strip().removeprefix("--").partition("=")
+    if not separator:
+        name, _, value = name.partition(" ")
+    return name.strip(), shlex.split(value)[0] if value.strip() else True

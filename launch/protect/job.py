@@ -1,0 +1,317 @@
+"""One protect job: from a data set and a method to a verified release."""
+
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from medveil.baselines.optimised import KeptNoise
+from medveil.config import plain
+from medveil.dataset import Subset
+from medveil.errors import UserError
+from medveil.launch.data import Source, open_data, split_holdout
+from medveil.launch.data.cache import caching
+from medveil.launch.protect.methods import PROTECTORS
+from medveil.launch.protect.part import Chosen, PartOptions, choose
+from medveil.launch.release.manifest import MANIFEST, first_damage
+from medveil.launch.release.verify import Plan, Summary
+from medveil.launch.release.write import LEFT, write_release
+from medveil.launch.running.files import check_place, drawn_once, make_private, sha256_of
+from medveil.launch.running.processes import Device, Processes, joined, run_local
+from medveil.launch.running.runs import Run, own
+from medveil.launch.running.runtime import CHECKPOINT_SECONDS, Precision, running, threads_by_default
+from medveil.launch.running.spent import METRICS, begin_peak, spending, told
+from medveil.protector import Empty, Protector
+
+Preset = Literal["auto", "cpu", "gpu", "paper"]
+
+
+@dataclass(frozen=True)
+class ProtectJob:
+    """What to protect, how, and where to. Plain values, so that it can be pickled.
+
+    ``data``: as ``open_data`` reads it. ``out``: the release folder, which must not exist. ``options``: fields of the
+    method's configuration, over those of ``preset`` ("auto": "gpu" where there is one, else "cpu"; None: the paper's
+    defaults). ``seed``: None draws a secret one. ``holdout``: share of the samples that is neither fitted nor released,
+    chosen by ``holdout_seed``. ``part``: what of the rest is protected. ``splits``: of an npz. ``empty``: whether
+    samples with nothing to protect are released unchanged or dropped; by default dropped from segmentation sets.
+    ``threads``: per process (None: torch's own choice, at most 4). ``precision``: None is bf16 on a GPU, else fp32.
+    ``processes``: on this machine. ``shards``: parts that a batch is summed in, a power of two; any number of processes
+    that divides it releases the same bytes (on CPU, for one number of threads a process, uncompiled). Not for methods
+    that keep noise between visits.
+    ``run``: folder for the private run (None: ``.OUT.run`` beside ``out``).
+    ``cache``: folder where a set larger than memory is unpacked to and stays (None: in ``run`` while the job runs).
+    ``checkpoint_seconds``: between checkpoints.
+
+    What is drawn or chosen by default is kept in the run folder, so that a restart elsewhere takes the same.
+    """
+
+    method: str
+    data: str
+    out: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+    preset: Preset | None = None
+    seed: int | None = None
+    size: int | None = None
+    holdout: float = 0.0
+    holdout_seed: int = 0
+    part: PartOptions = field(default_factory=PartOptions)
+    splits: tuple[str, ...] = ("train",)
+    empty: Empty | None = None
+    threads: int | None = None
+    precision: Precision | None = None
+    device: Device = "auto"
+    processes: int = 1
+    shards: int = 1
+    run: Path | None = None
+    cache: Path | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    quiet: bool = False
+
+    @property
+    def run_root(self) -> Path:
+        return self.run or self.out.with_name(f".{self.out.name}.run")
+
+
+def run_protect(job: ProtectJob) -> Path:
+    """Do the job, or go on with it where it was cut; returns the release folder.
+
+    Raises UserError for what the user can mend, Interrupted when asked to stop (the state is saved), VerificationFailed
+    when what was saved is not what was promised.
+    """
+    if job.method not in PROTECTORS:
+        raise UserError(f"no method is called {job.method!r}: choose from {', '.join(PROTECTORS)}")
+    if os.path.lexists(job.out) and not job.run_root.is_dir():
+        raise _other_origin(job.out)
+    for name, value in (("processes", job.processes), ("threads", job.threads), ("shards", job.shards)):
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value}: at least 1")
+    make_protector(job, "cpu" if job.preset == "auto" else job.preset, 0)
+    check_place(job.out)
+    if job.processes > 1:
+        run_local(_in_worker, job, job.processes)
+    else:
+        _in_worker(job, None)
+    return job.out
+
+
+def _in_worker(job: ProtectJob, meeting: tuple[str, int, int] | None) -> None:
+    begin_peak()
+    own_cache = job.run_root / "cache"
+    with joined(job.device, meeting) as processes, caching(job.cache or own_cache):
+        _protect(job, processes)
+        if processes.rank == 0 and job.cache is None:
+            shutil.rmtree(own_cache, ignore_errors=True)
+
+
+def _protect(job: ProtectJob, processes: Processes) -> None:
+    if job.shards > 1:
+        _check_shards(job, processes)
+    source = open_data(job.data, size=job.size, splits=job.splits, alone=job.part.support is not None)
+    empty = job.empty or ("drop" if source.data.task == "segmentation" else "release")
+    indices, held_out = _indices(job, source, empty)
+    # Told seeds and wrong options are known now, a drawn seed only below.
+    part = choose(source, indices, job.part, job.seed or 0) if job.part else None
+    # Only now is anything written: whatever is wrong with the input has been said.
+    chosen = processes.from_first(lambda: _chosen(job, processes))
+    if part is not None and job.seed is None:
+        part = choose(source, indices, job.part, chosen["seed"])
+    protector = make_protector(job, chosen["preset"], chosen["seed"])
+    torch.set_num_threads(chosen["threads"])
+    config = {
+        "method": job.method,
+        "options": plain(protector.config),
+        "seed": chosen["seed"],
+        "size": list(source.data.size),
+        "holdout": [job.holdout, job.holdout_seed] if job.holdout else None,
+        "splits": list(job.splits),
+        "empty": empty,
+        "threads": chosen["threads"],
+        "precision": chosen["precision"],
+    }
+    if part is not None:
+        config["part"] = part.identity
+    if job.shards > 1:
+        config["shards"] = job.shards
+    with ExitStack() as stack:
+        run: Run | None = None
+
+        def begin() -> bool:
+            nonlocal run
+            run = stack.enter_context(own(job.run_root, config, source.fingerprint))
+            return _finished(run, job.out)
+
+        if processes.from_first(begin):
+            if run is not None:
+                _finish(run, job.out, None)
+                _say(job, f"already done: {job.out} holds this release")
+            return
+        if run is not None:
+            notes = [] if part is None else part.notes
+            for line in [*source.notes, _headline(job, source, chosen, len(indices), len(held_out)), *notes]:
+                run.log(line)
+                _say(job, line)
+        label = f"{job.method} on {source.name}"
+        runtime = stack.enter_context(
+            running(processes, run, chosen["precision"], label, job.checkpoint_seconds, job.quiet, job.shards)
+        )
+        spent = stack.enter_context(spending(run, runtime))
+        if part is None:
+            protector.fit(Subset(source.data, indices), runtime)
+        elif part.indices:
+            protector.fit(part.fit, runtime)
+        else:
+            protector = make_protector(replace(job, method="none", options={}), None, chosen["seed"])
+        runtime.progress.close()
+        plan = _plan(source, indices, protector, empty, held_out, part)
+        summary = write_release(plan, job.out, run, runtime)
+        metrics = spent.metrics(len(indices))
+        if run is not None and summary is not None:
+            run.note(METRICS, metrics)
+            _finish(run, job.out, metrics["seconds"])
+            for line in [*_account(job, summary), told(metrics)]:
+                run.log(line)
+                _say(job, line)
+
+
+def _plan(
+    source: Source,
+    indices: Sequence[int],
+    protector: Protector,
+    empty: Empty,
+    held_out: Sequence[str],
+    part: Chosen | None,
+) -> Plan:
+    if part is None:
+        return Plan(source, indices, protector, empty, held_out)
+    return Plan(source, indices, protector, empty, held_out, frozenset(part.indices), part.numbers, part.public)
+
+
+def metrics_of(job: ProtectJob) -> dict[str, Any] | None:
+    """What the release at ``job.out`` took (:meth:`medveil.launch.running.spent.Spent.metrics`); None without its run."""
+    digest = sha256_of(job.out / MANIFEST)
+    for note in sorted(job.run_root.glob("*/release.json")):
+        metrics = note.with_name(METRICS)
+        if json.loads(note.read_text())["manifest"] == digest and metrics.is_file():
+            values: dict[str, Any] = json.loads(metrics.read_text())
+            return values
+    return None
+
+
+def make_protector(job: ProtectJob, preset: str | None, seed: int) -> Protector:
+    """The job's method with its options over the preset's. Raises UserError for options that it refuses."""
+    cls = PROTECTORS[job.method]
+    options = {**(cls.presets[preset] if preset else {}), **job.options}
+    return cls(**{"seed": seed, **options})
+
+
+def _check_shards(job: ProtectJob, processes: Processes) -> None:
+    shards = job.shards
+    protector = make_protector(job, "cpu" if job.preset == "auto" else job.preset, 0)
+    # Kept noise has owners: processes work on the samples that are theirs, wherever these come in a batch.
+    if isinstance(protector, KeptNoise) or getattr(protector.config, "start", None) == "stored":
+        raise UserError("--shards: noise that is kept between visits is shared out in another way: leave --shards away")
+    if processes.device.type == "cuda":
+        raise UserError("--shards is for --device cpu: a GPU's convolutions do not promise their last digits")
+    if shards & (shards - 1) or shards % processes.world:
+        raise UserError(f"--shards {shards}: a power of two, and a multiple of the number of processes")
+
+
+def _chosen(job: ProtectJob, processes: Processes) -> dict[str, Any]:
+    """Seed, threads, precision and preset: as told, else as chosen at the first start of this run folder."""
+    root = job.run_root
+    cuda = processes.device.type == "cuda"
+    make_private(root)
+    kept = drawn_once(
+        root / "chosen.json",
+        lambda: {
+            "seed": secrets.randbits(62),
+            "threads": max(1, threads_by_default() // processes.world),
+            "precision": "bf16" if cuda else "fp32",
+            "preset": "gpu" if cuda else "cpu",
+        },
+    )
+    told = {"seed": job.seed, "threads": job.threads, "precision": job.precision, "preset": job.preset}
+    chosen = {key: kept[key] if value is None else value for key, value in told.items()}
+    chosen["preset"] = kept["preset"] if job.preset == "auto" else job.preset
+    return chosen
+
+
+def _indices(job: ProtectJob, source: Source, empty: Empty) -> tuple[list[int], list[str]]:
+    """The samples to fit and release, and the ids that are held out."""
+    task = source.data.task
+    if task not in PROTECTORS[job.method].tasks:
+        others = ", ".join(name for name, cls in PROTECTORS.items() if task in cls.tasks)
+        raise UserError(f"{job.data} is a {task} set, which {job.method} cannot protect; these can: {others}")
+    if source.kind == "npz":
+        if job.holdout:
+            raise UserError(f"--holdout is for folders: {job.data} keeps its own test split")
+        if empty == "drop":
+            raise UserError(f"--empty drop is for folders: {job.data} keeps its shapes")
+    if not job.holdout:
+        return list(range(len(source.data))), []
+    train, test = split_holdout(source.data, job.holdout, job.holdout_seed)
+    return train, [source.data.ids[i] for i in test]
+
+
+def _finished(run: Run, out: Path) -> bool:
+    """Whether ``out`` is this run's release and intact. Raises UserError for an ``out`` that is not."""
+    if not os.path.lexists(out):
+        return False
+    noted = run.read_note("release.json")
+    manifest = out / MANIFEST
+    if noted is None or not manifest.is_file() or sha256_of(manifest) != noted["manifest"]:
+        raise _other_origin(out)
+    if (damaged := first_damage(out)) is not None:
+        raise UserError(f"{out / damaged} was changed after the release was written: remove {out} to write it again")
+    return True
+
+
+def _other_origin(out: Path) -> UserError:
+    return UserError(
+        f"{out} exists and does not come from this data and these settings: choose another --out or remove it"
+    )
+
+
+def _finish(run: Run, out: Path, seconds: float | None) -> None:
+    if run.read_note("done.json") is None:
+        totals = json.loads((out / MANIFEST).read_text())["totals"]
+        run.finish({"totals": totals, "seconds": seconds, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+
+
+def _headline(job: ProtectJob, source: Source, chosen: Mapping[str, Any], count: int, held_out: int) -> str:
+    height, width = source.data.size
+    preset = f", preset {chosen['preset']}" if chosen["preset"] else ""
+    seed = "a secret seed" if job.seed is None else f"seed {job.seed}"
+    held = f", {held_out} held out" if held_out else ""
+    return (
+        f"protecting {count} images of {width}x{height} from {source.name} with {job.method}{preset}{held}; "
+        f"{seed}, {chosen['threads']} threads, {chosen['precision']}"
+    )
+
+
+def _account(job: ProtectJob, summary: Summary) -> list[str]:
+    lines = [f"{summary.protected} of {summary.samples} released images are protected"]
+    for reason, count in summary.reasons.items():
+        what = "dropped" if summary.dropped and reason != LEFT else "released unchanged"
+        lines.append(
+            f"{count} {reason}: {what}" if reason == LEFT else f"{count} with nothing to protect ({reason}): {what}"
+        )
+    if summary.psnr is not None and summary.ssim is not None:
+        lines.append(f"PSNR {summary.psnr:.2f} dB, SSIM {summary.ssim:.4f} (means over the protected images)")
+    lines.append(f"release: {job.out}")
+    lines.append(f"private run, not to be published: {job.run_root}")
+    return lines
+
+
+def _say(job: ProtectJob, line: str) -> None:
+    if not job.quiet:
+        print(line, flush=True)

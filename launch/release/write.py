@@ -1,0 +1,204 @@
+"""A release: protected images as a stranger can use them, verified as saved before they get their name."""
+
+import glob
+import json
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medveil.dataset import Batch
+from medveil.launch.errors import VerificationFailed
+from medveil.launch.release.folder import FolderFiles
+from medveil.launch.release.manifest import MANIFEST
+from medveil.launch.release.npz import NpzFiles
+from medveil.launch.release.verify import Files, Plan, Summary, batch_size, check_complete, verify
+from medveil.launch.running.files import make_private, open_to_others, sha256_of, sync_folder
+from medveil.launch.running.progress import shown
+from medveil.launch.running.runs import Run
+from medveil.launch.running.runtime import ProcessRuntime
+from medveil.protector import Protector
+from medveil.quantise import quantise, to_unit
+from medveil.runtime import batches, share
+from medveil.version import versions
+
+FORMAT = 1
+_UNROUNDED = 1e-3
+"""Noise in grey levels below which there was none to be rounded away."""
+
+LEFT = "not among those to protect"
+"""The reason of samples that were to stay as they are."""
+
+
+def write_release(plan: Plan, out: Path, run: Run | None, runtime: ProcessRuntime) -> Summary | None:
+    """Perturb on all ranks, then verify and rename to ``out`` on rank 0 (the others return None).
+
+    ``run`` is rank 0's. Before the rename it notes the manifest's sha256 in ``release.json``, so that a restart knows
+    its own release. Raises :class:`VerificationFailed`, and removes what was written, when the saved bytes break a
+    promise.
+    """
+    partial, work = map(Path, runtime.processes.from_first(lambda: _begin(out, run)))
+    files: Files = (
+        NpzFiles(plan.source, partial, work) if plan.source.kind == "npz" else FolderFiles(plan.source, partial)
+    )
+    try:
+        _perturb_share(plan, files, work, runtime)
+        runtime.processes.barrier()
+        if run is None:
+            return None
+        return _finish(plan, out, files, partial, work, run, runtime)
+    finally:
+        if runtime.rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _begin(out: Path, run: Run | None) -> list[str]:
+    """Clear what dead copies left, and make this copy's folders: the release to be, and the ranks' notes and parts."""
+    assert run is not None
+    run.check_owner()
+    for left in [*out.parent.glob(f"{glob.escape(out.name)}.partial-*"), *run.path.glob("release-*/")]:
+        shutil.rmtree(left)
+    folders = [out.with_name(f"{out.name}.partial-{run.token}"), run.path / f"release-{run.token}"]
+    for folder in folders:
+        make_private(folder)
+    return [str(folder) for folder in folders]
+
+
+def _perturb_share(plan: Plan, files: Files, work: Path, runtime: ProcessRuntime) -> None:
+    # Whole batches are shared out: the last digits of a network's output depend on the batch it is in.
+    size = batch_size(plan.source.data.size)
+    whole = batches(plan.indices, size)
+    mine = share(whole, runtime)
+    # Every rank makes the same number of rounds, so that all of them can ask together whether to stop.
+    rounds = range(math.ceil(len(whole) / runtime.world))
+    reasons: dict[str, str] = {}
+    for number in shown(rounds, sum(map(len, mine)), size, f"noise for {plan.source.name}", runtime.progress.quiet):
+        runtime.poll("while writing the release; the fit is saved")
+        if number >= len(mine):
+            continue
+        some = mine[number]
+        batch = plan.source.data.read(some)
+        released, why = _release_part(plan, some, batch, runtime.device)
+        reasons |= why
+        keep = [i for i, sample in enumerate(batch.ids) if not _drops(plan, why.get(sample))]
+        chosen = torch.tensor(keep, dtype=torch.int64)
+        kept = Batch(batch.images[chosen], batch.targets[chosen], [batch.ids[i] for i in keep])
+        files.write(runtime.rank, [some[i] for i in keep], kept, released[chosen])
+    (work / f"reasons-{runtime.rank}.json").write_text(json.dumps(reasons))
+
+
+def _release_part(
+    plan: Plan, indices: Sequence[int], batch: Batch, device: torch.device
+) -> tuple[Tensor, dict[str, str]]:
+    """As :func:`_release`, of the samples that are to get noise; the others stay as they are."""
+    wanted = [i for i, index in enumerate(indices) if plan.chosen is None or index in plan.chosen]
+    reasons = dict.fromkeys(batch.ids, LEFT)
+    released = batch.images.clone()
+    if wanted:
+        ids = [batch.ids[i] for i in wanted]
+        part = Batch(batch.images[wanted], renumber(batch.targets[wanted], plan.numbers), ids)
+        released[wanted], why = _release(plan.protector, part, device)
+        reasons = {sample: reason for sample, reason in reasons.items() if sample not in set(ids)} | why
+    return released, reasons
+
+
+def _release(protector: Protector, batch: Batch, device: torch.device) -> tuple[Tensor, dict[str, str]]:
+    """The released images, uint8, and for unchanged ones the reason by id where there is one."""
+    images, targets = batch.images.to(device), batch.targets.to(device)
+    protected = protector.perturb(images, targets, batch.ids)
+    if not torch.isfinite(protected).all():
+        raise VerificationFailed(f"{protector.name} made values that are no numbers for one of {', '.join(batch.ids)}")
+    budget, support = protector.budget(), protector.support(targets)
+    released = quantise(protected, images, budget.levels)
+    unchanged = (released == images).flatten(1).all(1)
+    noise = (protected - to_unit(images)).abs().flatten(1).amax(1) * 255
+    reasons = {}
+    for i in unchanged.nonzero().flatten().tolist():
+        if budget.levels == 0:
+            reasons[batch.ids[i]] = "the method changes nothing"
+        elif support is not None and not support[i].any():
+            reasons[batch.ids[i]] = "empty mask"
+        elif noise[i] > _UNROUNDED:
+            reasons[batch.ids[i]] = "the noise rounds to zero"
+    return released.cpu(), reasons
+
+
+def _drops(plan: Plan, reason: str | None) -> bool:
+    return reason not in (None, LEFT) and plan.empty == "drop" and plan.protector.budget().levels != 0
+
+
+def _finish(
+    plan: Plan, out: Path, files: Files, partial: Path, work: Path, run: Run, runtime: ProcessRuntime
+) -> Summary:
+    reasons: dict[str, str] = {}
+    for rank in range(runtime.world):
+        reasons |= json.loads((work / f"reasons-{rank}.json").read_text())
+    ids = plan.source.data.ids
+    released = [i for i in plan.indices if not _drops(plan, reasons.get(ids[i]))]
+    dropped = [{"id": ids[i], "reason": reasons[ids[i]]} for i in plan.indices if _drops(plan, reasons.get(ids[i]))]
+    if not released:
+        raise VerificationFailed("every image would be dropped: nothing is left to release")
+    files.assemble(released, runtime.world)
+    records, summary = verify(plan, files, released, reasons, runtime)
+    check_complete(partial, files.expected(released))
+    summary.dropped = len(dropped)
+    manifest = _manifest(plan, records, dropped, summary)
+    if isinstance(files, NpzFiles):
+        manifest["npz_sha256"] = sha256_of(files.path)
+    with (partial / MANIFEST).open("w") as file:
+        file.write(json.dumps(manifest, indent=1, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    run.note("release.json", {"manifest": sha256_of(partial / MANIFEST)})
+    open_to_others(partial)
+    run.check_owner()
+    # Fails on any folder that holds something: nothing is ever overwritten.
+    partial.rename(out)
+    sync_folder(out.parent)
+    return summary
+
+
+def _manifest(
+    plan: Plan, records: list[dict[str, Any]], dropped: list[dict[str, str]], summary: Summary
+) -> dict[str, Any]:
+    """Nothing in it helps to recover an original: no seed, no option beyond mode and budget, no name of the run."""
+    data, budget = plan.source.data, plan.protector.budget()
+    return {
+        "format": FORMAT,
+        "method": plan.protector.name,
+        "mode": getattr(plan.protector.config, "mode", None),
+        "budget": {"levels": budget.levels, "changed": budget.changed},
+        **({} if plan.part is None else {"part": dict(plan.part)}),
+        "data": {
+            "name": plan.source.name,
+            "kind": plan.source.kind,
+            "task": data.task,
+            "channels": data.channels,
+            "size": list(data.size),
+            "classes": plan.source.class_names,
+        },
+        "totals": {
+            "samples": summary.samples,
+            "protected": summary.protected,
+            "unprotected": summary.samples - summary.protected,
+            "dropped": len(dropped),
+            "held_out": len(plan.held_out),
+            "psnr": summary.psnr,
+            "ssim": summary.ssim,
+        },
+        "versions": versions(),
+        "samples": records,
+        "dropped": dropped,
+        "held_out": list(plan.held_out),
+    }
+
+
+def renumber(targets: Tensor, numbers: tuple[int, ...] | None) -> Tensor:
+    """``targets`` as the fit calls them."""
+    return targets if numbers is None else torch.tensor(numbers, device=targets.device)[targets]

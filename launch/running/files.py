@@ -1,0 +1,105 @@
+"""Files and folders that are private, complete or not there at all, and survive a power failure."""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medveil.errors import UserError
+
+
+def canonical(values: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values have equal text."""
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def make_private(path: Path) -> None:
+    """The folder ``path`` with mode 0700. Raises UserError when it cannot be made there."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)
+    except (FileExistsError, NotADirectoryError, PermissionError, FileNotFoundError) as error:
+        raise UserError(f"{path}: cannot make this folder ({error.strerror}): choose another place") from error
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            raise UserError(f"{path}: the file system is read-only: choose another place") from error
+        raise
+
+
+def open_to_others(path: Path) -> None:
+    """A release is for others: the folder ``path`` gets the mode that the user's umask gives."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o777 & ~mask)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """``content`` under the name ``path``, mode 0600: complete and on the disk, or not there at all."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """``arrays`` as the npz ``path``, in the manner of :func:`write_private`."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    write_private(path, buffer.getvalue())
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in ``path`` survive a power failure."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def drawn_once(path: Path, draw: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The values kept in the private file ``path``, drawn by whichever process comes first."""
+    if not path.exists():
+        mine = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        write_private(mine, canonical(draw()).encode())
+        try:
+            os.link(mine, path)
+        except FileExistsError:
+            pass
+        finally:
+            mine.unlink()
+    values: dict[str, Any] = json.loads(path.read_bytes())
+    return values
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_place(out: Path) -> None:
+    """Raise UserError now, not after hours, when ``out`` could not be written."""
+    folder = next(parent for parent in out.absolute().parents if os.path.lexists(parent))
+    if not folder.is_dir():
+        raise UserError(f"{out} cannot be written: {folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{out} cannot be written: no permission to write in {folder}")

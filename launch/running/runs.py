@@ -1,0 +1,201 @@
+"""Run directories: named by what they compute, private, owned by one process at a time, and continued after any death.
+
+Two copies of one run never corrupt it. On one host (and on file systems with locks) a lock file tells whether the owner
+lives. Where the lock says nothing about the other copy, the newer one takes over: it writes its token into
+``owner.json``, and the older one finds a foreign token before its next write and ends. Files that both may
+write at the same time carry the token in their names, so a write between check and rename harms nobody.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medveil.errors import UserError
+from medveil.launch.running.files import (
+    canonical,
+    make_private,
+    write_private,
+)
+
+FORMAT = 1
+"""The version of the run directory, a part of its name: a newer format starts a new run."""
+
+KEPT = 2
+"""Checkpoints that stay: the newest, and one more in case it is unreadable."""
+
+_CHECKPOINT = re.compile(r"step-(\d{9})\.([0-9a-f]+)\.pt")
+_HELD = (errno.EAGAIN, errno.EACCES)
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class OwnershipLost(UserError):
+    """Another copy of this run has taken it over; this one must not write any more."""
+
+
+def host() -> str:
+    """What this machine is called: by SLURM, of whose nodes several may be one machine, else by itself."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def run_name(config: Mapping[str, Any], fingerprint: str) -> str:
+    """16 hex digits of the sha256 over configuration, data fingerprint and format version."""
+    text = canonical({"config": config, "data": fingerprint, "format": FORMAT})
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Run:
+    """One owned run directory. Made by :func:`own`; only its owner (rank 0) writes."""
+
+    def __init__(self, path: Path, token: str) -> None:
+        self.path = path
+        self.token = token
+        self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        self._locked = False
+
+    @property
+    def checkpoints_path(self) -> Path:
+        return self.path / "checkpoints"
+
+    def check_owner(self) -> None:
+        """Raise :class:`OwnershipLost` if another copy has taken the run over. Called before every write that lasts."""
+        if not self._locked:
+            self._locked = self._try_lock()
+        owner = _read_owner(self.path)
+        if owner.get("token") != self.token:
+            raise OwnershipLost(
+                f"{self.path}: process {owner.get('pid')} on {owner.get('host')} has taken this run over: this one ends"
+            )
+
+    def save_checkpoint(self, step: int, content: bytes) -> Path:
+        """Keep ``content`` as the checkpoint of ``step``, and drop all but the newest :data:`KEPT`."""
+        self.check_owner()
+        path = self.checkpoints_path / f"step-{step:09d}.{self.token}.pt"
+        write_private(path, content)
+        for old in self.checkpoints()[KEPT:]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, newest step first (of equal steps, one stands for all: they hold the same state)."""
+        named = [
+            (match, path) for path in self.checkpoints_path.iterdir() if (match := _CHECKPOINT.fullmatch(path.name))
+        ]
+        return [path for _, path in sorted(named, key=lambda pair: (int(pair[0][1]), pair[0][2]), reverse=True)]
+
+    def append_metrics(self, records: list[dict[str, float]]) -> None:
+        """One line per record at the end of ``metrics.jsonl``."""
+        self._append("metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Drop records of steps that a restart will compute again."""
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            write_private(path, "".join(line + "\n" for line in _metric_lines(path, step)).encode())
+
+    def log(self, line: str) -> None:
+        self._append("log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write ``done.json``: the run is complete."""
+        self.check_owner()
+        write_private(self.path / "done.json", (json.dumps(result, indent=1) + "\n").encode())
+
+    def note(self, name: str, values: Mapping[str, Any]) -> None:
+        """Keep ``values`` as the file ``name``."""
+        self.check_owner()
+        write_private(self.path / name, (json.dumps(values, indent=1) + "\n").encode())
+
+    def read_note(self, name: str) -> dict[str, Any] | None:
+        """The values of :meth:`note` or :meth:`finish`, or None."""
+        path = self.path / name
+        if not path.exists():
+            return None
+        values: dict[str, Any] = json.loads(path.read_bytes())
+        return values
+
+    def _append(self, name: str, text: str) -> None:
+        with os.fdopen(os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as file:
+            file.write(text)
+
+    def _take(self, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        while not (locked := self._try_lock()):
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.1)
+        owner = _read_owner(self.path)
+        if not locked and owner.get("host") == host():
+            raise UserError(
+                f"{self.path}: process {owner['pid']} on this machine is at work on this run: wait for it or stop it"
+            )
+        self._locked = locked
+        mine = {"token": self.token, "host": host(), "pid": os.getpid()}
+        write_private(self.path / "owner.json", canonical(mine).encode())
+
+    def _try_lock(self) -> bool:
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _HELD:
+                return False
+            if error.errno in _UNSUPPORTED:
+                # The token alone tells copies apart where the file system has no locks.
+                return True
+            raise
+        return True
+
+    def _release(self) -> None:
+        os.close(self._lock)
+
+
+@contextmanager
+def own(root: Path, config: Mapping[str, Any], fingerprint: str, patience: float = 5.0) -> Iterator[Run]:
+    """The run of ``config`` on data of ``fingerprint`` under ``root``, made or continued, owned within the context.
+
+    Waits ``patience`` seconds for another owner on this host (which may be ending). Raises UserError if it stays.
+    """
+    path = root / run_name(config, fingerprint)
+    make_private(root)
+    make_private(path)
+    make_private(path / "checkpoints")
+    run = Run(path, secrets.token_hex(8))
+    try:
+        run._take(patience)
+        written = {"config": dict(config), "data": fingerprint, "format": FORMAT}
+        kept = run.read_note("config.json")
+        if kept is None:
+            run.note("config.json", written)
+        elif canonical(kept) != canonical(written):
+            raise UserError(f"{path / 'config.json'} was changed: remove {path} to start this run anew")
+        yield run
+    finally:
+        run._release()
+
+
+def _read_owner(path: Path) -> dict[str, Any]:
+    try:
+        owner: dict[str, Any] = json.loads((path / "owner.json").read_bytes())
+    except FileNotFoundError:
+        return {}
+    return owner
+
+
+def _metric_lines(path: Path, last: int) -> Iterator[str]:
+    """Whole lines of steps up to ``last``; a line that a kill cut short is dropped."""
+    for line in path.read_text().splitlines():
+        try:
+            step = json.loads(line)["step"]
+        except ValueError:
+            continue
+        if step <= last:
+            yield line

@@ -1,0 +1,254 @@
+"""A sweep as a grid: what its YAML may say, and the cells that it stands for."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from medveil.config import build
+from medveil.dataset import Task
+from medveil.errors import UserError
+from medveil.launch.exploiters.config import Preset, exploiter_config
+from medveil.launch.exploiters.defences import parse_defence
+from medveil.launch.exploiters.models import SEGMENTERS, check_model
+from medveil.launch.protect.job import Preset as ProtectPreset
+from medveil.launch.protect.methods import PROTECTORS
+from medveil.launch.protect.part import PartOptions
+from medveil.launch.release.manifest import Portion
+from medveil.launch.running.processes import Device
+from medveil.launch.running.runtime import CHECKPOINT_SECONDS, Precision
+
+_HOLDOUT = 0.2
+
+PART = tuple(item.name for item in fields(PartOptions))
+"""What an entry of ``protectors`` may say besides its method's own options."""
+
+SizePreset = Literal["cpu", "gpu", "paper"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A protector with the options that a sweep gives it, over a preset (None: the paper's defaults)."""
+
+    name: str
+    preset: ProtectPreset | None
+    options: Mapping[str, Any]
+    part: Mapping[str, Any] = field(default_factory=dict)
+    """What of the data is protected: ``classes``, ``share``, ``support``, ``support_classes`` of the job."""
+
+    @property
+    def label(self) -> str:
+        """The options as a table shows them."""
+        return " ".join(f"{key}={value}" for key, value in [*self.options.items(), *self.part.items()])
+
+
+@dataclass(frozen=True)
+class Exploiter:
+    """An exploiter's model with the options that a sweep gives it, over a preset; ``part``: what of the release it
+    is trained on. ``authorised``: no exploiter but an authorised user's model, trained on that clean segmentation set.
+    """
+
+    preset: Preset
+    options: Mapping[str, Any]
+    part: Portion = "all"
+    authorised: str | None = None
+
+    @property
+    def label(self) -> str:
+        rest = [f"{key}={value}" for key, value in self.options.items() if key != "model"]
+        part = [] if self.part == "all" else [f"part={self.part}"]
+        part += [] if self.authorised is None else [f"authorised={self.authorised}"]
+        return " ".join([str(self.options.get("model", self.preset)), *rest, *part])
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One protector on one data set with one seed against one exploiter under one defence.
+
+    ``exploiter`` is None, and ``defence`` empty, for a cell that only protects.
+    """
+
+    data: str
+    size: int | None
+    holdout: float
+    method: Method
+    exploiter: Exploiter | None
+    defence: str
+    seed: int
+
+    def names(self) -> list[str]:
+        """The data that the cell needs, as the grid names it."""
+        support = self.method.part.get("support")
+        authorised = self.exploiter.authorised if self.exploiter else None
+        return [self.data, *(str(data) for data in (support, authorised) if data is not None)]
+
+    def columns(self) -> tuple[str, ...]:
+        """What identifies the cell in tables: data, protector, options, exploiter, defence, seed."""
+        exploiter = self.exploiter.label if self.exploiter else ""
+        return self.data, self.method.name, self.method.label, exploiter, self.defence, str(self.seed)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One part of a grid: every combination of its entries. ``data`` may be a list.
+
+    ``holdout``: the share that is left out to test on; None: a fifth of a folder, nothing of data with a test part.
+    """
+
+    data: list[str]
+    protectors: list[Any]
+    exploiters: list[Any] = field(default_factory=list)
+    defences: list[str] = field(default_factory=lambda: ["none"])
+    size: int | None = None
+    holdout: float | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A whole sweep. ``threads`` and ``precision`` hold for every run in it; ``workers`` run side by side on this
+    machine (0: inline, one after the other in this process; None: one for each ``threads`` cores).
+    ``checkpoint_seconds``: at most so much is lost with a process that dies.
+
+    ``preset`` is that of every protector and exploiter which names none, ``size`` that of every block which has none;
+    ``presets`` holds what else a preset changes (``seeds``, ``size``). ``folders`` maps data that the grid names to
+    where the user has it; while that is None its cells are skipped. ``published``: a CSV file of values to show beside
+    ours.
+    """
+
+    name: str
+    grid: list[Any]
+    seeds: list[int] = field(default_factory=lambda: [0])
+    size: int | None = None
+    preset: SizePreset | None = None
+    presets: dict[SizePreset, dict[str, Any]] = field(default_factory=dict)
+    folders: dict[str, str | None] = field(default_factory=dict)
+    published: str | None = None
+    threads: int = 1
+    precision: Precision = "fp32"
+    device: Device = "auto"
+    workers: int | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    slurm: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.name or set(self.name) & set("/\\ ") or self.name.startswith("."):
+            raise ValueError("name must be usable as a folder name")
+        if not self.grid or not self.seeds:
+            raise ValueError("grid and seeds must not be empty")
+
+    def cells(self) -> list[Cell]:
+        """Every cell, in the order of the file. Raises UserError for what a cell's method or exploiter refuses."""
+        cells: dict[Cell, None] = {}
+        for number, entry in enumerate(self.grid):
+            where = f"{self.name}: grid[{number}]"
+            if not isinstance(entry, Mapping):
+                raise UserError(f"{where} must be a mapping with data, protectors and exploiters")
+            values = {**entry, "data": [entry["data"]]} if isinstance(entry.get("data"), str) else dict(entry)
+            for cell in self._cells_of(build(Block, values, where), where):
+                cells[cell] = None
+        return list(cells)
+
+    def place(self, data: str) -> str:
+        """Where ``data`` of the grid is: the user's folder, or what the grid itself names."""
+        return self.folders.get(data) or data
+
+    def missing(self, data: str) -> bool:
+        """Whether the grid names ``data`` of which the user has not told the folder."""
+        return data in self.folders and self.folders[data] is None
+
+    def lacks(self, cell: Cell) -> str | None:
+        """The data that ``cell`` needs and of which the user has not told the folder, or None."""
+        return next((data for data in cell.names() if self.missing(data)), None)
+
+    def _cells_of(self, block: Block, where: str) -> Iterator[Cell]:
+        methods = [method for entry in block.protectors for method in _methods(entry, self.preset, where)]
+        exploiters = [one for entry in block.exploiters for one in _exploiters(entry, self.preset or "cpu", where)]
+        if not methods:
+            raise UserError(f"{where}: protectors must not be empty")
+        against: list[tuple[Exploiter | None, str]] = [(None, "")]
+        if exploiters:
+            against = [(exploiter, defence) for exploiter in exploiters for defence in block.defences]
+        for defence in block.defences:
+            parse_defence(defence)
+        size = block.size or self.size
+        for data, method, (exploiter, defence), seed in itertools.product(block.data, methods, against, self.seeds):
+            place = self.place(data)
+            own_test = place.startswith(("phantom:", "medmnist:")) or place.endswith(".npz")
+            holdout = (0.0 if own_test else _HOLDOUT) if block.holdout is None else block.holdout
+            yield Cell(data, size, holdout, method, exploiter, defence, seed)
+
+
+def read_sweep(path: Path, changes: Mapping[str, Any] | None = None) -> Sweep:
+    """The sweep in a YAML file with ``changes`` over its top level and its preset's. Raises UserError naming the file.
+
+    ``folders`` of ``changes`` are added to the file's; ``published`` is found beside the file.
+    """
+    changes = dict(changes or {})
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}: name a sweep file, such as launch/sweeps/demo.yaml") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, Mapping):
+        raise UserError(f"{path} must hold a mapping with name and grid")
+    told = changes.pop("folders", {})
+    values = {"name": path.stem, **values, **changes}
+    values = {**values, **_mapping(_mapping(values.get("presets")).get(values.get("preset"))), **changes}
+    if told:
+        values["folders"] = {**_mapping(values.get("folders")), **told}
+    if values.get("published") is not None:
+        values["published"] = str(path.parent.absolute() / str(values["published"]))
+    return build(Sweep, values, str(path))
+
+
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    """``value``, or nothing where it is no mapping: building the sweep says so."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _methods(entry: Any, default: SizePreset | None, where: str) -> Iterator[Method]:
+    for options in _expand(entry, "method", where):
+        name, preset = options.pop("method"), options.pop("preset", default)
+        if name not in PROTECTORS:
+            raise UserError(f"{where}: no method is called {name!r}: choose from {', '.join(PROTECTORS)}")
+        cls = PROTECTORS[name]
+        if preset is not None and preset not in cls.presets:
+            raise UserError(f"{where}: {name} has no preset {preset!r}: choose from {', '.join(cls.presets)}")
+        part = {key: options.pop(key) for key in PART if key in options}
+        build(cls.Config, {**cls.presets.get(preset, {}), **options}, f"{where}: {name}")
+        yield Method(name, preset, _Frozen(options), _Frozen(part))
+
+
+def _exploiters(entry: Any, default: Preset, where: str) -> Iterator[Exploiter]:
+    for options in _expand(entry, "model", where):
+        preset, part = options.pop("preset", default), options.pop("part", "all")
+        authorised = options.pop("authorised", None)
+        if part not in get_args(Portion):
+            raise UserError(f"{where}: part {part!r}: choose from {', '.join(get_args(Portion))}")
+        task: Task = "segmentation" if str(options["model"]).split(":")[0] in SEGMENTERS else "classification"
+        config = exploiter_config(task, preset, (64, 64), options)
+        check_model(config.model, task, config.width)
+        if authorised is not None and task != "segmentation":
+            raise UserError(f"{where}: authorised: {authorised} goes with a model for segmentation, not {config.model}")
+        yield Exploiter(preset, _Frozen(options), part, authorised)
+
+
+def _expand(entry: Any, key: str, where: str) -> Iterator[dict[str, Any]]:
+    """A name alone, or a mapping of which list values are expanded to every combination."""
+    values = {key: entry} if isinstance(entry, str) else entry
+    if not isinstance(values, Mapping) or key not in values:
+        raise UserError(f"{where}: {entry!r} must be a name or a mapping with {key!r}")
+    lists = [value if isinstance(value, list) else [value] for value in values.values()]
+    for combination in itertools.product(*lists):
+        yield dict(zip(values, combination, strict=True))
+
+
+class _Frozen(dict[str, Any]):
+    """Options that can be a part of a cell's identity."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(self.items()))

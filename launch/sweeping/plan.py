@@ -1,0 +1,134 @@
+"""A sweep: its jobs, those of them that are missing run here, and what comes of each cell."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medveil.launch.audit.train import ExploitJob
+from medveil.launch.jobs.job import Job
+from medveil.launch.protect.job import ProtectJob
+from medveil.launch.protect.part import part_options
+from medveil.launch.running.files import canonical
+from medveil.launch.sweeping.grid import Cell, Sweep
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs of a sweep in an order in which they can run, and the jobs behind each cell."""
+
+    jobs: list[Job]
+    cells: list[tuple[Cell, str, str | None, str | None]]
+    """Each cell with the keys of its protect job, its exploiter on clean data, and its exploiter on the release."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Why the job of a key is not among ``jobs``."""
+
+
+def plan(sweep: Sweep, folder: Path) -> Plan:
+    """One protect job per distinct protector cell; its audits after it; one clean audit for all protectors alike."""
+    cells = sweep.cells()
+    protects = {cell: _protect_job(sweep, cell, folder) for cell in cells}
+    # A clean audit learns from any release of its data and seed which samples it has: one failed protector is no loss.
+    groups: dict[tuple[Any, ...], dict[str, Job]] = {}
+    for cell, job in protects.items():
+        groups.setdefault(_samples(cell), {})[job.key] = job
+    audits: dict[str, Job] = {}
+    planned = []
+    for cell, protect in protects.items():
+        clean = protected = None
+        if cell.exploiter is not None:
+            protected = _audit_job(sweep, cell, folder, [protect], clean=False)
+            audits[protected.key] = protected
+            if cell.exploiter.authorised is None:
+                clean = _audit_job(sweep, cell, folder, list(groups[_samples(cell)].values()), clean=True)
+                audits[clean.key] = clean
+        planned.append((cell, protect.key, clean.key if clean else None, protected.key if protected else None))
+    jobs = [*{job.key: job for job in protects.values()}.values(), *audits.values()]
+    skipped = {
+        key: f"no folder was given for {lacking} (--data {lacking}=FOLDER)"
+        for cell, *keys in planned
+        if (lacking := sweep.lacks(cell)) is not None
+        for key in keys
+        if key
+    }
+    return Plan([job for job in jobs if job.key not in skipped], planned, skipped)
+
+
+def _samples(cell: Cell) -> tuple[Any, ...]:
+    """What decides which samples a cell protects and tests on."""
+    return cell.data, cell.size, cell.holdout, cell.seed
+
+
+def _protect_job(sweep: Sweep, cell: Cell, folder: Path) -> Job:
+    method = cell.method
+    values = [cell.data, cell.size, cell.holdout, method.name, method.preset, dict(method.options), cell.seed]
+    if method.part:
+        values.append(dict(method.part))
+    key = _key("protect", f"{cell.data}-{method.name}-s{cell.seed}", [*values, sweep.threads, sweep.precision])
+    work = ProtectJob(
+        method=method.name,
+        data=sweep.place(cell.data),
+        out=folder / "releases" / key,
+        options=method.options,
+        part=part_options(method.part, sweep.place),
+        preset=method.preset,
+        seed=cell.seed,
+        size=cell.size,
+        holdout=cell.holdout,
+        threads=sweep.threads,
+        precision=sweep.precision,
+        device=sweep.device,
+        cache=folder / "cache",
+        checkpoint_seconds=sweep.checkpoint_seconds,
+    )
+    title = " ".join(["protect", cell.data, method.name, method.label, f"seed {cell.seed}"])
+    return Job(key, " ".join(title.split()), work, folder / "jobs")
+
+
+def _audit_job(sweep: Sweep, cell: Cell, folder: Path, protects: Sequence[Job], clean: bool) -> Job:
+    assert cell.exploiter is not None
+    exploiter, what = cell.exploiter, "clean" if clean else cell.method.name
+    source = list(_samples(cell)) if clean else protects[0].key
+    values = [
+        source,
+        exploiter.preset,
+        dict(exploiter.options),
+        cell.defence,
+        cell.seed,
+        sweep.threads,
+        sweep.precision,
+    ]
+    if not clean and exploiter.part != "all":
+        values.append(exploiter.part)
+    if exploiter.authorised is not None:
+        values.append({"authorised": exploiter.authorised})
+    releases = tuple(folder / "releases" / job.key for job in protects)
+    work = ExploitJob(
+        run=folder / "audits",
+        release=None if clean else releases[0],
+        part="all" if clean else exploiter.part,
+        original=sweep.place(cell.data),
+        authorised=None if exploiter.authorised is None else sweep.place(exploiter.authorised),
+        size=cell.size,
+        holdout=cell.holdout,
+        preset=exploiter.preset,
+        options=exploiter.options,
+        defence=cell.defence,
+        seed=cell.seed,
+        threads=sweep.threads,
+        precision=sweep.precision,
+        device=sweep.device,
+        cache=folder / "cache",
+        checkpoint_seconds=sweep.checkpoint_seconds,
+    )
+    options = "" if clean else cell.method.label
+    title = f"audit {cell.data} {what} {options} {exploiter.label} {cell.defence} seed {cell.seed}"
+    key = _key("audit", f"{cell.data}-{what}-s{cell.seed}", values)
+    needs = tuple(job.key for job in protects)
+    return Job(key, " ".join(title.split()), work, folder / "jobs", needs, releases if clean else ())
+
+
+def _key(kind: str, words: str, values: Any) -> str:
+    readable = "".join(c if c.isalnum() or c == "-" else "-" for c in Path(words).name)
+    return f"{kind}-{readable}-{hashlib.sha256(canonical(values).encode()).hexdigest()[:8]}"

@@ -1,0 +1,63 @@
+"""A sweep's private folders, and those of its jobs that are missing run on this machine."""
+
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from medveil.config import build
+from medveil.errors import UserError
+from medveil.launch.jobs.job import Job, Record
+from medveil.launch.jobs.local import run_inline, run_side_by_side
+from medveil.launch.results import CellResult
+from medveil.launch.running.files import make_private, write_private
+from medveil.launch.sweeping.grid import Sweep
+from medveil.launch.sweeping.outcome import publish, results
+from medveil.launch.sweeping.plan import Plan, plan
+
+
+def prepare(sweep: Sweep, folder: Path) -> Plan:
+    """Make the sweep's private folders and keep the sweep itself in them; returns its plan."""
+    for path in (folder, *(folder / name for name in ("releases", "audits", "jobs", "cells", "slurm"))):
+        make_private(path)
+    write_private(folder / "sweep.json", (json.dumps(asdict(sweep), indent=1) + "\n").encode())
+    return plan(sweep, folder)
+
+
+def prepared(folder: Path) -> tuple[Sweep, Plan]:
+    """The sweep that was last run in ``folder``, and its plan. Raises UserError where there is none."""
+    kept = folder / "sweep.json"
+    try:
+        values = json.loads(kept.read_text())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{folder} holds no sweep: name the folder of one, such as runs/demo") from error
+    sweep = build(Sweep, values, str(kept))
+    return sweep, plan(sweep, folder)
+
+
+def run(sweep: Sweep, folder: Path) -> list[CellResult]:
+    """Run what is missing of ``sweep`` in ``folder`` and report what is there; returns every cell's result.
+
+    Under torchrun all its processes do each job together, one job after the other.
+    """
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    planned = prepare(sweep, folder) if rank == 0 else plan(sweep, folder)
+    records: dict[str, Record] = {}
+    begun = time.monotonic()
+
+    def listen(job: Job, record: Record) -> None:
+        records[job.key] = record
+        clock = time.strftime("%M:%S", time.gmtime(time.monotonic() - begun))
+        if rank == 0:
+            print(f"{clock} [{len(records)}/{len(planned.jobs)}] {job.title}: {record.status}", flush=True)
+
+    try:
+        if sweep.workers == 0 or world > 1:
+            run_inline(planned.jobs, listen)
+        else:
+            workers = sweep.workers or max(1, (os.cpu_count() or 1) // sweep.threads)
+            run_side_by_side(planned.jobs, workers, listen)
+    finally:
+        rows = publish(sweep, folder, planned, records) if rank == 0 else results(planned, records)
+    return rows
