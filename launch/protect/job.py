@@ -196,7 +196,7 @@ def _plan(
 
 
 def metrics_of(job: ProtectJob) -> dict[str, Any] | None:
-    """What the release at ``job.out`` took (:meth:`medveil.launch.running.spent.Spent.metrics`); None without its run."""
+    """What the release at ``job.out`` took, in the words of ``Spent.metrics``; None where its run is gone."""
     digest = sha256_of(job.out / MANIFEST)
     for note in sorted(job.run_root.glob("*/release.json")):
         metrics = note.with_name(METRICS)
