@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from medveil.version import versions
-from tests.launch.jobs import contents, finish, start
+from tests.launch.protecting import contents, finish, start
 
 METHODS = {
     "salm": ["--data", "phantom:cls:48:16", "--preset", "cpu", "--width", "4", "--steps", "60", "--pgd-steps", "2"],

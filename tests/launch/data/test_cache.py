@@ -12,7 +12,7 @@ from medveil.launch.cli import main
 from medveil.launch.data import npz, open_data, store
 from medveil.launch.data.cache import caching
 from medveil.launch.protect.job import ProtectJob, metrics_of
-from tests.launch.jobs import contents
+from tests.launch.protecting import contents
 
 
 @pytest.fixture

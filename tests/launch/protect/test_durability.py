@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.launch.jobs import contents, finish, start
+from tests.launch.protecting import contents, finish, start
 
 FLAGS = ["--data", "phantom:seg:12:16", "--epochs", "15", "--width", "4", "--depth", "2", "--batch-size", "4"]
 

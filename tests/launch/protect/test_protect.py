@@ -13,7 +13,7 @@ from medveil.launch.cli import main
 from medveil.launch.protect.job import ProtectJob, run_protect
 from medveil.launch.protect.methods import PROTECTORS
 from medveil.launch.running import runs
-from tests.launch.jobs import contents
+from tests.launch.protecting import contents
 
 DATA = "phantom:seg:10:16"
 

@@ -112,7 +112,7 @@ def test_processes_of_torchrun_do_the_jobs_of_a_sweep_together(folder):
     told = ["--runs", str(folder / "runs"), "--device", "cpu"]
     ended = subprocess.run(
         [sys.executable, "-m", *command.split(), str(folder / "tiny.yaml"), *told],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         timeout=240,
@@ -139,7 +139,7 @@ def test_workers_of_a_killed_sweep_save_and_end(tmp_path):
     told = ["--runs", str(tmp_path / "runs"), "--device", "cpu", "--workers", "1"]
     sweep = subprocess.Popen(
         [sys.executable, "launch/sweep.py", str(tmp_path / "orphaned.yaml"), *told],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         stdout=subprocess.DEVNULL,
     )
     jobs = tmp_path / "runs" / "orphaned" / "jobs"

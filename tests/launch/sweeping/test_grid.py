@@ -79,7 +79,7 @@ def test_mistakes_are_named_before_anything_runs(tmp_path, capsys, wrong, right,
 
 
 def test_without_an_installation_the_script_says_what_to_type():
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     # -S leaves out installed packages, torch among them; -E whatever the environment adds.
     ran = subprocess.run(
         [sys.executable, "-S", "-E", "launch/sweep.py"], cwd=root, capture_output=True, text=True, check=False
