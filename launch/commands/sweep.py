@@ -19,7 +19,7 @@ from medveil.launch.sweeping.grid import SizePreset, Sweep, read_sweep
 from medveil.launch.sweeping.plan import plan
 from medveil.launch.sweeping.run import prepare, prepared, run
 
-DEMO = Path(__file__).parent / "sweeps" / "demo.yaml"
+DEMO = Path(__file__).parents[1] / "sweeps" / "demo.yaml"
 
 _SLURM = "slurm "
 """Before the name of a SLURM setting among the parsed arguments."""
