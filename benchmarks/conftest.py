@@ -4,7 +4,6 @@
 """
 
 import ctypes
-import platform
 import time
 from typing import Any
 
@@ -70,7 +69,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def measure(request: pytest.FixtureRequest, benchmark: Any, pass_: int) -> common.Measure:
     benchmark._timer = synced
-    return common.Measure(benchmark, bool(request.config.getoption("--with-compile")))
+    return common.Measure(request.node, benchmark, bool(request.config.getoption("--with-compile")))
 
 
 @pytest.fixture
@@ -79,22 +78,13 @@ def large(request: pytest.FixtureRequest) -> bool:
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    """What the numbers depend on, and nothing that names the machine."""
     machine_info.clear()
-    machine_info |= {
-        "cpu": platform.processor() or platform.machine(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "torch": torch.__version__,
-        "triton": common.triton_version(),
-        "python": platform.python_version(),
-    }
+    machine_info |= common.machine_info()
 
 
 def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]) -> None:
-    """Leave out what no page shows, and statistics that mean nothing of few rounds."""
+    """Leave out what no page shows."""
     for entry in output_json["benchmarks"]:
-        entry["stats"] = {name: entry["stats"][name] for name in ("rounds", "median", "iqr", "min", "max")}
+        entry["stats"] = {name: entry["stats"][name] for name in common.STATISTICS}
         for name in ("fullname", "params", "param", "options"):
             entry.pop(name, None)

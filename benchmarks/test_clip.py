@@ -65,6 +65,6 @@ def test_clip(measure, device, large, channels, way, provider):
     if provider == "copy":
         measure(provider, copy_of(bytes_, device), group, bytes_=bytes_)
         return
-    run = of({"medveil": ours, "eager": eager, "compile": torch.compile(eager)}[provider])
+    run = of(ours if provider == "medveil" else torch.compile(eager) if provider == "compile" else eager)
     flops = (8 * channels + 44 if way == "forward" else 2 * channels) * batch * SIDE**2
     measure(provider, run, group, bytes_=bytes_, flops=flops, expected=of(eager), tolerance=1e-6)

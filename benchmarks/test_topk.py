@@ -1,5 +1,7 @@
 """``topk_masked_step``, k = 10%, fp32. Bytes: gradient, noise and image read, noise written: 16 per element.
 
+The rivals also move what ties with the k-th element, as one would write it; ours never does.
+
 Operations: |g|, two comparisons to rank it, sign, product, sum and the two clips' four: 10 per element.
 """
 
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from benchmarks.common import batch_for, copy_of
 from medveil.kernels import topk_masked_step
+from medveil.kernels.topk import reference
 from medveil.kernels.topk.reference import count
 
 STEP, RADIUS, FRACTION = 1.6 / 255, 8 / 255, 0.1
@@ -47,11 +50,14 @@ def test_step(measure, device, large, sample, provider):
     if provider == "copy":
         measure(provider, copy_of(bytes_, device), group, bytes_=bytes_)
         return
-    compiled = torch.compile(eager)
+    compiled = torch.compile(eager) if provider == "compile" else eager
     runs = {
         "medveil": lambda: topk_masked_step(noise, grad, x, FRACTION, STEP, RADIUS),
         "kthvalue": lambda: eager(by_kthvalue, noise, grad, x),
         "topk": lambda: eager(by_topk, noise, grad, x),
         "compile": lambda: compiled(by_topk, noise, grad, x),
     }
-    measure(provider, runs[provider], group, bytes_=bytes_, flops=10 * x.numel(), expected=runs["topk"], tolerance=1e-6)
+    exact = reference.topk_masked_step(noise, grad, x, FRACTION, STEP, RADIUS, None, "element", "abs")
+    other = ((runs[provider]() - exact).abs() > 1e-6).double().mean().item()
+    assert other <= (0 if provider == "medveil" else 1e-4), f"{other:.2%} of the elements are not the reference's"
+    measure(provider, runs[provider], group, bytes_=bytes_, flops=10 * x.numel())
