@@ -1,9 +1,50 @@
 """The record of one cell of a sweep (or of one audit), as it is kept in a run directory and shown in a report."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+Portion = Literal["all", "clean", "protected"]
+"""Of a release: everything, or the samples that its manifest lists as unprotected or as protected."""
+
+
+class Options(dict[str, Any]):
+    """Settings by name, as a person gave them: plain values. Hashable, so that rows can be grouped by them."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self.items())
+
+    def without(self, *names: str) -> "Options":
+        return Options({name: value for name, value in self.items() if name not in names})
+
+
+@dataclass(frozen=True)
+class Exploiter:
+    """Who was trained: ``model`` with ``options`` over those of ``preset``, on that ``part`` of the release.
+
+    ``authorised``: no exploiter but an authorised user's model, trained on that clean segmentation set.
+    """
+
+    model: str
+    options: Options = field(default_factory=Options)
+    preset: str = ""
+    part: Portion = "all"
+    authorised: str | None = None
+
+    @property
+    def settings(self) -> Options:
+        """All but the model and the preset, as a table shows it: width=8 part=clean."""
+        part = {} if self.part == "all" else {"part": self.part}
+        authorised = {} if self.authorised is None else {"authorised": self.authorised}
+        return Options({**self.options, **part, **authorised})
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.settings}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -35,18 +76,20 @@ class Outcome:
 class CellResult:
     """One row group of ``results.csv``: a protector on a data set, one exploiter, one defence, one seed.
 
-    ``exploiter`` and ``defence`` are empty for a cell that only protects. ``clean`` is missing when no original was
-    given. ``psnr`` (dB), ``ssim``: means over the released images against their originals. ``pictures`` names an npz
-    with uint8 arrays ``original`` and ``protected`` [K, H, W, C] of a few samples, and ``masks`` {0, 1} [K, H, W, 1]
-    where there are any. ``similarity``: means of :data:`medveil.similarity.MEASURES`. ``spent``: time and memory of
-    protecting, as :meth:`medveil.launch.running.spent.Spent.metrics` tells them. ``status``: "done", or
-    "failed: reason", "skipped: reason", "interrupted: reason".
+    ``exploiter`` is None, and ``defence`` empty, for a cell that only protects. ``release``: the sha256 of the
+    manifest of the release, by which a sweep and an audit know the same one; ``release_name``: its folder's.
+    ``clean`` is missing when no original was given. ``psnr`` (dB), ``ssim``: means over the released images against
+    their originals. ``pictures`` names an npz with uint8 arrays ``original`` and ``protected`` [K, H, W, C] of a
+    few samples, and ``masks`` {0, 1} [K, H, W, 1] where there are any. ``similarity``: means of
+    :data:`medveil.similarity.MEASURES`. ``spent``: time and memory of protecting, as
+    :meth:`medveil.launch.running.spent.Spent.metrics` tells them. ``status``: "done", or "failed: reason",
+    "skipped: reason", "interrupted: reason".
     """
 
     data: str
     protector: str
-    options: str
-    exploiter: str
+    options: Options
+    exploiter: Exploiter | None
     defence: str
     seed: int
     status: str
@@ -59,6 +102,13 @@ class CellResult:
     similarity: dict[str, float] = field(default_factory=dict)
     spent: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    release: str = ""
+    release_name: str = ""
+
+    @property
+    def exploiter_text(self) -> str:
+        """As tables show it; empty for a cell that only protects."""
+        return "" if self.exploiter is None else str(self.exploiter)
 
     def save(self, path: Path) -> None:
         partial = path.with_name(path.name + ".partial")
@@ -70,4 +120,14 @@ class CellResult:
         values: dict[str, Any] = json.loads(path.read_text())
         for side in ("clean", "protected"):
             values[side] = values[side] and Outcome(**values[side])
+        values["options"] = Options(_mapping(values["options"]))
+        if values["exploiter"] is not None:
+            exploiter = dict(_mapping(values["exploiter"]))
+            values["exploiter"] = Exploiter(**{**exploiter, "options": Options(_mapping(exploiter["options"]))})
         return CellResult(**values)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{value!r} is not a mapping of options: the record is of an older version")
+    return value

@@ -10,13 +10,8 @@ from medveil.dataset import Dataset, Task
 from medveil.errors import UserError
 from medveil.launch.audit.samples import Part, clean_part, opened
 from medveil.launch.data import Source
-from medveil.launch.release.manifest import (
-    Portion,
-    _options,
-    check_intact,
-    ids_of_part,
-    read_manifest,
-)
+from medveil.launch.release.manifest import check_intact, ids_of_part, options_of, read_manifest
+from medveil.launch.results import Options, Portion
 from medveil.runtime import batches
 
 _CHUNK = 64
@@ -35,7 +30,7 @@ class AuditPlan:
     test: Part
     data: str
     protector: str
-    options: str
+    options: Options
     task: Task
     size: tuple[int, int]
     notes: tuple[str, ...]
@@ -82,7 +77,7 @@ def plan_audit(
         test=chosen,
         data=manifest["data"]["name"],
         protector=manifest["method"],
-        options=_options(manifest),
+        options=options_of(manifest),
         task=source.data.task,
         size=source.data.size,
         notes=tuple(notes),

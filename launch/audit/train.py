@@ -19,8 +19,8 @@ from medveil.launch.data.cache import caching
 from medveil.launch.exploiters.config import ExploiterConfig, Preset, exploiter_config
 from medveil.launch.exploiters.defences import parse_defence
 from medveil.launch.exploiters.training import train_exploiter
-from medveil.launch.release.manifest import MANIFEST, Portion, classes_of_part, ids_of_part, read_manifest
-from medveil.launch.results import Outcome
+from medveil.launch.release.manifest import MANIFEST, classes_of_part, ids_of_part, read_manifest
+from medveil.launch.results import Outcome, Portion
 from medveil.launch.running.processes import Device, Processes, joined
 from medveil.launch.running.runs import Run, own
 from medveil.launch.running.runtime import CHECKPOINT_SECONDS, Precision, ProcessRuntime, running, threads_by_default

@@ -3,7 +3,7 @@
 import argparse
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -19,9 +19,9 @@ from medveil.launch.data.cache import caching
 from medveil.launch.exploiters.config import ExploiterConfig, Preset, exploiter_config
 from medveil.launch.exploiters.defences import parse_defence
 from medveil.launch.exploiters.models import WITH_WIDTH, check_model
-from medveil.launch.release.manifest import Portion
-from medveil.launch.results import CellResult, Outcome
-from medveil.launch.running.files import make_private
+from medveil.launch.release.manifest import MANIFEST
+from medveil.launch.results import CellResult, Exploiter, Options, Outcome, Portion
+from medveil.launch.running.files import make_private, sha256_of
 from medveil.launch.running.processes import Device, Processes, joined
 from medveil.launch.running.runtime import Precision
 from medveil.version import versions
@@ -148,7 +148,7 @@ def _audit(
         data=plan.data,
         protector=plan.protector,
         options=plan.options,
-        exploiter=" ".join([config.model, *([f"part={args.part}"] if args.part != "all" else [])]),
+        exploiter=_exploiter(config, _tuned(args), pick_preset(args.preset, processes), args.part),
         defence=defence,
         seed=config.seed,
         status="done",
@@ -156,7 +156,14 @@ def _audit(
         protected=protected,
         seconds=protected.seconds + (clean.seconds if clean else 0.0),
         versions=versions(),
+        release=sha256_of(args.release / MANIFEST),
+        release_name=args.release.resolve().name,
     )
+
+
+def _exploiter(config: ExploiterConfig, told: Mapping[str, str], preset: str, part: Portion) -> Exploiter:
+    """For the record: the settings of ``config`` that the user gave."""
+    return Exploiter(config.model, Options({name: getattr(config, name) for name in told}), preset, part)
 
 
 def _configs(args: argparse.Namespace, plan: AuditPlan, processes: Processes) -> list[ExploiterConfig]:
@@ -216,7 +223,7 @@ def table(cells: Sequence[CellResult]) -> list[str]:
     """Lines of text: percent, mean and sample standard deviation over seeds; PSNR and SSIM at the end."""
     groups: dict[tuple[str, str], list[CellResult]] = {}
     for cell in cells:
-        groups.setdefault((cell.exploiter, cell.defence), []).append(cell)
+        groups.setdefault((cell.exploiter_text, cell.defence), []).append(cell)
     rows = [["exploiter", "defence", "metric", "clean", "protected", "best", "inside clean", "inside protected"]]
     for (exploiter, defence), same in groups.items():
         clean = [cell.clean for cell in same if cell.clean]
@@ -272,11 +279,21 @@ def _audit_authorised(
             device=args.device,
         )
         outcome = run_authorised(job)
-        name = f"{model} authorised={Path(args.authorised).stem}"
+        exploiter = Exploiter(model, Options(options), args.preset, authorised=Path(args.authorised).stem)
         cell = CellResult(
-            plan.data, plan.protector, plan.options, name, "", seed, "done", None, outcome, versions=versions()
+            data=plan.data,
+            protector=plan.protector,
+            options=plan.options,
+            exploiter=exploiter,
+            defence="",
+            seed=seed,
+            status="done",
+            protected=outcome,
+            versions=versions(),
+            release=sha256_of(args.release / MANIFEST),
+            release_name=args.release.resolve().name,
         )
-        folder = out / re.sub(r"[^A-Za-z0-9_+-]+", "-", f"{name}-{seed}")
+        folder = out / re.sub(r"[^A-Za-z0-9_+-]+", "-", f"{exploiter}-{seed}")
         make_private(folder)
         cell.save(folder / "result.json")
         reached = ", ".join(f"{key} {100 * value:.1f}" for key, value in outcome.inside.items())

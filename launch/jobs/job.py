@@ -18,7 +18,8 @@ from medveil.launch.audit.train import ExploitJob, run_exploit
 from medveil.launch.data.cache import caching
 from medveil.launch.errors import Interrupted, explain
 from medveil.launch.protect.job import ProtectJob, metrics_of, run_protect
-from medveil.launch.running.files import make_private, write_private
+from medveil.launch.release.manifest import MANIFEST
+from medveil.launch.running.files import make_private, sha256_of, write_private
 from medveil.launch.running.runs import host
 
 State = Literal["done", "failed", "skipped", "interrupted"]
@@ -154,6 +155,7 @@ def _work(job: Job, rank: int) -> dict[str, Any]:
         likeness = compare_images(release, job.work.data, job.work.size, pictures)
     spent = metrics_of(job.work)
     return {
+        "release": sha256_of(release / MANIFEST),
         "psnr": likeness.psnr,
         "ssim": likeness.ssim,
         "pictures": str(pictures),

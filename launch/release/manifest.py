@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from medveil.errors import UserError
 from medveil.launch.data import Source
+from medveil.launch.results import Options, Portion
 from medveil.launch.running.files import sha256_of
 
 MANIFEST = "manifest.json"
@@ -26,16 +27,18 @@ def first_damage(out: Path) -> str | None:
     return None
 
 
-Portion = Literal["all", "clean", "protected"]
-"""Of a release: everything, or the samples that its manifest lists as unprotected or as protected."""
-
-
 def read_manifest(release: Path) -> dict[str, Any]:
     """The manifest of a release. Raises UserError when there is none that can be read."""
     path = release / MANIFEST
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
-        _ = manifest["method"], manifest["data"]["name"], _options(manifest), manifest["samples"], manifest["held_out"]
+        _ = (
+            manifest["method"],
+            manifest["data"]["name"],
+            options_of(manifest),
+            manifest["samples"],
+            manifest["held_out"],
+        )
     except FileNotFoundError:
         raise UserError(f"{release} has no {MANIFEST}: give a release made by 'medveil protect'") from None
     except (NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
@@ -43,13 +46,17 @@ def read_manifest(release: Path) -> dict[str, Any]:
     return manifest
 
 
-def _options(manifest: dict[str, Any]) -> str:
-    """Mode, bound and what is protected, as far as the release tells them: "strict eps=8/255 share=20"."""
+def options_of(manifest: dict[str, Any]) -> Options:
+    """Mode, bound and what is protected, as far as the release tells them: mode=strict eps=8/255 share=20."""
     levels, part = manifest["budget"]["levels"], manifest.get("part") or {}
     classes, share = part.get("classes"), part.get("share")
-    said = [manifest["mode"], f"eps={levels}/255" if levels else None]
-    said += [f"classes={','.join(classes)}" if classes else None, None if share is None else f"share={share:g}"]
-    return " ".join(one for one in said if one)
+    told = {
+        "mode": manifest["mode"],
+        "eps": f"{levels}/255" if levels else None,
+        "classes": ",".join(classes) if classes else None,
+        "share": None if share is None else f"{share:g}",
+    }
+    return Options({name: value for name, value in told.items() if value is not None})
 
 
 def check_intact(release: Path, manifest: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from medveil.errors import UserError
 from medveil.launch.report.figures import MUTED, SHEET_SAMPLES, STYLE, VARIANTS, WIDTH, Picture, save
-from medveil.launch.report.labels import Labels, option, wrapped
+from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.summary import Row
 
 _TINT = np.array([217, 119, 6])
@@ -27,7 +27,7 @@ def draw_authorised(rows: Sequence[Row], folder: Path) -> list[Picture]:
     with mpl.rc_context(STYLE):
         for row in rows:
             kept = next((c.protected.pictures for c in row.cells if c.protected and c.protected.pictures), None)
-            if option(row.exploiter, "authorised") is None or not kept:
+            if row.exploiter is None or row.exploiter.authorised is None or not kept:
                 continue
             drawn[row.data, row.protector] = drawn.get((row.data, row.protector), 0) + 1
             if drawn[row.data, row.protector] <= VARIANTS:
@@ -51,7 +51,7 @@ def _sheet(row: Row, kept: Path, labels: Labels, folder: Path) -> list[Picture]:
     share = row.scores["differing_pixels"].protected
     count, height, width = original.shape[:3]
     cell = (WIDTH - 0.2) / 4
-    title = wrapped(f"{row.data} · {labels.protector(row)} · {row.exploiter.partition(' ')[0]}", 46)
+    title = wrapped(f"{row.data} · {labels.protector(row)} · {row.model}", 46)
     figure = Figure(
         figsize=(WIDTH, 0.6 + 0.2 * title.count("\n") + count * (cell * height / width + 0.04)),
         layout=ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0),
@@ -64,11 +64,11 @@ def _sheet(row: Row, kept: Path, labels: Labels, folder: Path) -> list[Picture]:
             grid[line, number].set_axis_off()
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     said = "" if share is None else f" Over all images {share.mean:.2f}% of the pixels differ."
-    trained = option(row.exploiter, "authorised")
+    trained = row.exploiter.authorised if row.exploiter else None
     picture = save(
         figure,
         folder,
-        f"authorised-{row.data}-{row.protector}-{row.options}-{row.exploiter}",
+        f"authorised-{row.data}-{row.protector}-{row.options}-{row.exploiter_text}",
         row.data,
         "sheet",
         f"What a segmentation model, trained on clean images of {trained}, draws on the originals and on the images "

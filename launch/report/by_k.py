@@ -7,8 +7,9 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from medveil.launch.report.figures import GRID, INK, STYLE, TITLE, WIDTH, Picture, save
-from medveil.launch.report.labels import STYLES, Labels, distinct, option, without, wrapped
+from medveil.launch.report.labels import STYLES, Labels, distinct, wrapped
 from medveil.launch.report.summary import METRICS, Row, Stat
+from medveil.launch.results import Exploiter, Options
 
 FEWEST = 3
 """Values of k that make a figure."""
@@ -18,24 +19,24 @@ _COLOURS = ["#0f766e", "#b4431c", "#5b4bb3", "#2563a8"]
 
 def draw_by_k(rows: Sequence[Row], folder: Path) -> list[Picture]:
     """One figure per data set, exploiter and defence under which SALM was tried with three values of k or more."""
-    groups: dict[tuple[str, str, str], list[Row]] = {}
+    groups: dict[tuple[str, Exploiter | None, str], list[Row]] = {}
     for row in rows:
         if row.protector == "salm" and row.scores:
             groups.setdefault((row.data, row.exploiter, row.defence), []).append(row)
     pictures = []
     with mpl.rc_context(STYLE):
         for same in groups.values():
-            lines: dict[str, list[tuple[float, Row]]] = {}
+            lines: dict[Options, list[tuple[float, Row]]] = {}
             for row in same:
-                if (k := option(row.options, "k")) is not None:
-                    lines.setdefault(without(row.options, "k"), []).append((float(k), row))
+                if (k := row.options.get("k")) is not None:
+                    lines.setdefault(row.options.without("k"), []).append((float(k), row))
             if max(map(len, lines.values()), default=0) >= FEWEST:
                 of_data = [row for row in rows if row.data == same[0].data]
                 pictures.append(_by_k(same, lines, Labels.of(of_data), folder))
     return pictures
 
 
-def _by_k(rows: Sequence[Row], lines: dict[str, list[tuple[float, Row]]], labels: Labels, folder: Path) -> Picture:
+def _by_k(rows: Sequence[Row], lines: dict[Options, list[tuple[float, Row]]], labels: Labels, folder: Path) -> Picture:
     data, exploiter, defence, metric = rows[0].data, rows[0].exploiter, rows[0].defence, str(rows[0].headline)
     name = METRICS.get(metric, metric)
     suffix = f" · {defence}" if defence not in ("", "none") else ""
@@ -47,7 +48,7 @@ def _by_k(rows: Sequence[Row], lines: dict[str, list[tuple[float, Row]]], labels
         axes.axhline(clean.mean, linestyle=(0, (2, 1.2)), color=INK, linewidth=1.4, label="originals (k = 0)")
     said = []
     short = distinct(list(lines))
-    for number, (text, points) in enumerate(sorted(lines.items())):
+    for number, (text, points) in enumerate(sorted(lines.items(), key=lambda line: str(line[0]))):
         known = sorted((k, stat) for k, row in points if (stat := row.scores[metric].protected) is not None)
         starts: list[tuple[float, Stat]] = [(0.0, clean)] if clean is not None else []
         colour = _COLOURS[number % len(_COLOURS)]
@@ -59,7 +60,7 @@ def _by_k(rows: Sequence[Row], lines: dict[str, list[tuple[float, Row]]], labels
         axes.plot(ks, means, linestyle=style, marker="o", markersize=4, color=colour, label=label, linewidth=1.8)
         low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
         axes.fill_between(ks, low, high, color=colour, alpha=0.13, linewidth=0)
-        said.append(f"{text or 'salm'}: " + ", ".join(f"{stat.mean:.1f} at k = {k:g}" for k, stat in known))
+        said.append(f"{str(text) or 'salm'}: " + ", ".join(f"{stat.mean:.1f} at k = {k:g}" for k, stat in known))
     axes.set(xlabel="k, percent of the elements", ylabel=f"{name}, percent", ylim=(0, 102), xlim=(-2, None))
     axes.grid(True, color=GRID)
     axes.set_title(title)

@@ -71,7 +71,7 @@ def _kept(rows: Sequence[Row], protector: str) -> tuple[Row, Samples] | None:
     ]
     if not found:
         return None
-    row, path = min(found, key=lambda one: (len(one[0].options), one[0].options))
+    row, path = min(found, key=lambda one: (len(one[0].options), str(one[0].options)))
     return row, samples_of(Path(path))
 
 
@@ -84,8 +84,8 @@ def _places(wanted: NDArray[np.uint8], among: NDArray[np.uint8]) -> dict[int, in
 def _band(row: Row, masks: NDArray[np.uint8] | None) -> NDArray[np.bool_]:
     """UMed's contour band with the options of ``row``, [K, H, W, 1]."""
     assert masks is not None
-    options = dict(part.split("=", 1) for part in row.options.split() if "=" in part)
-    band = maps.band(build(UMedConfig, options, "umed"), torch.from_numpy(masks).permute(0, 3, 1, 2))
+    told = {name: value for name, value in row.options.items() if name in ("band", "band_side", "contour", "texture")}
+    band = maps.band(build(UMedConfig, told, "umed"), torch.from_numpy(masks).permute(0, 3, 1, 2))
     found: NDArray[np.bool_] = band.permute(0, 2, 3, 1).numpy()
     return found
 

@@ -40,7 +40,7 @@ def gaps(rows: Sequence[Row]) -> list[Gap]:
     return found
 
 
-def _key(row: Row, defence: str) -> tuple[str, str, str, str, str]:
+def _key(row: Row, defence: str) -> tuple[object, ...]:
     return row.data, row.protector, row.options, row.exploiter, defence
 
 

@@ -20,8 +20,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from medveil.errors import UserError
-from medveil.launch.report.labels import Labels, option, wrapped
+from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.summary import METRICS, Row, Stat
+from medveil.launch.results import Options
 
 WIDTH = 5.0
 """Inches, of every figure."""
@@ -84,8 +85,9 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Picture]:
         for data in sorted({row.data for row in rows}):
             of_data = [row for row in rows if row.data == data]
             labels = Labels.of(of_data)
-            for exploiter in sorted({row.exploiter for row in of_data if row.scores}):
-                if option(exploiter, "part") is not None or option(exploiter, "authorised") is not None:
+            trained = {row.exploiter for row in of_data if row.scores and row.exploiter}
+            for exploiter in sorted(trained, key=str):
+                if exploiter.part != "all" or exploiter.authorised is not None:
                     continue  # drawn by medveil.launch.report.mixed and medveil.launch.report.authorised
                 audited = [row for row in of_data if row.exploiter == exploiter and row.scores]
                 pictures.append(_bars(audited, labels, folder))
@@ -244,7 +246,7 @@ def _curves(rows: Sequence[Row], labels: Labels, folder: Path) -> Picture:
 
 def _sheets(rows: Sequence[Row], labels: Labels, folder: Path) -> list[Picture]:
     """One sheet per protector of one data set, from the first cell that kept samples."""
-    chosen: dict[tuple[str, str], tuple[Row, str]] = {}
+    chosen: dict[tuple[str, Options], tuple[Row, str]] = {}
     for row in rows:
         kept = next((cell.pictures for cell in row.cells if cell.pictures), None)
         settings = sum(name == row.protector for name, _ in chosen)
@@ -276,7 +278,7 @@ def _sheet(row: Row, kept: Path, labels: Labels, folder: Path) -> Picture:
             axes.set_axis_off()
             if line == 0:
                 axes.set_title(titles[column], fontsize=11.5, fontweight="normal", loc="center", color=MUTED)
-    label = " · ".join(part for part in (row.protector, row.options) if part)
+    label = " · ".join(part for part in (row.protector, str(row.options)) if part)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     return save(
         figure,

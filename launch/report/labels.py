@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from medveil.launch.report.summary import Row
+from medveil.launch.results import Exploiter, Options
 
 COLOURS = {
     "none": "#6b7280",
@@ -29,22 +30,22 @@ STYLES: Sequence[str | tuple[int, tuple[float, ...]]] = ["-", (0, (4, 1.4)), (0,
 class Labels:
     """What rows of one data set are called in figures: only those options by which they differ."""
 
-    options: dict[tuple[str, str], str]
-    exploiters: dict[str, str]
+    options: dict[tuple[str, Options], str]
+    exploiters: dict[Exploiter, str]
 
     @staticmethod
     def of(rows: Sequence[Row]) -> "Labels":
-        options: dict[tuple[str, str], str] = {}
+        options: dict[tuple[str, Options], str] = {}
         for protector in dict.fromkeys(row.protector for row in rows):
-            texts = list(dict.fromkeys(row.options for row in rows if row.protector == protector))
-            options |= {(protector, text): short for text, short in distinct(texts).items()}
-        return Labels(options, _exploiters(list(dict.fromkeys(row.exploiter for row in rows))))
+            tried = list(dict.fromkeys(row.options for row in rows if row.protector == protector))
+            options |= {(protector, one): short for one, short in distinct(tried).items()}
+        return Labels(options, _exploiters(list(dict.fromkeys(row.exploiter for row in rows if row.exploiter))))
 
     def protector(self, row: Row) -> str:
         return " · ".join(part for part in (row.protector, self.options[row.protector, row.options]) if part)
 
     def exploiter(self, row: Row) -> str:
-        return self.exploiters[row.exploiter]
+        return self.exploiters[row.exploiter] if row.exploiter else ""
 
     def row(self, row: Row) -> str:
         """The protector and, if there is one, the defence."""
@@ -56,27 +57,16 @@ class Labels:
 
     def variant(self, row: Row) -> int:
         """Which of the settings of its protector the row has, counted from 0."""
-        return [text for name, text in self.options if name == row.protector].index(row.options)
+        return [one for name, one in self.options if name == row.protector].index(row.options)
 
     def style(self, row: Row) -> str | tuple[int, tuple[float, ...]]:
         return STYLES[self.variant(row) % len(STYLES)]
 
 
-def distinct(texts: Collection[str]) -> dict[str, str]:
-    """Each of ``texts`` ("k=10 mode=strict ...") without the parts that all of them have."""
-    parts = {text: text.split() for text in texts}
-    common = set.intersection(*(set(words) for words in parts.values())) if parts else set()
-    return {text: " ".join(word for word in words if word not in common) for text, words in parts.items()}
-
-
-def without(text: str, *names: str) -> str:
-    """``text`` ("k=10 mode=strict") without the options called ``names``."""
-    return " ".join(word for word in text.split() if word.partition("=")[0] not in names)
-
-
-def option(text: str, name: str) -> str | None:
-    """The value of the option ``name`` in ``text``, None without it."""
-    return next((word.partition("=")[2] for word in text.split() if word.startswith(f"{name}=")), None)
+def distinct(tried: Collection[Options]) -> dict[Options, str]:
+    """Each of ``tried`` ("k=10 mode=strict ...") without the settings that all of them have."""
+    common = set.intersection(*(set(one.items()) for one in tried)) if tried else set()
+    return {one: str(Options(item for item in one.items() if item not in common)) for one in tried}
 
 
 def wrapped(text: str, width: int) -> str:
@@ -85,12 +75,11 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(kept, width, break_on_hyphens=False)) or text
 
 
-def _exploiters(texts: Sequence[str]) -> dict[str, str]:
-    """The model's name always; options where they differ among the runs of one model."""
-    short: dict[str, str] = {}
-    for model in dict.fromkeys(text.partition(" ")[0] for text in texts):
-        same = {text: text.partition(" ")[2] for text in texts if text.partition(" ")[0] == model}
-        rest = distinct(list(same.values()))
-        # "mean of 4" is a name, not options.
-        short |= {text: text if model == "mean" else f"{model} {rest[own]}".strip() for text, own in same.items()}
+def _exploiters(tried: Sequence[Exploiter]) -> dict[Exploiter, str]:
+    """The model's name always; what else tells the runs of one model apart."""
+    short: dict[Exploiter, str] = {}
+    for model in dict.fromkeys(one.model for one in tried):
+        same = [one for one in tried if one.model == model]
+        rest = distinct(list(dict.fromkeys(one.settings for one in same)))
+        short |= {one: f"{model} {rest[one.settings]}".strip() for one in same}
     return short

@@ -1,6 +1,7 @@
 """SALM's Figures 5 and 6: a set that is protected in part, seen through what a model learned from it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -10,11 +11,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from medveil.launch.report.figures import GRID, INK, MUTED, STYLE, TITLE, WIDTH, Line, Picture, draw_curves, save
-from medveil.launch.report.labels import Labels, option, without, wrapped
+from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.summary import METRICS, Row
 
-PARTS = {"clean": "clean part alone", "protected": "protected part alone", "": "the mix"}
-_COLOURS = {"clean": "#2563a8", "protected": "#b4431c", "": "#0f766e"}
+PARTS = {"clean": "clean part alone", "protected": "protected part alone", "all": "the mix"}
+_COLOURS = {"clean": "#2563a8", "protected": "#b4431c", "all": "#0f766e"}
 CLASS_COLOURS = ["#0f766e", "#d97706", "#5b4bb3", "#b0276b", "#2563a8", "#84a51d", "#7a4a21", "#0891b2", "#64748b"]
 _SHADES = "Greens"
 _MOST_CLASSES = 20
@@ -29,7 +30,7 @@ def draw_mixed(rows: Sequence[Row], folder: Path) -> list[Picture]:
             of_data = [row for row in rows if row.data == data and row.scores]
             labels = Labels.of(of_data)
             for row in of_data:
-                if option(row.exploiter, "part") is not None:
+                if _part(row) != "all":
                     continue
                 parts = [one for one in of_data if _is_part(one, row)]
                 if parts:
@@ -43,21 +44,26 @@ def draw_mixed(rows: Sequence[Row], folder: Path) -> list[Picture]:
 
 def _is_part(one: Row, whole: Row) -> bool:
     """Whether ``one`` is an exploiter like that of ``whole`` on a part of the same release."""
-    same = (one.protector, one.options, one.defence) == (whole.protector, whole.options, whole.defence)
-    return same and one is not whole and without(one.exploiter, "part") == whole.exploiter
+    if one is whole or one.exploiter is None:
+        return False
+    alike = replace(one.exploiter, part="all") == whole.exploiter
+    return alike and (one.protector, one.options, one.defence) == (whole.protector, whole.options, whole.defence)
+
+
+def _part(row: Row) -> str:
+    return "all" if row.exploiter is None else row.exploiter.part
 
 
 def _title(row: Row, labels: Labels) -> str:
-    model = row.exploiter.partition(" ")[0]
-    return wrapped(f"{labels.row(row)} · {model}", TITLE)
+    return wrapped(f"{labels.row(row)} · {row.model}", TITLE)
 
 
 def _curves(whole: Row, parts: Sequence[Row], labels: Labels, folder: Path) -> Picture:
     metric = str(whole.headline)
     name = METRICS.get(metric, metric)
     lines = [Line("all of it, clean", INK, (0, (2, 1.2)), whole, "clean")]
-    for row in [*sorted(parts, key=lambda one: str(option(one.exploiter, "part"))), whole]:
-        part = option(row.exploiter, "part") or ""
+    for row in [*sorted(parts, key=_part), whole]:
+        part = _part(row)
         lines.append(Line(PARTS[part], _COLOURS[part], "-", row))
     title = wrapped(f"{whole.data} · {_title(whole, labels)}", TITLE)
     figure = Figure(figsize=(WIDTH, 3.2 + 0.17 * title.count("\n")), layout="constrained")
@@ -68,11 +74,11 @@ def _curves(whole: Row, parts: Sequence[Row], labels: Labels, folder: Path) -> P
     return save(
         figure,
         folder,
-        f"mix-{whole.data}-{whole.protector}-{whole.options}-{whole.exploiter}-{whole.defence}",
+        f"mix-{whole.data}-{whole.protector}-{whole.options}-{whole.exploiter_text}-{whole.defence}",
         whole.data,
         "curves",
-        f"{name} of {whole.exploiter} on clean test images while it trains on a release of {whole.label}, and on its "
-        "clean or protected part alone; bands span the seeds.",
+        f"{name} of {whole.exploiter_text} on clean test images while it trains on a release of {whole.label}, and on "
+        "its clean or protected part alone; bands span the seeds.",
         f"Learning curves on {whole.data}, {whole.label}: " + ", ".join(line.label for line in lines) + ".",
     )
 
@@ -85,7 +91,6 @@ def _points(row: Row) -> NDArray[np.float64] | None:
 
 def _embedding(row: Row, points: NDArray[np.float64], labels: Labels, folder: Path) -> Picture:
     """Clean and protected samples of one t-SNE side by side, coloured by class."""
-    model = row.exploiter.partition(" ")[0]
     title = wrapped(f"{row.data} · {_title(row, labels)}", TITLE)
     figure = Figure(figsize=(WIDTH, 3.15 + 0.17 * title.count("\n")), layout="constrained")
     low, high = points[:, :2].min(0), points[:, :2].max(0)
@@ -113,10 +118,10 @@ def _embedding(row: Row, points: NDArray[np.float64], labels: Labels, folder: Pa
     return save(
         figure,
         folder,
-        f"tsne-{row.data}-{row.protector}-{row.options}-{row.exploiter}-{row.defence}",
+        f"tsne-{row.data}-{row.protector}-{row.options}-{row.exploiter_text}-{row.defence}",
         row.data,
         "curves",
-        f"t-SNE of the features before the last layer of {model}, trained on the release of {row.label}: its clean "
+        f"t-SNE of the features before the last layer of {row.model}, trained on the release of {row.label}: its clean "
         "and its protected samples, in one plane, coloured by class.",
         f"Two panels of one t-SNE of {row.data}: {' and '.join(counts)} samples of {len(classes)} classes.",
     )
@@ -168,10 +173,10 @@ def _matrix(row: Row, table: NDArray[np.int64], marked: Sequence[int], labels: L
     return save(
         figure,
         folder,
-        f"confusion-{row.data}-{row.protector}-{row.options}-{row.exploiter}-{row.defence}",
+        f"confusion-{row.data}-{row.protector}-{row.options}-{row.exploiter_text}-{row.defence}",
         row.data,
         "curves",
-        f"Clean test images of each class (row) in percent, by the class that {row.exploiter} takes them for; it was "
-        f"trained on a release of which the classes {named} are protected (in bold).",
-        f"Confusion matrix of {row.exploiter} on {row.data}, {row.label}. Percent right: {', '.join(wrong)}.",
+        f"Clean test images of each class (row) in percent, by the class that {row.exploiter_text} takes them for; it "
+        f"was trained on a release of which the classes {named} are protected (in bold).",
+        f"Confusion matrix of {row.exploiter_text} on {row.data}, {row.label}. Percent right: {', '.join(wrong)}.",
     )

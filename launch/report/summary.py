@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from medveil.launch.report.published import Published
-from medveil.launch.results import CellResult, Outcome
+from medveil.launch.results import CellResult, Exploiter, Options, Outcome
 
 METRICS = {
     "dsc": "DSC",
@@ -78,8 +78,8 @@ class Row:
 
     data: str
     protector: str
-    options: str
-    exploiter: str
+    options: Options
+    exploiter: Exploiter | None
     defence: str
     cells: Sequence[CellResult]
     scores: dict[str, Score] = field(default_factory=dict)
@@ -100,7 +100,16 @@ class Row:
     @property
     def label(self) -> str:
         """Protector with its options and, if there is one, the defence: a name within one data set and exploiter."""
-        return " · ".join(part for part in (self.protector, self.options, _shown(self.defence)) if part)
+        return " · ".join(part for part in (self.protector, str(self.options), _shown(self.defence)) if part)
+
+    @property
+    def model(self) -> str:
+        return "" if self.exploiter is None else self.exploiter.model
+
+    @property
+    def exploiter_text(self) -> str:
+        """As tables show it; empty for a row that only protected."""
+        return "" if self.exploiter is None else str(self.exploiter)
 
 
 def _shown(defence: str) -> str:
@@ -118,11 +127,11 @@ def order(result: CellResult | Row) -> tuple[object, ...]:
     rank = CONTROLS.index(result.protector) if result.protector in CONTROLS else len(CONTROLS)
     return (
         result.data,
-        result.exploiter,
+        result.exploiter_text,
         _shown(result.defence),
         rank,
         result.protector,
-        natural(result.options),
+        natural(str(result.options)),
         result.seed if isinstance(result, CellResult) else 0,
     )
 
@@ -133,7 +142,7 @@ def summarise(results: Sequence[CellResult], published: Published | None = None)
     A row that only protected is left out where an audit of the same release says the same and more. Where ``published``
     has values for the "mean of 4" exploiters, say, there is a row of that mean too, over seeds that have all of them.
     """
-    groups: dict[tuple[str, str, str, str, str], list[CellResult]] = defaultdict(list)
+    groups: dict[tuple[str, str, Options, Exploiter | None, str], list[CellResult]] = defaultdict(list)
     done = [r for r in results if r.status == "done"]
     for cell in sorted([*done, *_means(done, published or {})], key=order):
         groups[cell.data, cell.protector, cell.options, cell.exploiter, cell.defence].append(cell)
@@ -150,7 +159,7 @@ def metrics_of(outcomes: Iterable[Outcome | None]) -> list[str]:
 
 
 def _means(done: Sequence[CellResult], published: Published) -> list[CellResult]:
-    groups: dict[tuple[str, str, str, str, int], list[CellResult]] = defaultdict(list)
+    groups: dict[tuple[str, str, Options, str, int], list[CellResult]] = defaultdict(list)
     for cell in done:
         if cell.exploiter:
             groups[cell.data, cell.protector, cell.options, cell.defence, cell.seed].append(cell)
@@ -158,7 +167,7 @@ def _means(done: Sequence[CellResult], published: Published) -> list[CellResult]
     return [
         replace(
             cells[0],
-            exploiter=f"mean of {len(cells)}",
+            exploiter=Exploiter(f"mean of {len(cells)}"),
             clean=_mean([c.clean for c in cells]),
             protected=_mean([c.protected for c in cells]),
             seconds=None,
@@ -186,7 +195,7 @@ def _row(cells: Sequence[CellResult], published: Published) -> Row:
     first = cells[0]
 
     def printed_for(exploiter: str, defence: str, metric: str) -> float | None:
-        exact = published.get((first.data, first.protector, first.options, exploiter, defence, metric))
+        exact = published.get((first.data, first.protector, str(first.options), exploiter, defence, metric))
         return (
             published.get((first.data, first.protector, None, exploiter, defence, metric)) if exact is None else exact
         )
@@ -197,7 +206,7 @@ def _row(cells: Sequence[CellResult], published: Published) -> Row:
         protected = [_percent(c.protected, "last", metric) for c in cells]
         pairs = zip(clean, protected, strict=True)
         mean = Stat.of(protected)
-        printed = printed_for(first.exploiter, first.defence or "none", metric)
+        printed = printed_for(first.exploiter_text, first.defence or "none", metric)
         scores[metric] = Score(
             clean=Stat.of(clean),
             protected=mean,
@@ -221,7 +230,7 @@ def _row(cells: Sequence[CellResult], published: Published) -> Row:
         seconds=Stat.of(c.seconds for c in cells),
         published_psnr=printed_for("", "none", "psnr"),
         published_ssim=printed_for("", "none", "ssim"),
-        published_gap=printed_for(first.exploiter, first.defence, "gap"),
+        published_gap=printed_for(first.exploiter_text, first.defence, "gap"),
         similarity=_stats({name: [_times(c.similarity.get(name), 100) for c in cells] for name in SIMILARITY}),
         published_similarity={
             name: value for name in SIMILARITY if (value := printed_for("", "none", name)) is not None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from medveil.launch.report.cropping import Gap, gaps
 from medveil.launch.report.summary import COST, METRICS, SIMILARITY, Row, Stat, metrics_of, order
-from medveil.launch.results import CellResult, Outcome
+from medveil.launch.results import CellResult, Options, Outcome
 
 COLUMNS = [
     "data",
@@ -32,7 +32,7 @@ def csv_text(results: Sequence[CellResult]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for r in sorted(results, key=order):
-        cell = [r.data, r.protector, r.options, r.exploiter, r.defence, str(r.seed)]
+        cell = [r.data, r.protector, str(r.options), r.exploiter_text, r.defence, str(r.seed)]
         tail = [_cell(r.psnr), _cell(r.ssim, 100), _cell(r.seconds), r.status]
         for metric in metrics_of([r.clean, r.protected]) or [""]:
             writer.writerow([*cell, metric, _last(r.clean, metric), _last(r.protected, metric), *tail])
@@ -81,7 +81,7 @@ def markdown_text(results: Sequence[CellResult], rows: Sequence[Row], title: str
             lines += ["", f"### {METRICS.get(metric, metric)}", "", *_metric_table(of_data, metric)]
         only = [row for row in of_data if not row.scores]
         if only:
-            body = [[r.protector, r.options, *_likeness(r), _seeds(r)] for r in only]
+            body = [[r.protector, str(r.options), *_likeness(r), _seeds(r)] for r in only]
             head = ["protector", "options", "PSNR", "published PSNR", "SSIM", "published SSIM", "seeds"]
             lines += ["", "### Protected only", "", *_table(head, body)]
         if found := gaps(of_data):
@@ -91,7 +91,9 @@ def markdown_text(results: Sequence[CellResult], rows: Sequence[Row], title: str
     failed = failures(results)
     if failed:
         head = ["data", "protector", "options", "exploiter", "defence", "seed", "reason"]
-        body = [[r.data, r.protector, r.options, r.exploiter, r.defence, str(r.seed), r.status] for r in failed]
+        body = [
+            [r.data, r.protector, str(r.options), r.exploiter_text, r.defence, str(r.seed), r.status] for r in failed
+        ]
         lines += ["", f"## Without a result: {len(failed)} of {len(results)} cells", "", *_table(head, body)]
     return "\n".join(lines) + "\n"
 
@@ -110,7 +112,7 @@ def _metric_table(rows: Sequence[Row], metric: str) -> list[str]:
     body = []
     for row in rows:
         score = row.scores[metric]
-        cells = [row.protector, row.options, row.exploiter, row.defence]
+        cells = [row.protector, str(row.options), row.exploiter_text, row.defence]
         cells += [number(score.clean), number(score.protected), number(score.drop)]
         cells += [number(row.psnr, digits=2), number(row.ssim, digits=2), _seeds(row)]
         if printed:
@@ -123,7 +125,7 @@ def _metric_table(rows: Sequence[Row], metric: str) -> list[str]:
 
 def releases(rows: Sequence[Row]) -> list[Row]:
     """One row for each protector and setting of which similarity or cost were measured, whatever was trained on it."""
-    found: dict[tuple[str, str, str], Row] = {}
+    found: dict[tuple[str, str, Options], Row] = {}
     for row in rows:
         if row.similarity or row.cost:
             found.setdefault((row.data, row.protector, row.options), row)
@@ -137,7 +139,7 @@ def _release_table(rows: Sequence[Row]) -> list[str]:
         head += [title, f"published {title}"] if name in printed else [title]
     body = []
     for row in rows:
-        cells = [row.protector, row.options, number(row.psnr, digits=2)]
+        cells = [row.protector, str(row.options), number(row.psnr, digits=2)]
         for name in SIMILARITY:
             cells.append(number(row.similarity.get(name), digits=2))
             if name in printed:
@@ -163,7 +165,7 @@ def _gap_table(found: Sequence[Gap]) -> list[str]:
     for one in found:
         row = one.cropped
         scores = [part.scores[one.metric] for part in (one.whole, one.cropped)]
-        cells = [row.protector, row.options, row.exploiter, row.defence]
+        cells = [row.protector, str(row.options), row.exploiter_text, row.defence]
         cells += [number(score.clean) for score in scores] + [number(score.protected) for score in scores]
         cells.append(number(one.gap, signed=True))
         cells += [number(row.published_gap, signed=True)] if printed else []

@@ -17,7 +17,7 @@ from medveil.launch.exploiters.models import SEGMENTERS, check_model
 from medveil.launch.protect.job import Preset as ProtectPreset
 from medveil.launch.protect.methods import PROTECTORS
 from medveil.launch.protect.part import PartOptions
-from medveil.launch.release.manifest import Portion
+from medveil.launch.results import Exploiter, Options, Portion
 from medveil.launch.running.processes import Device
 from medveil.launch.running.runtime import CHECKPOINT_SECONDS, Precision
 
@@ -35,33 +35,14 @@ class Method:
 
     name: str
     preset: ProtectPreset | None
-    options: Mapping[str, Any]
-    part: Mapping[str, Any] = field(default_factory=dict)
+    options: Options
+    part: Options = field(default_factory=Options)
     """What of the data is protected: ``classes``, ``share``, ``support``, ``support_classes`` of the job."""
 
     @property
-    def label(self) -> str:
+    def shown(self) -> Options:
         """The options as a table shows them."""
-        return " ".join(f"{key}={value}" for key, value in [*self.options.items(), *self.part.items()])
-
-
-@dataclass(frozen=True)
-class Exploiter:
-    """An exploiter's model with the options that a sweep gives it, over a preset; ``part``: what of the release it
-    is trained on. ``authorised``: no exploiter but an authorised user's model, trained on that clean segmentation set.
-    """
-
-    preset: Preset
-    options: Mapping[str, Any]
-    part: Portion = "all"
-    authorised: str | None = None
-
-    @property
-    def label(self) -> str:
-        rest = [f"{key}={value}" for key, value in self.options.items() if key != "model"]
-        part = [] if self.part == "all" else [f"part={self.part}"]
-        part += [] if self.authorised is None else [f"authorised={self.authorised}"]
-        return " ".join([str(self.options.get("model", self.preset)), *rest, *part])
+        return Options({**self.options, **self.part})
 
 
 @dataclass(frozen=True)
@@ -87,8 +68,8 @@ class Cell:
 
     def columns(self) -> tuple[str, ...]:
         """What identifies the cell in tables: data, protector, options, exploiter, defence, seed."""
-        exploiter = self.exploiter.label if self.exploiter else ""
-        return self.data, self.method.name, self.method.label, exploiter, self.defence, str(self.seed)
+        exploiter = str(self.exploiter) if self.exploiter else ""
+        return self.data, self.method.name, str(self.method.shown), exploiter, self.defence, str(self.seed)
 
 
 @dataclass(frozen=True)
@@ -220,7 +201,7 @@ def _methods(entry: Any, default: SizePreset | None, where: str) -> Iterator[Met
             raise UserError(f"{where}: {name} has no preset {preset!r}: choose from {', '.join(cls.presets)}")
         part = {key: options.pop(key) for key in PART if key in options}
         build(cls.Config, {**cls.presets.get(preset, {}), **options}, f"{where}: {name}")
-        yield Method(name, preset, _Frozen(options), _Frozen(part))
+        yield Method(name, preset, Options(options), Options(part))
 
 
 def _exploiters(entry: Any, default: Preset, where: str) -> Iterator[Exploiter]:
@@ -234,7 +215,8 @@ def _exploiters(entry: Any, default: Preset, where: str) -> Iterator[Exploiter]:
         check_model(config.model, task, config.width)
         if authorised is not None and task != "segmentation":
             raise UserError(f"{where}: authorised: {authorised} goes with a model for segmentation, not {config.model}")
-        yield Exploiter(preset, _Frozen(options), part, authorised)
+        model = str(options.pop("model"))
+        yield Exploiter(model, Options(options), preset, part, authorised)
 
 
 def _expand(entry: Any, key: str, where: str) -> Iterator[dict[str, Any]]:
@@ -245,10 +227,3 @@ def _expand(entry: Any, key: str, where: str) -> Iterator[dict[str, Any]]:
     lists = [value if isinstance(value, list) else [value] for value in values.values()]
     for combination in itertools.product(*lists):
         yield dict(zip(values, combination, strict=True))
-
-
-class _Frozen(dict[str, Any]):
-    """Options that can be a part of a cell's identity."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(tuple(self.items()))

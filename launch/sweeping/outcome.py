@@ -26,14 +26,13 @@ def results(plan: Plan, records: Mapping[str, Record]) -> list[CellResult]:
         protect, protected = ended[protect_key], ended.get(protected_key or protect_key, ended[protect_key])
         clean = ended.get(clean_key or "")
         failed = next((r for r in (protect, protected, clean) if r is not None and r.state != "done"), None)
-        data, method, options, exploiter, defence, _ = cell.columns()
         rows.append(
             CellResult(
-                data=data,
-                protector=method,
-                options=options,
-                exploiter=exploiter,
-                defence=defence,
+                data=cell.data,
+                protector=cell.method.name,
+                options=cell.method.shown,
+                exploiter=cell.exploiter,
+                defence=cell.defence,
                 seed=cell.seed,
                 status=(failed or protect).status,
                 clean=_outcome(clean),
@@ -45,6 +44,8 @@ def results(plan: Plan, records: Mapping[str, Record]) -> list[CellResult]:
                 similarity=protect.results.get("similarity") or {},
                 spent=protect.results.get("spent") or {},
                 versions=versions(),
+                release=protect.results.get("release", ""),
+                release_name=protect_key,
             )
         )
     return rows
@@ -58,7 +59,7 @@ def publish(sweep: Sweep, folder: Path, planned: Plan, records: Mapping[str, Rec
     """Keep every cell's result and write the report on those that there are; returns them all."""
     rows = results(planned, records)
     for row in rows:
-        identity = canonical([row.data, row.protector, row.options, row.exploiter, row.defence, row.seed])
+        identity = canonical([row.data, row.protector, row.options, row.exploiter_text, row.defence, row.seed])
         cell = folder / "cells" / hashlib.sha256(identity.encode()).hexdigest()[:16]
         make_private(cell)
         row.save(cell / "result.json")

@@ -4,9 +4,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from medveil.launch.audit.train import ExploitJob
+from medveil.launch.exploiters.config import Preset
 from medveil.launch.jobs.job import Job
 from medveil.launch.protect.job import ProtectJob
 from medveil.launch.protect.part import part_options
@@ -82,7 +83,7 @@ def _protect_job(sweep: Sweep, cell: Cell, folder: Path) -> Job:
         cache=folder / "cache",
         checkpoint_seconds=sweep.checkpoint_seconds,
     )
-    title = " ".join(["protect", cell.data, method.name, method.label, f"seed {cell.seed}"])
+    title = " ".join(["protect", cell.data, method.name, str(method.shown), f"seed {cell.seed}"])
     return Job(key, " ".join(title.split()), work, folder / "jobs")
 
 
@@ -93,7 +94,7 @@ def _audit_job(sweep: Sweep, cell: Cell, folder: Path, protects: Sequence[Job], 
     values = [
         source,
         exploiter.preset,
-        dict(exploiter.options),
+        {**exploiter.options, "model": exploiter.model},
         cell.defence,
         cell.seed,
         sweep.threads,
@@ -112,8 +113,8 @@ def _audit_job(sweep: Sweep, cell: Cell, folder: Path, protects: Sequence[Job], 
         authorised=None if exploiter.authorised is None else sweep.place(exploiter.authorised),
         size=cell.size,
         holdout=cell.holdout,
-        preset=exploiter.preset,
-        options=exploiter.options,
+        preset=cast(Preset, exploiter.preset),
+        options={**exploiter.options, "model": exploiter.model},
         defence=cell.defence,
         seed=cell.seed,
         threads=sweep.threads,
@@ -122,8 +123,8 @@ def _audit_job(sweep: Sweep, cell: Cell, folder: Path, protects: Sequence[Job], 
         cache=folder / "cache",
         checkpoint_seconds=sweep.checkpoint_seconds,
     )
-    options = "" if clean else cell.method.label
-    title = f"audit {cell.data} {what} {options} {exploiter.label} {cell.defence} seed {cell.seed}"
+    options = "" if clean else cell.method.shown
+    title = f"audit {cell.data} {what} {options} {exploiter} {cell.defence} seed {cell.seed}"
     key = _key("audit", f"{cell.data}-{what}-s{cell.seed}", values)
     needs = tuple(job.key for job in protects)
     return Job(key, " ".join(title.split()), work, folder / "jobs", needs, releases if clean else ())
