@@ -1,6 +1,8 @@
 """The record of one cell of a sweep (or of one audit), as it is kept in a run directory and shown in a report."""
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -106,9 +108,23 @@ class CellResult:
     release_name: str = ""
 
     @property
+    def model(self) -> str:
+        return "" if self.exploiter is None else self.exploiter.model
+
+    @property
     def exploiter_text(self) -> str:
         """As tables show it; empty for a cell that only protects."""
         return "" if self.exploiter is None else str(self.exploiter)
+
+    @property
+    def folder_name(self) -> str:
+        """Of the folder that keeps this record: readable, and another one for every other cell."""
+        who = None if self.exploiter is None else asdict(self.exploiter)
+        identity = [self.data, self.protector, self.options, who, self.defence, self.seed, self.release]
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        model = self.exploiter.model if self.exploiter else "release"
+        words = [model, *([self.defence] if self.defence else []), str(self.seed)]
+        return f"{re.sub(r'[^A-Za-z0-9_+]+', '-', '-'.join(words))}-{digest[:8]}"
 
     def save(self, path: Path) -> None:
         partial = path.with_name(path.name + ".partial")

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -124,7 +123,7 @@ def _audits(args: argparse.Namespace, release: Path, out: Path, defences: Sequen
                         pictures="../pictures.npz",
                     )
                 if first:
-                    folder = out / re.sub(r"[^A-Za-z0-9_+-]+", "-", f"{cell.exploiter}-{cell.defence}-{cell.seed}")
+                    folder = out / cell.folder_name
                     make_private(folder)
                     cell.save(folder / "result.json")
                 cells.append(cell)
@@ -293,7 +292,7 @@ def _audit_authorised(
             release=sha256_of(args.release / MANIFEST),
             release_name=args.release.resolve().name,
         )
-        folder = out / re.sub(r"[^A-Za-z0-9_+-]+", "-", f"{exploiter}-{seed}")
+        folder = out / cell.folder_name
         make_private(folder)
         cell.save(folder / "result.json")
         reached = ", ".join(f"{key} {100 * value:.1f}" for key, value in outcome.inside.items())

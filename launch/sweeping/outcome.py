@@ -1,6 +1,5 @@
 """What comes of each cell of a sweep, and the report on them."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from medveil.launch.jobs.job import Record
 from medveil.launch.report import write_report
 from medveil.launch.report.published import read_published
 from medveil.launch.results import CellResult, Outcome
-from medveil.launch.running.files import canonical, make_private
+from medveil.launch.running.files import make_private
 from medveil.launch.sweeping.grid import Sweep
 from medveil.launch.sweeping.plan import Plan
 from medveil.version import versions
@@ -59,8 +58,7 @@ def publish(sweep: Sweep, folder: Path, planned: Plan, records: Mapping[str, Rec
     """Keep every cell's result and write the report on those that there are; returns them all."""
     rows = results(planned, records)
     for row in rows:
-        identity = canonical([row.data, row.protector, row.options, row.exploiter_text, row.defence, row.seed])
-        cell = folder / "cells" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+        cell = folder / "cells" / row.folder_name
         make_private(cell)
         row.save(cell / "result.json")
     if records:

@@ -105,7 +105,7 @@ def test_a_part_of_the_release_is_audited_alone(npz: Path, tmp_path: Path, capsy
     flags = ["--exploiter", "resnet18", "--width", "2", "--iterations", "1", "--part", "clean", "--threads", "1"]
     assert main(["audit", str(out), "--original", str(npz), *flags]) == 0
     record = json.loads(next((tmp_path / "out.audit").glob("*/result.json")).read_text())
-    assert record["exploiter"] == "resnet18 part=clean"
+    assert (record["exploiter"]["model"], record["exploiter"]["part"]) == ("resnet18", "clean")
     protect(npz, tmp_path / "full")
     with pytest.raises(UserError, match=r"--part clean: .* lists no such sample"):
         plan_audit(tmp_path / "full", part="clean")
@@ -119,7 +119,7 @@ def test_an_audit_tells_which_of_its_classes_are_protected(typed: str, tmp_path:
     flags = ["--exploiter", "resnet18", "--width", "2", "--iterations", "1", "--threads", "1"]
     assert main(["audit", str(out), "--original", "phantom:cls:24:16", *flags]) == 0
     record = CellResult.load(next((tmp_path / "out.audit").glob("*/result.json")))
-    assert record.options == "eps=8/255 classes=ring"
+    assert str(record.options) == "eps=8/255 classes=ring"
     assert sorted(path.name for path in (out / "images").iterdir()).index("ring") == 2
     assert record.protected is not None
     assert record.protected.protected_classes == [2]

@@ -11,7 +11,7 @@ from medveil.kernels import contour_band
 from medveil.launch.report.comparison import columns_of, draw_comparisons
 from medveil.launch.report.figures import Samples
 from medveil.launch.report.summary import summarise
-from medveil.launch.results import CellResult, Outcome
+from medveil.launch.results import CellResult, Exploiter, Options, Outcome
 
 SIDE = 16
 
@@ -26,11 +26,22 @@ def samples(levels: int, order: list[int], seed: int) -> Samples:
     return Samples(original[order], (original + noise).astype(np.uint8)[order], masks[order])
 
 
-def record(protector: str, kept: Samples, folder: Path, options: str = "") -> CellResult:
-    path = folder / f"{protector}-{len(options)}.npz"
+def record(protector: str, kept: Samples, folder: Path, options: Options | None = None) -> CellResult:
+    path = folder / f"{protector}-{len(options or {})}.npz"
     np.savez(path, original=kept.original, protected=kept.protected, masks=kept.masks)
     outcome = Outcome({"dsc": 0.5})
-    return CellResult("lungs", protector, options, "unet", "none", 0, "done", outcome, outcome, pictures=str(path))
+    return CellResult(
+        data="lungs",
+        protector=protector,
+        options=options or Options(),
+        exploiter=Exploiter("unet"),
+        defence="none",
+        seed=0,
+        status="done",
+        clean=outcome,
+        protected=outcome,
+        pictures=str(path),
+    )
 
 
 def test_umeds_noise_is_parted_at_its_band_and_rivals_show_the_same_images() -> None:
@@ -51,7 +62,7 @@ def test_umeds_noise_is_parted_at_its_band_and_rivals_show_the_same_images() -> 
 
 def test_it_is_drawn_for_plain_umed_beside_a_rival(tmp_path: Path) -> None:
     umed = record("umed", samples(4, [0, 1, 2], 1), tmp_path)
-    wider = record("umed", samples(8, [0, 1, 2], 1), tmp_path, "eps=8/255 band=2")
+    wider = record("umed", samples(8, [0, 1, 2], 1), tmp_path, Options(eps="8/255", band=2))
     em = record("em", samples(4, [0, 1, 2], 3), tmp_path)
     (picture,) = draw_comparisons(summarise([wider, umed, em]), tmp_path)
     assert Image.open(picture.path).width == 2000

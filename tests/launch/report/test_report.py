@@ -7,20 +7,22 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from medveil.errors import UserError
-from medveil.launch import report
+from medveil.launch.commands import report as command
+from medveil.launch.report import write_report
 from medveil.launch.report.collect import collect
 from medveil.launch.report.cropping import gaps
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.published import read_published
 from medveil.launch.report.summary import natural, summarise
 from medveil.launch.report.tables import csv_text, markdown_text
-from medveil.launch.results import CellResult, Outcome
+from medveil.launch.results import CellResult, Exploiter, Options, Outcome, Portion
 
 FAILED = "failed: out of memory | give <--batch-size> a smaller number"
 
@@ -33,8 +35,8 @@ def cell(seed: int, of_clean: float, of_protected: float, protector: str = "umed
     result = CellResult(
         "phantom-seg",
         protector,
-        "eps=4/255",
-        "unet",
+        Options(eps="4/255"),
+        Exploiter("unet"),
         "none",
         seed,
         "done",
@@ -56,7 +58,7 @@ def results() -> list[CellResult]:
         cell(1, 0.94, 0.06),
         broken,
         cell(0, 0.92, 0.02),
-        cell(0, 0.9, 0.9, "none", options="", psnr=math.inf, ssim=1.0),
+        cell(0, 0.9, 0.9, "none", options=Options(), psnr=math.inf, ssim=1.0),
     ]
 
 
@@ -114,8 +116,8 @@ def test_published_values_stand_beside_ours_and_missing_ones_stay_empty(
 
 def run(*words: str) -> int:
     parser = argparse.ArgumentParser()
-    report.add_arguments(parser)
-    return report.main(parser.parse_args(words))
+    command.add_arguments(parser)
+    return command.main(parser.parse_args(words))
 
 
 def test_page_is_whole_in_itself_and_warns_first(results: list[CellResult], tmp_path: Path) -> None:
@@ -151,11 +153,11 @@ def test_page_is_whole_in_itself_and_warns_first(results: list[CellResult], tmp_
 def test_without_originals_or_with_failures_only_there_is_still_a_report(tmp_path: Path) -> None:
     alone = cell(0, 0.9, 0.3, clean=None, psnr=None, ssim=None)
     broken = cell(0, 0, 0, data="lungs", status="skipped: its release failed", clean=None, protected=None, psnr=None)
-    report.write_report([alone, broken], tmp_path / "report", "Trial")
+    write_report([alone, broken], tmp_path / "report", "Trial")
     page = (tmp_path / "report" / "report.html").read_text()
     assert "no originals to compare with" in page
     assert "skipped: its release failed" in page
-    report.write_report([broken], tmp_path / "report", "Trial")
+    write_report([broken], tmp_path / "report", "Trial")
     assert not list((tmp_path / "report" / "figures").iterdir())
 
 
@@ -182,7 +184,8 @@ def classified(seed: int, clean: float, protected: float, **changes: object) -> 
         curve = [{"epoch": e, "loss": 1 / e, "accuracy": value} for e in (1.0, 2.0)]
         return Outcome({"accuracy": value}, {}, {}, curve, 1.0, [[3, 1], [0, 4]], points)
 
-    words = {"data": "set", "exploiter": "resnet18 width=8", "options": "", "protector": "salm", **changes}
+    exploiter = Exploiter("resnet18", Options(width=8))
+    words = {"data": "set", "exploiter": exploiter, "options": Options(), "protector": "salm", **changes}
     return replace(cell(seed, 0, 0), clean=outcome(clean), protected=outcome(protected), **words)  # type: ignore[arg-type]
 
 
@@ -207,8 +210,8 @@ def test_cost_and_similarity_stand_beside_the_scores() -> None:
 
 
 def test_labels_name_only_what_differs() -> None:
-    words = ("steps=9", "mode=strict steps=9")
-    rows = summarise([classified(0, 0.9, 0.6, options=text) for text in words])
+    tried = (Options(steps=9), Options(mode="strict", steps=9))
+    rows = summarise([classified(0, 0.9, 0.6, options=one) for one in tried])
     labels = Labels.of(rows)
     assert [labels.protector(row) for row in rows] == ["salm · mode=strict", "salm"]
     assert labels.exploiter(rows[0]) == "resnet18"
@@ -218,29 +221,49 @@ def test_labels_name_only_what_differs() -> None:
 
 
 def test_every_figure_of_salm_is_drawn(tmp_path: Path) -> None:
-    cells = [classified(s, 0.9, 0.5 + k / 1000, options=f"k={k}") for k in (5, 10, 20) for s in (0, 1)]
-    for part in ("", " part=clean", " part=protected"):
-        cells.append(classified(0, 0.9, 0.6, data="mix", options="share=80", exploiter=f"resnet18{part}"))
-    named = classified(0, 0.9, 0.6, data="classes", options="strict classes=cross,stripes of skin")
+    cells = [classified(s, 0.9, 0.5 + k / 1000, options=Options(k=k)) for k in (5, 10, 20) for s in (0, 1)]
+    for part in get_args(Portion):
+        cells.append(
+            classified(0, 0.9, 0.6, data="mix", options=Options(share=80), exploiter=Exploiter("resnet18", part=part))
+        )
+    named = classified(0, 0.9, 0.6, data="classes", options=Options(mode="strict", classes="cross,stripes of skin"))
     assert named.protected is not None
     cells.append(replace(named, protected=replace(named.protected, protected_classes=[1])))
     masks = np.zeros((2, 8, 8), dtype=bool)
     image = np.full((2, 8, 8, 1), 90, dtype=np.uint8)
     np.savez(tmp_path / "seen.npz", original=image, protected=image + 3, on_original=masks, on_protected=~masks)
     seen = Outcome({"differing_pixels": 0.004}, pictures=str(tmp_path / "seen.npz"))
-    user = classified(0, 0, 0, data="user", exploiter="unet authorised=lungs")
+    user = classified(0, 0, 0, data="user", exploiter=Exploiter("unet", authorised="my lungs"))
     cells.append(replace(user, clean=None, protected=seen))
-    report.write_report(cells, tmp_path / "report", "Trial")
+    write_report(cells, tmp_path / "report", "Trial")
     drawn = sorted(path.name for path in (tmp_path / "report" / "figures").iterdir())
     assert [name for name in drawn if not name.startswith(("bars", "curves"))] == [
-        "authorised-user-salm-unet-authorised=lungs.png",
+        "authorised-user-salm-unet-authorised=my-lungs.png",
         "by-k-set-resnet18-width=8-none.png",
-        "confusion-classes-salm-strict-classes=cross-stripes-of-skin-resnet18-width=8-none.png",
+        "confusion-classes-salm-mode=strict-classes=cross-stripes-of-skin-resnet18-width=8-none.png",
         "mix-mix-salm-share=80-resnet18-none.png",
-        "tsne-classes-salm-strict-classes=cross-stripes-of-skin-resnet18-width=8-none.png",
+        "tsne-classes-salm-mode=strict-classes=cross-stripes-of-skin-resnet18-width=8-none.png",
         "tsne-mix-salm-share=80-resnet18-none.png",
         *(f"tsne-set-salm-k={k}-resnet18-width=8-none.png" for k in (10, 20, 5)),
     ]
     page = (tmp_path / "report" / "report.html").read_text()
     assert "Over all images 0.40% of the pixels differ" in page
     assert "a release of which the classes 1 are protected (in bold)" in page
+
+
+def test_records_of_one_release_are_united_and_releases_called_alike_told_apart(tmp_path: Path) -> None:
+    def kept(name: str, **changes: object) -> None:
+        (tmp_path / name).mkdir()
+        classified(0, 0.9, 0.6, **changes).save(tmp_path / name / "result.json")
+
+    kept("sweep", options=Options(k=10, mode="strict"), release="aa", release_name="protect-1")
+    kept("audit", options=Options(mode="strict"), data="elsewhere", release="aa", exploiter=Exploiter("vgg11"))
+    kept("first", options=Options(mode="paper"), release="bb", release_name="k10")
+    kept("other", options=Options(mode="paper"), release="cc", release_name="k30")
+    found = [(c.data, str(c.options), c.exploiter_text) for c in collect(tmp_path)]
+    assert found == [
+        ("set", "k=10 mode=strict", "resnet18 width=8"),
+        ("set", "k=10 mode=strict", "vgg11"),
+        ("set", "mode=paper release=k10", "resnet18 width=8"),
+        ("set", "mode=paper release=k30", "resnet18 width=8"),
+    ]
