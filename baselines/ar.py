@@ -1,14 +1,14 @@
 """AR, autoregressive noise (Sandoval-Segura et al., NeurIPS 2022): each pixel is a sum of its past neighbours."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from medveil import keyed
-from medveil.baselines.model_free import ModelFree, ModelFreeConfig, grouped, normal
+from medveil.baselines.config import ARConfig, Presets
+from medveil.baselines.model_free import ModelFree, grouped, normal
 from medveil.errors import UserError
 
 _PAST = [(2, 2), (2, 1), (2, 0), (1, 2), (1, 1), (1, 0), (0, 2), (0, 1)]
@@ -21,22 +21,6 @@ _TRIALS = 4
 _KEPT_BYTES = 2**31
 
 
-@dataclass(frozen=True)
-class ARConfig(ModelFreeConfig):
-    """Settings of AR over those of :class:`ModelFreeConfig`.
-
-    ``growth``: filters are rejected whose pixels differ in size by more than this factor from the border's or vanish by
-    as much: such noise diverges, or dies out, across the image.
-    """
-
-    growth: float = 10.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.growth <= 1:
-            raise ValueError("growth must be above 1")
-
-
 class AR(ModelFree):
     """A 3x3 filter per class and channel whose 8 past taps sum to 1, run over a random border that is cropped.
 
@@ -44,7 +28,7 @@ class AR(ModelFree):
     """
 
     name: ClassVar[str] = "ar"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "gpu": {}, "cpu": {}}
+    presets: ClassVar[Presets] = ARConfig.presets
     Config: ClassVar[type] = ARConfig
 
     def __init__(self, **options: Any) -> None:

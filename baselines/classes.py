@@ -1,18 +1,15 @@
 """What a class is to the protectors to compare with: the label of an image, or the inside or outside of a mask."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from medveil.baselines.config import Region
 from medveil.dataset import Task
 from medveil.errors import UserError
 from medveil.kernels import contour_band
-
-Region = Literal["image", "contour", "roi", "roi+contour"]
-Wise = Literal["sample", "class"]
 
 
 def region_of(region: Region, targets: Tensor, band: int) -> Tensor | None:

@@ -1,37 +1,17 @@
 """LSP, linearly separable patches (Yu et al., KDD 2022): "SP" in SALM's tables. A pattern of flat patches per class."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from medveil import keyed
-from medveil.baselines.model_free import ModelFree, ModelFreeConfig, grouped, normal
+from medveil.baselines.config import LSPConfig, Presets
+from medveil.baselines.model_free import ModelFree, grouped, normal
 from medveil.dataset import Dataset
 from medveil.errors import UserError
 from medveil.runtime import Runtime
-
-
-@dataclass(frozen=True)
-class LSPConfig(ModelFreeConfig):
-    """Settings of LSP over those of :class:`ModelFreeConfig`.
-
-    ``patch``: side of a patch in pixels; by default a quarter of a side up to 32, a seventh of a larger one (8 of 32, 7
-    of 28, 32 of 224). ``separation``: half the distance of the classes' centres along each axis (scikit-learn's
-    class_sep).
-    """
-
-    patch: int | None = None
-    separation: float = 10.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.patch is not None and self.patch < 1:
-            raise ValueError("patch must be at least 1")
-        if not self.separation > 0:
-            raise ValueError("separation must be above 0")
 
 
 class LSP(ModelFree):
@@ -42,7 +22,7 @@ class LSP(ModelFree):
     """
 
     name: ClassVar[str] = "lsp"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "gpu": {}, "cpu": {}}
+    presets: ClassVar[Presets] = LSPConfig.presets
     Config: ClassVar[type] = LSPConfig
 
     def fit(self, data: Dataset, runtime: Runtime | None = None) -> "LSP":

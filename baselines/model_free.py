@@ -2,41 +2,20 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from medveil import keyed
-from medveil.baselines.classes import Wise, class_names, default_eps
-from medveil.config import STRICT, Levels, build
+from medveil.baselines.classes import class_names, default_eps
+from medveil.baselines.config import ModelFreeConfig, Presets
+from medveil.config import build
 from medveil.dataset import Dataset, Task
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
 from medveil.runtime import Runtime, State
-
-
-@dataclass(frozen=True)
-class ModelFreeConfig:
-    """What LSP and AR have in common.
-
-    ``eps``: the noise of an image has the L2 norm eps * sqrt(elements), by default UMed's 4/255 for segmentation and
-    SALM's 8/255 otherwise. Single pixels exceed eps, unless ``clip`` bounds them too. ``wise``: each sample draws its
-    own noise of its class, or all samples of a class share one.
-    """
-
-    eps: Levels | None = None
-    clip: bool = False
-    wise: Wise = "sample"
-    seed: int = 0
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    def __post_init__(self) -> None:
-        if self.eps is not None and not 1 / 255 <= self.eps <= 1:
-            raise ValueError("eps must be between 1/255 and 1: a smaller bound does not survive saving as 8-bit images")
 
 
 class ModelFree(ABC):
@@ -44,7 +23,7 @@ class ModelFree(ABC):
 
     name: ClassVar[str]
     tasks: ClassVar[frozenset[Task]] = frozenset({"segmentation", "classification", "multilabel"})
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+    presets: ClassVar[Presets]
     Config: ClassVar[type]
 
     def __init__(self, **options: Any) -> None:

@@ -1,6 +1,6 @@
 """The protector half of EM, TAP and SEP: noise that a fit leaves behind, in whole grey levels, found by stable id."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from medveil import keyed
 from medveil.baselines.classes import check_region, composed, default_eps, membership, region_of
-from medveil.baselines.surrogates import OptimisedConfig
+from medveil.baselines.config import OptimisedConfig, Presets
 from medveil.config import build
 from medveil.dataset import Dataset, Task
 from medveil.protector import Budget
@@ -22,7 +22,7 @@ class KeptNoise:
 
     name: ClassVar[str]
     tasks: ClassVar[frozenset[Task]] = frozenset({"segmentation", "classification", "multilabel"})
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+    presets: ClassVar[Presets]
     Config: ClassVar[type]
 
     def __init__(self, **options: Any) -> None:

@@ -1,15 +1,15 @@
 """The control: random signs at the bound. It must not protect; if it does, the experiment is at fault."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from medveil import keyed
 from medveil.baselines.classes import check_region, default_eps, region_of
-from medveil.config import STRICT, Levels, build
+from medveil.baselines.config import Presets, RandomSignsConfig
+from medveil.config import build
 from medveil.dataset import Dataset, Task
 from medveil.kernels import topk_mask
 from medveil.protector import Budget
@@ -17,39 +17,12 @@ from medveil.quantise import to_unit, whole_levels
 from medveil.runtime import Runtime, State
 
 
-@dataclass(frozen=True)
-class RandomSignsConfig:
-    """``eps``: the bound, on the [0, 1] scale; by default UMed's 4/255 for segmentation and SALM's 8/255 otherwise.
-
-    ``region``: where noise is allowed (segmentation only, but for "image": the contour band of radius ``band``, the
-    mask, or both). "auto": UMed's support "roi+contour" for segmentation, "image" otherwise. ``k``: percent of each
-    sample's elements that are drawn at random; those of them in the region get noise. With SALM's k it is a control of
-    SALM's size.
-    """
-
-    eps: Levels | None = None
-    region: Literal["auto", "image", "contour", "roi", "roi+contour"] = "auto"
-    band: int = 1
-    k: float = 100.0
-    seed: int = 0
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    def __post_init__(self) -> None:
-        if self.eps is not None and not 1 / 255 <= self.eps <= 1:
-            raise ValueError("eps must be between 1/255 and 1: a smaller bound does not survive saving as 8-bit images")
-        if self.band < 1:
-            raise ValueError("band must be at least 1")
-        if not 0 < self.k <= 100:
-            raise ValueError("k must be above 0 and at most 100 percent")
-
-
 class RandomSigns:
     """+eps or -eps with equal chance for every element of the support, a function of id and seed."""
 
     name: ClassVar[str] = "random"
     tasks: ClassVar[frozenset[Task]] = frozenset({"segmentation", "classification", "multilabel"})
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "gpu": {}, "cpu": {}}
+    presets: ClassVar[Presets] = RandomSignsConfig.presets
     Config: ClassVar[type] = RandomSignsConfig
 
     def __init__(self, **options: Any) -> None:

@@ -1,8 +1,7 @@
 """SEP, self-ensemble protection (Chen et al., ICLR 2023): adversarial examples of the checkpoints of one training."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +10,9 @@ from torch.func import functional_call
 from medveil import keyed
 from medveil.baselines.attack import TrainThenAttack
 from medveil.baselines.classes import count_of, membership, wrong_targets
+from medveil.baselines.config import Presets, SEPConfig
 from medveil.baselines.optimised import KeptNoise
-from medveil.baselines.surrogates import OptimisedConfig, at_least_one, descended
-from medveil.config import Levels
+from medveil.baselines.surrogates import descended
 from medveil.dataset import Dataset
 from medveil.errors import UserError
 from medveil.quantise import to_unit
@@ -22,51 +21,11 @@ from medveil.runtime import Runtime, SingleProcess, State, batches, share
 Weights = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class SEPConfig(OptimisedConfig):
-    """Settings of SEP over those of :class:`OptimisedConfig`.
-
-    ``checkpoints`` evenly spaced in ``epochs`` of training on the clean data; then ``pgd_steps`` steps of ``step_size``
-    along the sign of the mean gradient over them, from zero. ``objective`` "label": the loss towards a wrong label (the
-    class ``shift`` further, by default half of the classes; the flipped mask; the other labels); "feature": the
-    distance of the features before the last layer from their mean over that wrong class (per pixel for segmentation).
-    ``variance`` "reduced": each step is found by one walk over the checkpoints, one at a time, each gradient corrected
-    by its difference from the mean at the step's start.
-    """
-
-    objective: Literal["label", "feature"] = "label"
-    variance: Literal["plain", "reduced"] = "plain"
-    shift: int | None = None
-    epochs: int = 60
-    augment: bool = True
-    checkpoints: int = 30
-    pgd_steps: int = 30
-    step_size: Levels = 1 / 255
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least_one(self, "epochs", "checkpoints", "pgd_steps")
-        if not self.step_size > 0:
-            raise ValueError("step_size must be above 0")
-
-
 class SEP(KeptNoise):
     """Adversarial noise that holds for a whole training, not only for its last model."""
 
     name: ClassVar[str] = "sep"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {},
-        "gpu": {"checkpoints": 15},
-        "cpu": {
-            "width": 16,
-            "unet_width": 8,
-            "unet_learning_rate": 1e-3,
-            "epochs": 10,
-            "checkpoints": 4,
-            "pgd_steps": 4,
-            "step_size": 2 / 255,
-        },
-    }
+    presets: ClassVar[Presets] = SEPConfig.presets
     Config: ClassVar[type] = SEPConfig
 
     def fit(self, data: Dataset, runtime: Runtime | None = None) -> "SEP":

@@ -1,18 +1,16 @@
 """The network that EM, TAP and SEP optimise noise against: U-Net for segmentation, ResNet-18 otherwise."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from medveil import keyed
-from medveil.baselines.classes import Region
-from medveil.config import STRICT, Levels
-from medveil.dataset import Dataset, Task
+from medveil.baselines.config import OptimisedConfig
+from medveil.dataset import Dataset
 from medveil.losses import classification_loss, global_mean, segmentation_loss
 from medveil.networks import ResNet18, UNet
 from medveil.runtime import Runtime, State
@@ -21,66 +19,6 @@ from medveil.transforms import FlipShift, apply_flip_shift, draw_flip_shift
 
 _SMALL = 64
 """Images whose shorter side is below this many pixels get the stem without downsampling."""
-
-
-@dataclass(frozen=True)
-class OptimisedConfig:
-    """What EM, TAP and SEP have in common. Bounds are on the [0, 1] scale.
-
-    Budget
-        ``eps``: the bound; by default UMed's 4/255 for segmentation, SALM's 8/255 otherwise. ``region``: where noise is
-        allowed (segmentation only: the contour band of radius ``band``, the mask, or both). ``rounding``: the surrogate
-        sees images rounded to grey levels (straight-through gradient), as they will be saved.
-    Transforms
-        ``flip`` and a crop from ``padding`` pixels (default: an eighth of the side), where a method uses them.
-    Surrogate
-        ResNet-18 of ``width`` with SGD (``learning_rate``, ``momentum``, ``weight_decay``, ``batch_size``); for
-        segmentation a U-Net of ``unet_width`` with Adam (``unet_learning_rate``, ``unet_batch_size``).
-    """
-
-    eps: Levels | None = None
-    region: Region = "image"
-    band: int = 1
-    rounding: bool = False
-    flip: bool = True
-    padding: int | None = None
-    width: int = 64
-    batch_size: int = 128
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    unet_width: int = 64
-    unet_batch_size: int = 16
-    unet_learning_rate: float = 1e-4
-    seed: int = 0
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    def __post_init__(self) -> None:
-        if self.eps is not None and not 1 / 255 <= self.eps <= 0.5:
-            raise ValueError(
-                "eps must be between 1/255 and 1/2: a smaller bound does not survive saving as 8-bit images"
-            )
-        if self.padding is not None and self.padding < 0:
-            raise ValueError("padding must be at least 0")
-        at_least_one(self, "band", "width", "batch_size", "unet_width", "unet_batch_size")
-        for name in ("learning_rate", "unet_learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0")
-
-    def batch(self, task: Task) -> int:
-        return self.unet_batch_size if task == "segmentation" else self.batch_size
-
-    def padding_for(self, size: tuple[int, int]) -> int:
-        """Pixels of padding before the random crop: 4 of 32, 3 of 28."""
-        return min(size) // 8 if self.padding is None else self.padding
-
-
-def at_least_one(config: Any, *names: str) -> None:
-    """Raise ``ValueError`` for the first of the fields ``names`` of ``config`` that is below 1."""
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1")
 
 
 class Surrogate:

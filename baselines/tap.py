@@ -1,64 +1,25 @@
 """TAP, adversarial poisoning (Fowl et al., NeurIPS 2021): adversarial examples of a model trained on the clean data."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from medveil.baselines.attack import TrainThenAttack
 from medveil.baselines.classes import wrong_targets
+from medveil.baselines.config import Presets, TAPConfig
 from medveil.baselines.optimised import KeptNoise
-from medveil.baselines.surrogates import OptimisedConfig, Surrogate, at_least_one, descended, moved, random_start
+from medveil.baselines.surrogates import Surrogate, descended, moved, random_start
 from medveil.dataset import Dataset
 from medveil.folding import folded
 from medveil.runtime import Runtime, SingleProcess
-
-
-@dataclass(frozen=True)
-class TAPConfig(OptimisedConfig):
-    """Settings of TAP over those of :class:`OptimisedConfig`.
-
-    ``epochs`` of training on the clean data, augmented unless ``augment`` says otherwise; then ``pgd_steps`` of
-    ``relative_step`` * eps from a random start through a random crop and flip each, ``restarts`` times, keeping for
-    each sample the noise with the best objective on the image as it is. ``goal`` "targeted": towards the class
-    ``shift`` further, the flipped mask or the other labels; "untargeted": away from the truth (SALM's Eq. 7); "auto":
-    targeted for segmentation (UMed's tables), untargeted otherwise (SALM's tables).
-    """
-
-    goal: Literal["auto", "targeted", "untargeted"] = "auto"
-    shift: int = 1
-    epochs: int = 40
-    augment: bool = True
-    pgd_steps: int = 250
-    relative_step: float = 0.05
-    restarts: int = 8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least_one(self, "epochs", "pgd_steps", "restarts")
-        if not self.relative_step > 0:
-            raise ValueError("relative_step must be above 0")
 
 
 class TAP(KeptNoise):
     """Noise that makes a model trained on clean images wrong: whoever trains on it learns the wrong features."""
 
     name: ClassVar[str] = "tap"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {},
-        "gpu": {"restarts": 1, "pgd_steps": 100, "relative_step": 0.1},
-        "cpu": {
-            "width": 16,
-            "unet_width": 8,
-            "unet_learning_rate": 1e-3,
-            "epochs": 10,
-            "restarts": 1,
-            "pgd_steps": 10,
-            "relative_step": 0.25,
-        },
-    }
+    presets: ClassVar[Presets] = TAPConfig.presets
     Config: ClassVar[type] = TAPConfig
 
     def fit(self, data: Dataset, runtime: Runtime | None = None) -> "TAP":

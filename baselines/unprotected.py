@@ -1,25 +1,16 @@
 """No protection: the release is the original. The clean reference behind the same protocol."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from medveil.config import STRICT, build
+from medveil.baselines.config import Presets, UnprotectedConfig
+from medveil.config import build
 from medveil.dataset import Dataset, Task
 from medveil.protector import Budget
 from medveil.quantise import to_unit
 from medveil.runtime import Runtime, State
-
-
-@dataclass(frozen=True)
-class UnprotectedConfig:
-    """Nothing to set but the seed that every run has."""
-
-    seed: int = 0
-
-    __pydantic_config__: ClassVar[Any] = STRICT
 
 
 class Unprotected:
@@ -27,7 +18,7 @@ class Unprotected:
 
     name: ClassVar[str] = "none"
     tasks: ClassVar[frozenset[Task]] = frozenset({"segmentation", "classification", "multilabel"})
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "gpu": {}, "cpu": {}}
+    presets: ClassVar[Presets] = UnprotectedConfig.presets
     Config: ClassVar[type] = UnprotectedConfig
 
     def __init__(self, **options: Any) -> None:

@@ -1,14 +1,24 @@
-"""Configurations are frozen dataclasses; this turns what a person typed into one, and names what is wrong."""
+"""Configurations are frozen dataclasses whose fields say what they mean and which values they take.
 
+:func:`setting` declares a field, :class:`Settings` checks its range, :func:`build` makes an instance from what a person
+typed and names what is wrong. Command lines make their flags from the same fields.
+"""
+
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields
-from typing import Annotated, Any, TypeVar
+from copy import copy
+from dataclasses import Field, asdict, dataclass, field, fields
+from functools import partial
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from medveil.errors import UserError
 
 C = TypeVar("C")
+T = TypeVar("T")
+
+_ABOUT = "about"
 
 
 def _number(value: Any) -> Any:
@@ -25,8 +35,112 @@ def _number(value: Any) -> Any:
 Levels = Annotated[float, BeforeValidator(_number)]
 """A budget on the [0, 1] scale that may be typed as grey levels over 255: ``4/255``."""
 
-STRICT = ConfigDict(extra="forbid")
-"""For ``__pydantic_config__`` of every configuration: unknown keys are refused."""
+
+@dataclass(frozen=True)
+class About:
+    """What a field means to a person, and which numbers it takes.
+
+    ``low`` and ``high`` are allowed themselves, ``above`` and ``below`` are not; ``why`` says what goes wrong below
+    ``low``. ``group``: the heading that its flag stands under.
+    """
+
+    text: str
+    unit: str = ""
+    low: float | None = None
+    above: float | None = None
+    high: float | None = None
+    below: float | None = None
+    why: str = ""
+    group: str = ""
+
+    def takes(self, number: float) -> bool:
+        """Whether ``number`` is finite and in range."""
+        return (
+            math.isfinite(number)
+            and (self.low is None or number >= self.low)
+            and (self.above is None or number > self.above)
+            and (self.high is None or number <= self.high)
+            and (self.below is None or number < self.below)
+        )
+
+
+def about(text: str, **more: Any) -> Mapping[str, Any]:
+    """The metadata of a field that has no default; ``more`` as in :class:`About`."""
+    return {_ABOUT: About(text, **more)}
+
+
+def setting(
+    default: T,
+    text: str,
+    *,
+    unit: str = "",
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+    why: str = "",
+    group: str = "",
+) -> T:
+    """A field of a configuration: its default, and what :class:`About` keeps of it."""
+    told = about(text, unit=unit, low=low, above=above, high=high, below=below, why=why, group=group)
+    if isinstance(default, list | dict):
+        return field(default_factory=partial(copy, default), metadata=told)
+    return field(default=default, metadata=told)
+
+
+def budget(default: T, text: str, *, high: float = 1.0) -> T:
+    """The field of a bound on the change of a pixel, on the [0, 1] scale: at least one grey level."""
+    why = "a smaller bound does not survive saving as 8-bit images"
+    return setting(default, text, low=1 / 255, high=high, why=why, group="noise")
+
+
+def about_of(item: Field[Any]) -> About:
+    """What the field ``item`` was declared with."""
+    told: About = item.metadata.get(_ABOUT, About(""))
+    return told
+
+
+def shown(item: Field[Any], value: Any) -> str:
+    """``value`` of the field ``item`` as a person would type it: 4/255 for 0.01568... of a budget."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        short = value == round(value, 3) or Levels not in (item.type, *get_args(item.type))
+        return f"{value:g}" if short else f"{value * 255:g}/255"
+    return str(value)
+
+
+def range_of(item: Field[Any]) -> str:
+    """The numbers that the field ``item`` takes, in words; empty where any will do."""
+    told = about_of(item)
+    ends = (("at least", told.low), ("above", told.above), ("at most", told.high), ("below", told.below))
+    if told.low is not None and told.high is not None:
+        words = f"between {shown(item, told.low)} and {shown(item, told.high)}"
+    else:
+        words = " and ".join(f"{word} {shown(item, end)}" for word, end in ends if end is not None)
+    return f"{words} {told.unit}".strip() if words else ""
+
+
+class Settings:
+    """Base of every configuration: unknown keys are refused, and numbers outside the range of their field.
+
+    A subclass with checks across fields makes them in its own ``__post_init__``, after this one.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    def __post_init__(self) -> None:
+        for item in fields(self):  # type: ignore[arg-type]
+            complain(item, getattr(self, item.name))
+
+
+def complain(item: Field[Any], value: Any) -> None:
+    """Raise ``ValueError`` for a number that the field ``item`` does not take."""
+    told = about_of(item)
+    if isinstance(value, bool) or not isinstance(value, int | float) or told.takes(value):
+        return
+    why = f": {told.why}" if told.why and told.low is not None and value < told.low else ""
+    raise ValueError(f"{item.name} must be {range_of(item) or 'a finite number'}, not {shown(item, value)}{why}")
 
 
 def build(cls: type[C], values: Mapping[str, Any], what: str) -> C:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-Task = Literal["segmentation", "classification", "multilabel"]
+from medveil.task import Task as Task
 
 
 class Batch(NamedTuple):

@@ -4,71 +4,80 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from medveil.config import STRICT, Levels
+from medveil.config import Levels, Settings, budget, setting
 
 
 @dataclass(frozen=True)
-class SALMConfig:
-    """Settings of SALM; the paper's where it states them. Bounds are on the [0, 1] scale.
+class SALMConfig(Settings):
+    """Settings of SALM; the paper's where it states them. Bounds are on the [0, 1] scale."""
 
-    Budget
-        ``k``: percent of each sample's elements that one step may move. ``eps``: l-inf bound (rho_u).
-    Sparsity
-        ``mode`` "paper" chooses the elements anew at each step, so that with a random start most pixels change;
-        "strict" starts at zero and keeps one choice per visit, so that at most floor(k% of the elements) differ in the
-        saved bytes. ``rank`` "abs" is the text's top-k of |g|, "signed" Eq. 5's of g. ``by`` counts elements or pixels
-        (over all channels). ``literal_percentile`` reads "g >= k-th percentile" literally and keeps 100 - k percent.
-    Noise
-        ``start`` at each visit: "random" in +-eps, "zero", or "stored" (kept per sample between visits; with
-        ``pgd_steps`` = 1 this is Algorithm 1 as printed). ``release``: noise made at the end with the final source
-        model, or the "stored" noise.
-    Transforms
-        ``transforms``: J samples of a flip and a crop from ``padding`` pixels (default: an eighth of the side).
-    Source model
-        ResNet-18 of ``width``, trained for ``steps`` of SGD, decayed by 0.1 every ``decay_every`` steps.
-    Speed (neither has been run on a GPU yet: docs/speed.md)
-        ``graph``: PGD steps of full batches are replayed as a CUDA graph (no effect on CPU). ``compile``:
-        ``torch.compile`` of the source model for the PGD steps; it changes the last digits.
-    """
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "gpu": {},
+        # A narrow source model, J = 1 and no transform, for an exploiter that does not augment either. With noise that
+        # starts at zero a short fit protects better than with a random start: docs/choices.md.
+        "cpu": {
+            "width": 8,
+            "transforms": 1,
+            "flip": False,
+            "padding": 0,
+            "start": "zero",
+            "steps": 200,
+            "decay_every": 80,
+        },
+    }
 
-    mode: Literal["paper", "strict"] = "paper"
-    k: float = 10.0
-    eps: Levels = 8 / 255
-    step_size: Levels = 1.6 / 255
-    pgd_steps: int = 10
-    transforms: int = 5
-    flip: bool = True
-    padding: int | None = None
-    rank: Literal["abs", "signed"] = "abs"
-    by: Literal["element", "pixel"] = "element"
-    literal_percentile: bool = False
-    start: Literal["random", "zero", "stored"] = "random"
-    release: Literal["regenerated", "stored"] = "regenerated"
-    steps: int = 5000
-    decay_every: int = 2000
-    batch_size: int = 128
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    width: int = 64
-    graph: bool = False
-    compile: bool = False
-    seed: int = 0
-
-    __pydantic_config__: ClassVar[Any] = STRICT
+    # With a random start and elements chosen anew most pixels change in the end, in mode "paper".
+    mode: Literal["paper", "strict"] = setting(
+        "paper",
+        "elements chosen anew at each step, or once a visit from a zero start, so that at most k% of the saved bytes "
+        "change",
+        group="noise",
+    )
+    k: float = setting(
+        10.0, "share of each image's elements that one step may move", unit="percent", above=0, high=100, group="noise"
+    )
+    eps: Levels = budget(8 / 255, "largest change of a pixel (rho_u)")
+    step_size: Levels = setting(1.6 / 255, "length of one step", above=0, group="noise")
+    pgd_steps: int = setting(10, "steps of one visit to an image", low=1, group="noise")
+    transforms: int = setting(5, "random transforms that one gradient is the mean of (J)", low=1, group="noise")
+    flip: bool = setting(True, "transforms flip the image", group="noise")
+    padding: int | None = setting(
+        None,
+        "crop of the transforms; by default an eighth of the side",
+        unit="pixels",
+        low=0,
+        group="noise",
+    )
+    rank: Literal["abs", "signed"] = setting(
+        "abs", "elements are ranked by |g|, as the text says, or by g (Eq. 5)", group="noise"
+    )
+    by: Literal["element", "pixel"] = setting(
+        "element", "what k counts: elements, or pixels over all channels", group="noise"
+    )
+    literal_percentile: bool = setting(
+        False, "reads 'g >= k-th percentile' literally: keeps 100 - k percent", group="noise"
+    )
+    # "stored" with one step a visit is Algorithm 1 as printed.
+    start: Literal["random", "zero", "stored"] = setting(
+        "random", "noise at the start of a visit; stored: as the last visit left it", group="noise"
+    )
+    release: Literal["regenerated", "stored"] = setting(
+        "regenerated", "noise made at the end with the final source model, or the stored noise", group="noise"
+    )
+    steps: int = setting(5000, "steps of the source model (ResNet-18, SGD)", low=1)
+    decay_every: int = setting(2000, "steps after which its learning rate falls to a tenth", low=1)
+    batch_size: int = setting(128, "images of one step", low=1)
+    learning_rate: float = setting(0.1, "learning rate of the source model", above=0)
+    momentum: float = setting(0.9, "momentum of the source model")
+    weight_decay: float = setting(5e-4, "weight decay of the source model")
+    width: int = setting(64, "channels of the source model's first stage", low=1)
+    graph: bool = setting(False, "replays the steps of full batches as a CUDA graph (not run on a GPU yet)")
+    compile: bool = setting(False, "torch.compile of the source model for the steps; it changes the last digits")
+    seed: int = setting(0, "seed of every random draw")
 
     def __post_init__(self) -> None:
-        for name in ("pgd_steps", "transforms", "steps", "decay_every", "batch_size", "width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
-        if not 0 < self.k <= 100:
-            raise ValueError("k must be above 0 and at most 100 percent")
-        if not 1 / 255 <= self.eps <= 1:
-            raise ValueError("eps must be between 1/255 and 1: a smaller bound does not survive saving as 8-bit images")
-        if not self.step_size > 0 or not self.learning_rate > 0:
-            raise ValueError("step_size and learning_rate must be above 0")
-        if self.padding is not None and self.padding < 0:
-            raise ValueError("padding must be at least 0")
+        super().__post_init__()
         if self.mode == "strict" and self.start == "stored":
             raise ValueError("mode strict starts every visit at zero: start stored goes with mode paper")
         if self.release == "stored" and self.start != "stored":
@@ -82,20 +91,3 @@ class SALMConfig:
     def padding_for(self, size: tuple[int, int]) -> int:
         """Pixels of padding before the random crop: 4 of 32, 3 of 28."""
         return min(size) // 8 if self.padding is None else self.padding
-
-
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "paper": {},
-    "gpu": {},
-    # A narrow source model, J = 1 and no transform, for an exploiter that does not augment either. With noise that
-    # starts at zero a short fit protects better than with a random start: docs/choices.md.
-    "cpu": {
-        "width": 8,
-        "transforms": 1,
-        "flip": False,
-        "padding": 0,
-        "start": "zero",
-        "steps": 200,
-        "decay_every": 80,
-    },
-}

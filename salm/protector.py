@@ -19,7 +19,7 @@ from medveil.networks import ResNet18
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
 from medveil.runtime import Runtime, SingleProcess, State, share
-from medveil.salm.config import PRESETS, SALMConfig
+from medveil.salm.config import SALMConfig
 from medveil.salm.noise import Visit
 from medveil.shards import cuts
 from medveil.store import NoiseStore, rows_of
@@ -35,7 +35,7 @@ class SALM:
 
     name: ClassVar[str] = "salm"
     tasks: ClassVar[frozenset[Task]] = frozenset({"classification", "multilabel"})
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = SALMConfig.presets
     Config: ClassVar[type] = SALMConfig
 
     def __init__(self, **options: Any) -> None:

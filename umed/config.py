@@ -4,64 +4,66 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from medveil.config import STRICT, Levels
+from medveil.config import Levels, Settings, budget, setting
 
 
 @dataclass(frozen=True)
-class UMedConfig:
-    """Settings of UMed; the paper's where it states them. Bounds are on the [0, 1] scale.
+class UMedConfig(Settings):
+    """Settings of UMed; the paper's where it states them. Bounds are on the [0, 1] scale."""
 
-    Budget
-        ``eps``: l-inf bound of the contour noise and ceiling of the texture bound.
-    Maps
-        ``band``: radius in pixels of the contour band; ``band_side``: which side of the contour it covers.
-        ``lbp``: variant of the local binary pattern behind the texture bound.
-    Noise
-        ``clip``: gradient of the clip, all three give the same bound. ``contour``, ``texture``: the perturbators, or
-        "none" to leave one out (the ablations of Table 5); "fixed" bounds the texture noise by ``eps`` alone.
-        ``rounding``: the surrogate sees images rounded to grey levels (straight-through gradient), as they will be
-        saved.
-        ``carrier`` "checkerboard": the generators modulate a checkerboard, which starts at the bound, instead of making
-        noise of any frequency; images have least energy there, so that a network finds it soonest.
-        ``augment``: the surrogate sees flipped, shifted and scaled protected images.
-    Optimisation
-        ``epochs`` in cycles of ``generator_epochs`` for the generators and one for the surrogate, generators ``first``.
-        ``compile``: ``torch.compile`` of the surrogate while the generators train (not run on a GPU yet).
-    """
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "gpu": {"epochs": 100, "clip": "tanh", "carrier": "checkerboard", "rounding": True},
+        # Narrow networks and one epoch of the generators for one of the surrogate: docs/choices.md.
+        "cpu": {
+            "epochs": 4,
+            "width": 8,
+            "generator_epochs": 1,
+            "first": "surrogate",
+            "clip": "tanh",
+            "carrier": "checkerboard",
+            "rounding": True,
+            "surrogate_learning_rate": 1e-3,
+        },
+    }
 
-    eps: Levels = 4 / 255
-    band: int = 1
-    band_side: Literal["both", "inner", "outer"] = "both"
-    lbp: Literal["default", "ror", "uniform"] = "default"
-    clip: Literal["hard", "tanh", "straight-through"] = "hard"
-    contour: Literal["cdc-unet", "unet", "none"] = "cdc-unet"
-    texture: Literal["lbp", "fixed", "none"] = "lbp"
-    rounding: bool = False
-    augment: bool = False
-    carrier: Literal["none", "checkerboard"] = "none"
-    cross_entropy: Literal["binary", "softmax"] = "binary"
-    epochs: int = 500
-    generator_epochs: int = 4
-    first: Literal["generators", "surrogate"] = "generators"
-    batch_size: int = 16
-    learning_rate: float = 1e-4
-    surrogate_learning_rate: float = 1e-4
-    width: int = 64
-    depth: int = 4
-    compile: bool = False
-    seed: int = 0
-
-    __pydantic_config__: ClassVar[Any] = STRICT
+    eps: Levels = budget(4 / 255, "bound of the contour noise, and ceiling of the texture noise's")
+    band: int = setting(1, "radius of the contour band", unit="pixels", low=1, group="noise")
+    band_side: Literal["both", "inner", "outer"] = setting(
+        "both", "side of the contour that the band covers", group="noise"
+    )
+    lbp: Literal["default", "ror", "uniform"] = setting(
+        "default", "variant of the local binary pattern behind the texture bound", group="noise"
+    )
+    clip: Literal["hard", "tanh", "straight-through"] = setting(
+        "hard", "gradient of the clip; all three give the same bound", group="noise"
+    )
+    contour: Literal["cdc-unet", "unet", "none"] = setting(
+        "cdc-unet", "generator of the contour noise; none leaves that noise out (Table 5)", group="noise"
+    )
+    texture: Literal["lbp", "fixed", "none"] = setting(
+        "lbp", "bound of the texture noise: the local binary pattern, or eps alone; none leaves it out", group="noise"
+    )
+    rounding: bool = setting(False, "the surrogate sees images rounded to grey levels, as they will be saved")
+    augment: bool = setting(False, "the surrogate sees flipped, shifted and scaled protected images")
+    # Images have least energy at a checkerboard's frequency: a network finds noise there soonest.
+    carrier: Literal["none", "checkerboard"] = setting(
+        "none", "checkerboard: the generators modulate one that starts at the bound", group="noise"
+    )
+    cross_entropy: Literal["binary", "softmax"] = setting("binary", "form of the surrogate's cross-entropy")
+    epochs: int = setting(500, "length of the fit, generators' and surrogate's epochs together", low=1)
+    generator_epochs: int = setting(4, "epochs of the generators for each one of the surrogate", low=1)
+    first: Literal["generators", "surrogate"] = setting("generators", "which of them begins a cycle")
+    batch_size: int = setting(16, "images of one step", low=1)
+    learning_rate: float = setting(1e-4, "learning rate of the generators (Adam)", above=0)
+    surrogate_learning_rate: float = setting(1e-4, "learning rate of the surrogate (Adam)", above=0)
+    width: int = setting(64, "channels of the first level of generators and surrogate", low=1)
+    depth: int = setting(4, "levels of the generators and the surrogate below the first", low=1)
+    compile: bool = setting(False, "torch.compile of the surrogate while the generators train (not run on a GPU yet)")
+    seed: int = setting(0, "seed of every random draw")
 
     def __post_init__(self) -> None:
-        for name in ("band", "epochs", "generator_epochs", "batch_size", "width", "depth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
-        for name in ("learning_rate", "surrogate_learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0")
-        if not 1 / 255 <= self.eps <= 1:
-            raise ValueError("eps must be between 1/255 and 1: a smaller bound does not survive saving as 8-bit images")
+        super().__post_init__()
         if self.contour == "none" and self.texture == "none":
             raise ValueError("contour and texture cannot both be none: nothing would be protected")
 
@@ -69,20 +71,3 @@ class UMedConfig:
         """Whether epoch ``epoch`` (from 0) updates the generators (Algorithm 1), else the surrogate."""
         place = epoch % (self.generator_epochs + 1)
         return place < self.generator_epochs if self.first == "generators" else place > 0
-
-
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "paper": {},
-    "gpu": {"epochs": 100, "clip": "tanh", "carrier": "checkerboard", "rounding": True},
-    # Narrow networks and one epoch of the generators for one of the surrogate: docs/choices.md.
-    "cpu": {
-        "epochs": 4,
-        "width": 8,
-        "generator_epochs": 1,
-        "first": "surrogate",
-        "clip": "tanh",
-        "carrier": "checkerboard",
-        "rounding": True,
-        "surrogate_learning_rate": 1e-3,
-    },
-}

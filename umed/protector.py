@@ -20,7 +20,7 @@ from medveil.runtime import Runtime, SingleProcess, State, share
 from medveil.surrogate import frozen, seeded
 from medveil.transforms import apply_affine, draw_affine
 from medveil.umed import maps
-from medveil.umed.config import PRESETS, UMedConfig
+from medveil.umed.config import UMedConfig
 from medveil.umed.networks import Generators
 
 
@@ -29,7 +29,7 @@ class UMed:
 
     name: ClassVar[str] = "umed"
     tasks: ClassVar[frozenset[Task]] = frozenset({"segmentation"})
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = UMedConfig.presets
     Config: ClassVar[type] = UMedConfig
 
     def __init__(self, **options: Any) -> None:

@@ -4,14 +4,14 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from submitit.core.utils import JobPaths
 from submitit.slurm.slurm import _make_sbatch_string
 
-from medveil.config import STRICT, build
+from medveil.config import Settings, build, setting
 from medveil.errors import UserError
 from medveil.launch.jobs.job import Job
 
@@ -38,46 +38,32 @@ def minutes(value: Any) -> int:
 
 
 @dataclass(frozen=True)
-class Slurm:
-    """The ``slurm:`` mapping of a sweep.
+class Slurm(Settings):
+    """The ``slurm:`` mapping of a sweep."""
 
-    ``gpus_per_node`` processes run on each node, one per GPU; without GPUs ``tasks_per_node``. ``cpus_per_task``: the
-    sweep's threads unless told. ``memory``: per node, such as 64G. ``time``: limit of one job. ``max_parallel``: jobs
-    at a time. ``warning_seconds``: how long before the time limit a job is told to save its state. ``requeues``: how
-    often a job that was told to stop goes back to the queue. ``sbatch``: more lines, such as "--exclusive". ``setup``:
-    shell lines before Python starts (modules, an environment). ``audits``: other values of these for audits alone.
-    """
-
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    nodes: int = 1
-    gpus_per_node: int = 0
-    tasks_per_node: int | None = None
-    cpus_per_task: int | None = None
-    memory: str | None = None
-    time: int | str = 60
-    constraint: str | None = None
-    max_parallel: int | None = None
-    warning_seconds: int = 90
-    requeues: int = 20
-    sbatch: list[str] = field(default_factory=list)
-    setup: list[str] = field(default_factory=list)
-    audits: dict[str, Any] = field(default_factory=dict)
-
-    __pydantic_config__: ClassVar[Any] = STRICT
+    partition: str | None = setting(None, "partition of the cluster")
+    account: str | None = setting(None, "account that pays")
+    qos: str | None = setting(None, "quality of service")
+    nodes: int = setting(1, "nodes of one job", low=1)
+    gpus_per_node: int = setting(0, "GPUs of a node; one process runs on each", low=0)
+    tasks_per_node: int | None = setting(None, "processes of a node without GPUs", low=1)
+    cpus_per_task: int | None = setting(None, "CPUs of one process; by default the sweep's threads", low=1)
+    memory: str | None = setting(None, "memory of a node, such as 64G")
+    time: int | str = setting(60, "limit of one job, also as hours:minutes:seconds", unit="minutes")
+    constraint: str | None = setting(None, "features that a node must have")
+    max_parallel: int | None = setting(None, "jobs at a time", low=1)
+    warning_seconds: int = setting(90, "before its time limit a job is told to save its state", unit="seconds", low=1)
+    requeues: int = setting(20, "how often a job that was told to stop goes back to the queue", low=0)
+    sbatch: list[str] = setting([], "another sbatch option, as --sbatch=--exclusive; may be repeated")
+    setup: list[str] = setting([], "a shell line before Python starts, such as a module load; may be repeated")
+    audits: dict[str, Any] = setting({}, "other values of these for audits alone")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         minutes(self.time)
         for line in self.sbatch:
             if not line.removeprefix("#SBATCH").strip().startswith("--"):
                 raise ValueError(f"{line!r} is not an sbatch option: it must begin with --, such as --exclusive")
-        for name in ("nodes", "tasks_per_node", "cpus_per_task", "max_parallel", "warning_seconds"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-        if self.gpus_per_node < 0 or self.requeues < 0:
-            raise ValueError("gpus_per_node and requeues must be at least 0")
         if self.gpus_per_node and self.tasks_per_node not in (None, self.gpus_per_node):
             raise ValueError("tasks_per_node is for nodes without GPUs: with them there is one process per GPU")
 

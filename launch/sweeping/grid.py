@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from medveil.config import build
+from medveil.config import Settings, about, build, setting
 from medveil.dataset import Task
 from medveil.errors import UserError
 from medveil.launch.exploiters.config import Preset, exploiter_config
@@ -73,48 +73,44 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Block:
-    """One part of a grid: every combination of its entries. ``data`` may be a list.
+class Block(Settings):
+    """One part of a grid: every combination of its entries. ``data`` may be a list."""
 
-    ``holdout``: the share that is left out to test on; None: a fifth of a folder, nothing of data with a test part.
-    """
-
-    data: list[str]
-    protectors: list[Any]
-    exploiters: list[Any] = field(default_factory=list)
-    defences: list[str] = field(default_factory=lambda: ["none"])
-    size: int | None = None
-    holdout: float | None = None
+    data: list[str] = field(metadata=about("data sets, as medveil protect names them or as folders do"))
+    protectors: list[Any] = field(metadata=about("names of methods, or mappings with method and its options"))
+    exploiters: list[Any] = setting([], "names of models, or mappings with model and its options")
+    defences: list[str] = setting(["none"], "what exploiters do to the images first")
+    size: int | None = setting(None, "side that the images of folders are resized to", unit="pixels", low=1)
+    holdout: float | None = setting(
+        None, "share that is left out to test on; by default a fifth of a folder without a test part", low=0, below=1
+    )
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """A whole sweep. ``threads`` and ``precision`` hold for every run in it; ``workers`` run side by side on this
-    machine (0: inline, one after the other in this process; None: one for each ``threads`` cores).
-    ``checkpoint_seconds``: at most so much is lost with a process that dies.
+class Sweep(Settings):
+    """A whole sweep."""
 
-    ``preset`` is that of every protector and exploiter which names none, ``size`` that of every block which has none;
-    ``presets`` holds what else a preset changes (``seeds``, ``size``). ``folders`` maps data that the grid names to
-    where the user has it; while that is None its cells are skipped. ``published``: a CSV file of values to show beside
-    ours.
-    """
-
-    name: str
-    grid: list[Any]
-    seeds: list[int] = field(default_factory=lambda: [0])
-    size: int | None = None
-    preset: SizePreset | None = None
-    presets: dict[SizePreset, dict[str, Any]] = field(default_factory=dict)
-    folders: dict[str, str | None] = field(default_factory=dict)
-    published: str | None = None
-    threads: int = 1
-    precision: Precision = "fp32"
-    device: Device = "auto"
-    workers: int | None = None
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
-    slurm: dict[str, Any] = field(default_factory=dict)
+    name: str = field(metadata=about("name of the sweep's folder"))
+    grid: list[Any] = field(metadata=about("blocks of data, protectors, exploiters and defences"))
+    seeds: list[int] = setting([0], "seeds of every cell")
+    size: int | None = setting(
+        None, "side that the images of folders are resized to, in blocks that name none", unit="pixels", low=1
+    )
+    preset: SizePreset | None = setting(None, "preset of the protectors and exploiters that name none")
+    presets: dict[SizePreset, dict[str, Any]] = setting({}, "what else a preset changes (seeds, size)")
+    folders: dict[str, str | None] = setting({}, "where data is that the grid names; cells without it are skipped")
+    published: str | None = setting(None, "a CSV file of values to show beside ours")
+    threads: int = setting(1, "CPU threads of each run", low=1)
+    precision: Precision = setting("fp32", "precision inside networks")
+    device: Device = setting("auto", "where the runs compute; auto: on a GPU if there is one")
+    workers: int | None = setting(
+        None, "runs side by side on this machine; 0: one after the other in this process", low=0
+    )
+    checkpoint_seconds: float = setting(CHECKPOINT_SECONDS, "time between checkpoints", unit="seconds", low=0)
+    slurm: dict[str, Any] = setting({}, "what is asked of SLURM")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.name or set(self.name) & set("/\\ ") or self.name.startswith("."):
             raise ValueError("name must be usable as a folder name")
         if not self.grid or not self.seeds:

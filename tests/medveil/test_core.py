@@ -1,13 +1,13 @@
 """Quantisation, losses, configuration and frozen surrogates."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import pytest
 import torch
 from torch import nn
 
-from medveil.config import STRICT, Levels, build
+from medveil.config import Levels, Settings, budget, build, setting
 from medveil.errors import UserError
 from medveil.losses import classification_loss, global_mean, segmentation_loss
 from medveil.quantise import quantise, to_unit, whole_levels
@@ -48,27 +48,28 @@ def test_binary_and_softmax_cross_entropy_agree_on_equal_logits():
 
 
 @dataclass(frozen=True)
-class _Config:
-    eps: Levels = 4 / 255
-    mode: Literal["paper", "strict"] = "paper"
-    steps: int = 5
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError("steps must be at least 1")
+class _Config(Settings):
+    eps: Levels = budget(4 / 255, "bound")
+    mode: Literal["paper", "strict"] = setting("paper", "form")
+    steps: int = setting(5, "length", low=1)
+    share: float | None = setting(None, "part", unit="percent", above=0, high=100)
 
 
 def test_options_are_read_as_their_type():
     assert build(_Config, {"eps": "1.6/255", "steps": "7", "mode": "strict"}, "x") == _Config(1.6 / 255, "strict", 7)
+    assert _Config(share=40).share == 40
+    with pytest.raises(ValueError, match="steps must be at least 1"):
+        _Config(steps=0)
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"esp": 1}, ["salm", "'esp'", "eps, mode, steps"]),
-        ({"steps": 0}, ["salm", "steps must be at least 1"]),
+        ({"esp": 1}, ["salm", "'esp'", "eps, mode, steps, share"]),
+        ({"steps": 0}, ["salm", "steps must be at least 1, not 0"]),
+        ({"share": 0}, ["share must be above 0 and at most 100 percent, not 0"]),
+        ({"share": "inf"}, ["share must be above 0 and at most 100 percent, not inf"]),
+        ({"eps": "0.5/255"}, ["eps must be between 1/255 and 1, not 0.5/255: a smaller bound does not survive"]),
         ({"mode": "loose"}, ["salm", "mode", "'loose'"]),
         ({"eps": "4/zero"}, ["eps", "4/zero"]),
         ({"steps": "many"}, ["steps", "many"]),

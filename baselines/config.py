@@ -1,0 +1,243 @@
+"""Every setting and the presets of the protectors to compare with. Bounds are on the [0, 1] scale."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from medveil.config import Levels, Settings, budget, setting
+from medveil.salm.config import SALMConfig
+from medveil.task import Task
+
+Region = Literal["image", "contour", "roi", "roi+contour"]
+Wise = Literal["sample", "class"]
+Presets = Mapping[str, Mapping[str, Any]]
+
+_EPS = "largest change of a pixel; by default 4/255 for segmentation (UMed's), 8/255 otherwise (SALM's)"
+_SEED = "seed of every random draw"
+_NO_PRESETS: Presets = {"paper": {}, "gpu": {}, "cpu": {}}
+
+
+@dataclass(frozen=True)
+class OptimisedConfig(Settings):
+    """What EM, TAP and SEP have in common: a surrogate, U-Net with Adam for segmentation, else ResNet-18 with SGD."""
+
+    eps: Levels | None = budget(None, _EPS, high=0.5)
+    region: Region = setting("image", "where noise is allowed, of images with masks", group="noise")
+    band: int = setting(1, "radius of the contour band", unit="pixels", low=1, group="noise")
+    rounding: bool = setting(False, "the surrogate sees images rounded to grey levels, as they will be saved")
+    flip: bool = setting(True, "random transforms flip, where the method uses them")
+    padding: int | None = setting(
+        None, "random transforms crop from so much padding; by default an eighth of the side", unit="pixels", low=0
+    )
+    width: int = setting(64, "channels of the ResNet-18's first stage", low=1)
+    batch_size: int = setting(128, "images of one step of the ResNet-18", low=1)
+    learning_rate: float = setting(0.1, "learning rate of the ResNet-18", above=0)
+    momentum: float = setting(0.9, "momentum of the ResNet-18")
+    weight_decay: float = setting(5e-4, "weight decay of the ResNet-18")
+    unet_width: int = setting(64, "channels of the U-Net's first level", low=1)
+    unet_batch_size: int = setting(16, "images of one step of the U-Net", low=1)
+    unet_learning_rate: float = setting(1e-4, "learning rate of the U-Net", above=0)
+    seed: int = setting(0, _SEED)
+
+    def batch(self, task: Task) -> int:
+        """Images of one step of the network for ``task``."""
+        return self.unet_batch_size if task == "segmentation" else self.batch_size
+
+    def padding_for(self, size: tuple[int, int]) -> int:
+        """Pixels of padding before the random crop: 4 of 32, 3 of 28."""
+        return min(size) // 8 if self.padding is None else self.padding
+
+
+@dataclass(frozen=True)
+class ErrorMinimisingConfig(OptimisedConfig):
+    """Settings of EM: model and noise in turn, as in UMed's tables, or SALM with k = 100, as in SALM's."""
+
+    presets: ClassVar[Presets] = {
+        "paper": {**SALMConfig.presets["paper"]},
+        "gpu": {**SALMConfig.presets["gpu"], "rounds": 20},
+        # For segmentation as many passes of gradients as TAP and SEP have: docs/choices.md.
+        "cpu": {
+            **SALMConfig.presets["cpu"],
+            "unet_width": 8,
+            "unet_learning_rate": 1e-3,
+            "rounds": 6,
+            "model_steps": 25,
+            "noise_steps": 3,
+            "relative_step": 0.4,
+        },
+    }
+
+    variant: Literal["auto", "alternating", "salm"] = setting(
+        "auto", "EM of UMed's or of SALM's tables; auto: alternating for segmentation or noise per class"
+    )
+    wise: Wise = setting(
+        "sample", "noise of its own for each sample, or the mean of a class's (alternating)", group="noise"
+    )
+    start: Literal["random", "zero", "stored"] = setting(
+        "random", "noise at the start; stored: as the last visit left it (salm)", group="noise"
+    )
+    rounds: int = setting(50, "rounds at most (alternating)", low=1)
+    model_steps: int = setting(10, "steps of the model in a round (alternating)", low=1)
+    noise_steps: int = setting(20, "steps of every sample's noise in a round (alternating)", low=1)
+    relative_step: float = setting(0.1, "length of a noise step, in units of eps (alternating)", above=0)
+    stop_error: float = setting(
+        0.01, "ends at this training error, 1 - Dice for segmentation (alternating)", low=0, below=1
+    )
+    augment: bool = setting(False, "the model trains on flipped and cropped protected images (alternating)")
+    step_size: Levels = setting(1.6 / 255, "length of a noise step (salm)", above=0)
+    pgd_steps: int = setting(10, "steps of one visit to an image (salm)", low=1)
+    transforms: int = setting(5, "random transforms that one gradient is the mean of (salm)", low=1)
+    release: Literal["regenerated", "stored"] = setting(
+        "regenerated", "noise made at the end with the final source model, or the stored noise (salm)", group="noise"
+    )
+    steps: int = setting(5000, "steps of the source model (salm)", low=1)
+    decay_every: int = setting(2000, "steps after which its learning rate falls to a tenth (salm)", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.variant == "salm" and (self.wise == "class" or self.region != "image" or self.rounding):
+            raise ValueError("variant salm has noise per sample on the whole image, without rounding")
+        if self.release == "stored" and self.start != "stored":
+            raise ValueError("release stored needs start stored")
+
+
+@dataclass(frozen=True)
+class TAPConfig(OptimisedConfig):
+    """Settings of TAP: training on the clean data, then for each sample the best of several attacks on that model."""
+
+    presets: ClassVar[Presets] = {
+        "paper": {},
+        "gpu": {"restarts": 1, "pgd_steps": 100, "relative_step": 0.1},
+        "cpu": {
+            "width": 16,
+            "unet_width": 8,
+            "unet_learning_rate": 1e-3,
+            "epochs": 10,
+            "restarts": 1,
+            "pgd_steps": 10,
+            "relative_step": 0.25,
+        },
+    }
+
+    goal: Literal["auto", "targeted", "untargeted"] = setting(
+        "auto",
+        "towards a wrong target or away from the true one (SALM's Eq. 7); auto: targeted for segmentation",
+        group="noise",
+    )
+    shift: int = setting(1, "the wrong target is the class so much further", group="noise")
+    epochs: int = setting(40, "epochs of training on the clean data", low=1)
+    augment: bool = setting(True, "that training flips and crops")
+    pgd_steps: int = setting(250, "steps of one attack", low=1, group="noise")
+    relative_step: float = setting(0.05, "length of a step, in units of eps", above=0, group="noise")
+    restarts: int = setting(8, "attacks from a random start on each sample; the best is kept", low=1, group="noise")
+
+
+@dataclass(frozen=True)
+class SEPConfig(OptimisedConfig):
+    """Settings of SEP: one attack on checkpoints that are evenly spaced over a training on the clean data."""
+
+    presets: ClassVar[Presets] = {
+        "paper": {},
+        "gpu": {"checkpoints": 15},
+        "cpu": {
+            "width": 16,
+            "unet_width": 8,
+            "unet_learning_rate": 1e-3,
+            "epochs": 10,
+            "checkpoints": 4,
+            "pgd_steps": 4,
+            "step_size": 2 / 255,
+        },
+    }
+
+    objective: Literal["label", "feature"] = setting(
+        "label", "the loss towards a wrong target, or the distance to its class's mean feature", group="noise"
+    )
+    # "reduced": one walk over the checkpoints, each gradient corrected by its difference from the mean at the start.
+    variance: Literal["plain", "reduced"] = setting(
+        "plain", "a step along the mean gradient of all checkpoints, or along variance-reduced ones", group="noise"
+    )
+    shift: int | None = setting(
+        None, "the wrong target is the class so much further; by default half of the classes", group="noise"
+    )
+    epochs: int = setting(60, "epochs of training on the clean data", low=1)
+    augment: bool = setting(True, "that training flips and crops")
+    checkpoints: int = setting(30, "checkpoints of that training that are attacked together", low=1)
+    pgd_steps: int = setting(30, "steps of the attack, from zero", low=1, group="noise")
+    step_size: Levels = setting(1 / 255, "length of a step", above=0, group="noise")
+
+
+@dataclass(frozen=True)
+class ModelFreeConfig(Settings):
+    """What LSP and AR have in common: noise without a model."""
+
+    presets: ClassVar[Presets] = _NO_PRESETS
+
+    eps: Levels | None = budget(
+        None,
+        "root mean square of an image's noise; by default 4/255 for segmentation, 8/255 otherwise",
+    )
+    clip: bool = setting(False, "no pixel changes by more than eps either", group="noise")
+    wise: Wise = setting("sample", "each sample draws noise of its class, or a class shares one", group="noise")
+    seed: int = setting(0, _SEED)
+
+
+@dataclass(frozen=True)
+class LSPConfig(ModelFreeConfig):
+    """Settings of LSP: flat patches."""
+
+    # By default 8 of 32, 7 of 28, 32 of 224.
+    patch: int | None = setting(
+        None,
+        "side of a patch; by default a quarter of a side up to 32, a seventh of a larger one",
+        unit="pixels",
+        low=1,
+        group="noise",
+    )
+    separation: float = setting(
+        10.0,
+        "half the distance of the classes' centres along each axis (class_sep)",
+        above=0,
+        group="noise",
+    )
+
+
+@dataclass(frozen=True)
+class ARConfig(ModelFreeConfig):
+    """Settings of AR: autoregressive filters."""
+
+    # Other filters' noise diverges, or dies out, across the image.
+    growth: float = setting(
+        10.0, "filters are rejected that change a pixel's size by more than this factor", above=1, group="noise"
+    )
+
+
+@dataclass(frozen=True)
+class RandomSignsConfig(Settings):
+    """Settings of the control. With SALM's k it is a control of SALM's size."""
+
+    presets: ClassVar[Presets] = _NO_PRESETS
+
+    eps: Levels | None = budget(None, _EPS)
+    region: Literal["auto", "image", "contour", "roi", "roi+contour"] = setting(
+        "auto", "where noise is allowed; auto: roi+contour (UMed's) of images with masks, else image", group="noise"
+    )
+    band: int = setting(1, "radius of the contour band", unit="pixels", low=1, group="noise")
+    k: float = setting(
+        100.0,
+        "share of each image's elements, drawn at random, that get noise",
+        unit="percent",
+        above=0,
+        high=100,
+        group="noise",
+    )
+    seed: int = setting(0, _SEED)
+
+
+@dataclass(frozen=True)
+class UnprotectedConfig(Settings):
+    """Nothing to set but the seed that every run has."""
+
+    presets: ClassVar[Presets] = _NO_PRESETS
+
+    seed: int = setting(0, _SEED)

@@ -1,0 +1,5 @@
+"""What a data set is labelled for."""
+
+from typing import Literal
+
+Task = Literal["segmentation", "classification", "multilabel"]
