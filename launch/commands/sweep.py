@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from medveil.errors import UserError
-from medveil.launch.jobs import squeue as slurm_queue
+from medveil.launch.jobs import squeue
 from medveil.launch.jobs.sbatch import Slurm, preview, settings
 from medveil.launch.jobs.status import standings
-from medveil.launch.jobs.submit import next_folder, submit, submitted
+from medveil.launch.jobs.submit import submit
 from medveil.launch.results import CellResult
+from medveil.launch.sweeping.folder import SweepFolder
 from medveil.launch.sweeping.follow import cancel, follow, show
 from medveil.launch.sweeping.grid import SizePreset, Sweep, read_sweep
 from medveil.launch.sweeping.plan import plan
@@ -83,8 +84,7 @@ def main(args: argparse.Namespace) -> int:
     if args.what[:1] in (["status"], ["cancel"]):
         if len(args.what) != 2:
             raise UserError(f"medveil sweep {args.what[0]} takes the folder of one sweep, such as runs/demo")
-        sweep, planned = prepared(Path(args.what[1]).absolute())
-        return (show if args.what[0] == "status" else cancel)(sweep, planned, Path(args.what[1]).absolute())
+        return (show if args.what[0] == "status" else cancel)(*prepared(SweepFolder(Path(args.what[1]).absolute())))
     if len(args.what) > 1:
         raise UserError(f"medveil sweep takes one sweep file, not {len(args.what)}: {' '.join(args.what)}")
     changes = {key: getattr(args, key) for key in ("workers", "threads", "seeds", "device", "preset")}
@@ -93,8 +93,8 @@ def main(args: argparse.Namespace) -> int:
     sweep = read_sweep(file, {key: value for key, value in changes.items() if value is not None})
     _check_folders(sweep, dict(args.data), file, args.dry_run)
     slurm = settings(sweep.slurm, _told(args, sweep), str(file))
-    folder = (args.runs / sweep.name).absolute()
-    on_slurm = args.cluster == "slurm" or (args.cluster == "auto" and slurm_queue.available())
+    folder = SweepFolder((args.runs / sweep.name).absolute())
+    on_slurm = args.cluster == "slurm" or (args.cluster == "auto" and squeue.available())
     if args.dry_run:
         print(dry_run(sweep, folder, slurm if on_slurm else None))
         return 0
@@ -118,41 +118,41 @@ def _check_folders(sweep: Sweep, told: Mapping[str, str], file: Path, dry: bool)
     print(f"skipped, as no folder was given: {' '.join(f'--data {m}=FOLDER' for m in missing)}", file=sys.stderr)
 
 
-def dry_run(sweep: Sweep, folder: Path, slurm: Slurm | None) -> str:
+def dry_run(sweep: Sweep, folder: SweepFolder, slurm: Slurm | None) -> str:
     """One tab-separated line per cell; on SLURM the sbatch text after them."""
     lines = ["\t".join(cell.columns()) for cell in sweep.cells()]
     if slurm is not None:
         jobs = plan(sweep, folder).jobs
-        lines += ["", preview(slurm, sweep.name, sweep.threads, jobs, next_folder(folder / "slurm"))]
+        lines += ["", preview(slurm, sweep.name, sweep.threads, jobs, folder.submissions.next_folder())]
     return "\n".join(lines)
 
 
-def _on_slurm(sweep: Sweep, folder: Path, slurm: Slurm, resume: bool, wait_minutes: float | None) -> int:
-    if submitted(folder / "slurm") and not resume:
+def _on_slurm(sweep: Sweep, folder: SweepFolder, slurm: Slurm, resume: bool, wait_minutes: float | None) -> int:
+    if folder.submissions.ids() and not resume:
         raise UserError(
-            f"{folder} was submitted before: medveil sweep status {folder} tells how it stands, and the same command "
-            "with --resume submits what is unfinished"
+            f"{folder.path} was submitted before: medveil sweep status {folder.path} tells how it stands, and the same "
+            "command with --resume submits what is unfinished"
         )
-    if slurm_queue.squeue() is None:
+    if squeue.queue() is None:
         raise UserError("SLURM does not answer here (squeue): run this where sbatch works, or take --cluster local")
     planned = prepare(sweep, folder)
-    stands = standings(planned.jobs, folder / "slurm")
-    ids = submitted(folder / "slurm")
+    stands = standings(planned.jobs, folder.submissions)
+    ids = folder.submissions.ids()
     active = {key: ids[key] for key, standing in stands.items() if standing.queued}
     jobs = [job for job in planned.jobs if job.key not in active and stands[job.key].state not in ("done", "running")]
     if jobs:
-        found = submit(jobs, slurm, sweep.name, sweep.threads, next_folder(folder / "slurm"), active)
+        found = submit(jobs, slurm, sweep.name, sweep.threads, folder.submissions.next_folder(), active)
         arrays = sorted({job.split("_")[0] for job in found.values()}, key=int)
         print(f"submitted {len(jobs)} jobs of {len(planned.jobs)} as SLURM jobs {', '.join(arrays)}", flush=True)
     else:
         print(f"nothing to submit: {len(active)} jobs are queued, the others are done", flush=True)
     if wait_minutes is None:
-        print(f"medveil sweep status {folder}")
+        print(f"medveil sweep status {folder.path}")
         return 0
-    if not follow(planned, folder, time.monotonic() + 60 * wait_minutes):
-        print(f"not ended after {wait_minutes:g} minutes: medveil sweep status {folder}", file=sys.stderr)
+    if not follow(planned, time.monotonic() + 60 * wait_minutes):
+        print(f"not ended after {wait_minutes:g} minutes: medveil sweep status {folder.path}", file=sys.stderr)
         return 1
-    return show(sweep, planned, folder)
+    return show(sweep, planned)
 
 
 def _told(args: argparse.Namespace, sweep: Sweep) -> dict[str, Any]:
@@ -165,11 +165,11 @@ def _told(args: argparse.Namespace, sweep: Sweep) -> dict[str, Any]:
     return kept
 
 
-def _say_results(rows: Sequence[CellResult], folder: Path) -> int:
+def _say_results(rows: Sequence[CellResult], folder: SweepFolder) -> int:
     failed = [row for row in rows if row.status != "done" and not row.status.startswith("skipped: no folder")]
     if os.environ.get("RANK", "0") == "0":
-        print((folder / "report" / "results.md").read_text())
-        print(f"report: {folder / 'report' / 'report.html'} (holds original images: keep it private)")
+        print((folder.report / "results.md").read_text())
+        print(f"report: {folder.page} (holds original images: keep it private)")
     if any(row.status.startswith("interrupted") for row in failed):
         print("stopped; the same command goes on where it was", file=sys.stderr)
         return 130

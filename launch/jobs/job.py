@@ -22,7 +22,7 @@ from medveil.launch.release.manifest import MANIFEST
 from medveil.launch.running.files import make_private, sha256_of, write_private
 from medveil.launch.running.runs import host
 
-State = Literal["done", "failed", "skipped", "interrupted"]
+Ending = Literal["done", "failed", "skipped", "interrupted"]
 
 HEARTBEAT_SECONDS = 5.0
 
@@ -34,7 +34,7 @@ _PATIENCE_SECONDS = 2.0
 class Record:
     """How a job ended. ``results`` holds what the cells need of it, as plain values; ``attempt``: which start of it."""
 
-    state: State
+    state: Ending
     reason: str = ""
     seconds: float = 0.0
     results: dict[str, Any] = field(default_factory=dict)

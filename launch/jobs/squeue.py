@@ -46,14 +46,14 @@ def available() -> bool:
     return shutil.which("sbatch") is not None and _ask(["sinfo", "--noheader", "--summarize"]) is not None
 
 
-def squeue() -> dict[str, Entry] | None:
+def queue() -> dict[str, Entry] | None:
     """The user's jobs that the controller still knows, by id (elements of arrays as 12_3); None: no answer."""
     user = str(os.getuid())
     answer = _ask(["squeue", "--noheader", "--states=all", "--array", f"--user={user}", "--format=%i|%T|%r"])
     return None if answer is None else _entries(answer)
 
 
-def sacct(ids: Collection[str]) -> dict[str, Entry] | None:
+def accounts(ids: Collection[str]) -> dict[str, Entry] | None:
     """Those of ``ids`` that accounting knows; None: it does not answer, as on many sites."""
     if not ids:
         return {}

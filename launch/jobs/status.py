@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from medveil.launch.jobs import squeue as slurm_queue
+from medveil.launch.jobs import squeue
 from medveil.launch.jobs.job import HEARTBEAT_SECONDS, Job, Record
 from medveil.launch.jobs.squeue import ENDED, WAITING, Entry
-from medveil.launch.jobs.submit import folder_of, submitted
+from medveil.launch.jobs.submissions import Submissions
 from medveil.launch.running.runs import host
 
-State = Literal["waiting", "running", "preempted", "done", "failed", "skipped", "stopped"]
+Stage = Literal["waiting", "running", "preempted", "done", "failed", "skipped", "stopped"]
 
-ACTIVE: tuple[State, ...] = ("waiting", "running", "preempted")
+ACTIVE: tuple[Stage, ...] = ("waiting", "running", "preempted")
 
-_ORDER: tuple[State, ...] = ("failed", "stopped", "skipped", "running", "preempted", "waiting", "done")
+_ORDER: tuple[Stage, ...] = ("failed", "stopped", "skipped", "running", "preempted", "waiting", "done")
 """Of the jobs of a cell, the first of these that one of them is in stands for the cell."""
 
 _SILENT_SECONDS = 12 * HEARTBEAT_SECONDS
@@ -33,7 +33,7 @@ _TAIL_LINES = 5
 class Standing:
     """The state of a job (or a cell), and why or how far. ``queued``: SLURM has it, waiting or running."""
 
-    state: State
+    state: Stage
     detail: str = ""
     queued: bool = False
 
@@ -41,21 +41,21 @@ class Standing:
         return f"{self.state}: {self.detail}" if self.detail else self.state
 
 
-def standings(jobs: Sequence[Job], folder: Path) -> dict[str, Standing]:
-    """Every job's standing by its key; ``folder`` holds the sweep's submissions. Asks SLURM at most twice."""
-    ids = submitted(folder)
+def standings(jobs: Sequence[Job], submissions: Submissions) -> dict[str, Standing]:
+    """Every job's standing by its key. Asks SLURM at most twice."""
+    ids = submissions.ids()
     decided = {job.key: record for job in jobs if (record := _final(job, job.key in ids)) is not None}
     open_ids = {ids[job.key] for job in jobs if job.key in ids and job.key not in decided}
-    queue = slurm_queue.squeue() if open_ids else {}
+    queue = squeue.queue() if open_ids else {}
     unseen = open_ids - set(queue or {})
-    accounts = slurm_queue.sacct(unseen) if unseen else {}
+    accounts = squeue.accounts(unseen) if unseen else {}
     found: dict[str, Standing] = {}
     for job in jobs:
         if job.key in decided:
             found[job.key] = _of_record(decided[job.key])
         elif job.key in ids:
             known = (queue or {}).get(ids[job.key]) or (accounts or {}).get(ids[job.key])
-            found[job.key] = _on_slurm(job, ids[job.key], known, folder, queue is not None)
+            found[job.key] = _on_slurm(job, ids[job.key], known, submissions, queue is not None)
         else:
             found[job.key] = _here(job)
     return found
@@ -69,10 +69,10 @@ def of_cell(standings: Mapping[str, Standing], keys: Sequence[str | None]) -> tu
     return stands[key], key
 
 
-def tail(job: Job, folder: Path, count: int = _TAIL_LINES) -> list[str]:
+def tail(job: Job, submissions: Submissions, count: int = _TAIL_LINES) -> list[str]:
     """The last lines of the job's log, or, where it wrote none, of what SLURM caught of it."""
     paths = [job.log_path]
-    ids, where = submitted(folder), folder_of(folder, job.key)
+    ids, where = submissions.ids(), submissions.folder_of(job.key)
     if where is not None:
         paths += [where / f"{ids[job.key]}_0_log.err", where / f"{ids[job.key]}_0_log.out"]
     for path in paths:
@@ -104,23 +104,23 @@ def _of_record(record: Record) -> Standing:
     return Standing("stopped" if record.state == "interrupted" else record.state, record.reason)
 
 
-def _on_slurm(job: Job, job_id: str, known: Entry | None, folder: Path, answered: bool) -> Standing:
+def _on_slurm(job: Job, job_id: str, known: Entry | None, submissions: Submissions, answered: bool) -> Standing:
     """The standing of a submitted job that has left no final record; ``known``: what SLURM says of it."""
     attempt, record = job.attempt(), job.read()
-    told = record if record is not None and record.attempt == (attempt.name if attempt is not None else "") else None
+    own = record if record is not None and record.attempt == (attempt.name if attempt is not None else "") else None
     if known is not None and known.state in WAITING:
         if attempt is None:
             return Standing("waiting", _in_words(known.reason), queued=True)
-        return Standing("preempted", told.reason if told else "its node or process was lost; requeued", queued=True)
-    if known is not None and known.state not in ENDED and (told is None or told.state != "failed"):
+        return Standing("preempted", own.reason if own else "its node or process was lost; requeued", queued=True)
+    if known is not None and known.state not in ENDED and (own is None or own.state != "failed"):
         return Standing("running", progress(job) if attempt is not None else "starting", queued=True)
-    if told is not None:
-        if not answered and told.reason.endswith("requeued"):
-            return Standing("preempted", told.reason)
-        return _of_record(told)
+    if own is not None:
+        if not answered and own.reason.endswith("requeued"):
+            return Standing("preempted", own.reason)
+        return _of_record(own)
     if known is not None:
-        return _ended_alone(known, _exit_note(job, job_id, folder))
-    note = _exit_note(job, job_id, folder)
+        return _ended_alone(known, _exit_note(job, job_id, submissions))
+    note = _exit_note(job, job_id, submissions)
     if note is not None:
         return Standing("failed", note)
     if attempt is not None:
@@ -128,8 +128,8 @@ def _on_slurm(job: Job, job_id: str, known: Entry | None, folder: Path, answered
         if not answered and silent < _SILENT_SECONDS:
             return Standing("running", progress(job))
         return Standing("failed", f"ended without a word; no sign of life for {silent:.0f} s")
-    where = folder_of(folder, job.key)
-    age = time.time() - (where / "submitted.json").stat().st_mtime if where is not None else 0.0
+    submitted_at = submissions.submitted_at(job.key)
+    age = 0.0 if submitted_at is None else time.time() - submitted_at
     if not answered:
         return Standing("waiting", "SLURM does not answer")
     if age < _UNSEEN_SECONDS:
@@ -150,9 +150,9 @@ def _ended_alone(known: Entry, note: str | None) -> Standing:
     return Standing("failed", said or note or f"SLURM says {known.state} {known.reason}".strip())
 
 
-def _exit_note(job: Job, job_id: str, folder: Path) -> str | None:
+def _exit_note(job: Job, job_id: str, submissions: Submissions) -> str | None:
     """What the batch shell noted of the newest start's end, in words."""
-    where, attempt = folder_of(folder, job.key), job.attempt()
+    where, attempt = submissions.folder_of(job.key), job.attempt()
     path = where / f"{job_id}.exit" if where is not None else None
     if path is None or not path.exists():
         return None

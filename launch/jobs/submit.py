@@ -1,6 +1,5 @@
 """A sweep on SLURM: what is submitted, and what each of its jobs does when SLURM starts it."""
 
-import json
 import os
 import random
 import signal
@@ -15,10 +14,11 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from medveil.errors import UserError
 from medveil.launch.audit.train import ExploitJob
-from medveil.launch.jobs import squeue as slurm_queue
+from medveil.launch.jobs import squeue
 from medveil.launch.jobs.job import Job, Record, execute
 from medveil.launch.jobs.sbatch import Slurm, array_parameters, arrays, dependencies
-from medveil.launch.running.files import make_private, write_private
+from medveil.launch.jobs.submissions import note_submitted
+from medveil.launch.running.files import make_private
 from medveil.launch.running.processes import handling
 from medveil.launch.running.runtime import StopFlag
 
@@ -50,7 +50,7 @@ def submit(
             submitted |= found
             previous = sorted({job.split("_")[0] for job in found.values()})
             # After each array: should the next be refused, these are known.
-            write_private(folder / "submitted.json", json.dumps(submitted).encode())
+            note_submitted(folder, submitted)
     finally:
         os.umask(before)
     return submitted
@@ -72,26 +72,6 @@ def _sbatch(chunk: Sequence[Job], parameters: Mapping[str, object], requeues: in
         last = said[-1] if said else type(error).__name__
         raise UserError(f"SLURM refuses {parameters['job_name']}: {last}") from error
     return {job.key: handle.job_id for job, handle in zip(chunk, handles, strict=True)}
-
-
-def submitted(folder: Path) -> dict[str, str]:
-    """The id of each job's newest submission; ``folder`` holds one numbered folder for each submission."""
-    ids: dict[str, str] = {}
-    for path in sorted(folder.glob("[0-9]*/submitted.json"), key=lambda path: int(path.parent.name)):
-        ids |= json.loads(path.read_text())
-    return ids
-
-
-def next_folder(folder: Path) -> Path:
-    """A new folder for a submission: job ids may begin again at 1 when a cluster is set up anew."""
-    taken = [int(path.name) for path in folder.glob("[0-9]*")]
-    return folder / f"{max(taken, default=0) + 1:03d}"
-
-
-def folder_of(folder: Path, key: str) -> Path | None:
-    """The folder of the newest submission of the job ``key``."""
-    holding = [path for path in folder.glob("[0-9]*/submitted.json") if key in json.loads(path.read_text())]
-    return max(holding, key=lambda path: int(path.parent.name)).parent if holding else None
 
 
 def run_on_cluster(job: Job, requeues: int) -> None:
@@ -144,7 +124,7 @@ def _requeue(job: Job, record: Record, requeues: int, stop: StopFlag) -> Record:
         return job.write(replace(record, reason=f"{record.reason}; not requeued after {done} of {requeues} restarts"))
     job.write(replace(record, reason=f"{record.reason}; requeued"))
     try:
-        slurm_queue.requeue(os.environ["SLURM_JOB_ID"])
+        squeue.requeue(os.environ["SLURM_JOB_ID"])
     except UserError as error:
         return job.write(replace(record, reason=f"{record.reason}; could not be requeued: {error}"))
     # SLURM now ends this job's processes; one that left before that might count as completed.

@@ -5,16 +5,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 
 from medveil.errors import UserError
-from medveil.launch.jobs import squeue as slurm_queue
-from medveil.launch.jobs.job import Job, Record, State
+from medveil.launch.jobs import squeue
+from medveil.launch.jobs.job import Ending, Job, Record
 from medveil.launch.jobs.status import ACTIVE, Standing, of_cell, standings, tail
-from medveil.launch.jobs.submit import submitted
 from medveil.launch.sweeping.grid import Sweep
 from medveil.launch.sweeping.outcome import publish
-from medveil.launch.sweeping.plan import Plan
+from medveil.launch.sweeping.plan import SweepPlan
 
 POLL_SECONDS = 5.0
 
@@ -22,40 +20,40 @@ _CANCEL_SECONDS = 120.0
 """How long jobs that were cancelled may take to save their state and end."""
 
 
-def show(sweep: Sweep, planned: Plan, folder: Path) -> int:
+def show(sweep: Sweep, planned: SweepPlan) -> int:
     """Print one line per cell, with the last lines of the log of what failed, and the counts.
 
     Once nothing is under way any more the report is written. Returns 1 when a cell has failed, was skipped or stopped.
     """
-    stands = standings(planned.jobs, folder / "slurm")
+    stands = standings(planned.jobs, planned.folder.submissions)
     stands |= {key: Standing("skipped", reason) for key, reason in planned.skipped.items()}
     jobs = {job.key: job for job in planned.jobs}
     cells: list[Standing] = []
-    told: set[str] = set()
+    explained: set[str] = set()
     for cell, *keys in planned.cells:
         standing, key = of_cell(stands, keys)
         cells.append(standing)
         name = " ".join(" ".join(cell.columns()[:-1]).split())
         part = "" if standing.state == "done" or not standing.detail else f" ({key.split('-')[0]})"
         print(f"{standing.state:<10}{name} seed {cell.seed}{part}{f': {standing.detail}' if standing.detail else ''}")
-        if standing.state == "failed" and key not in told:
-            told.add(key)
-            print("".join(f"            | {line}\n" for line in tail(jobs[key], folder / "slurm")), end="")
+        if standing.state == "failed" and key not in explained:
+            explained.add(key)
+            print("".join(f"            | {line}\n" for line in tail(jobs[key], planned.folder.submissions)), end="")
     print(f"{len(cells)} cells: {_counts(cells)}")
     if not any(standing.state in ACTIVE for standing in stands.values()):
-        publish(sweep, folder, planned, _records(planned, stands))
-        print(f"report: {folder / 'report' / 'report.html'} (holds original images: keep it private)")
+        publish(sweep, planned, _records(planned, stands))
+        print(f"report: {planned.folder.page} (holds original images: keep it private)")
     left_out = planned.skipped.values()
     return int(any(s.state in ("failed", "skipped", "stopped") and s.detail not in left_out for s in cells))
 
 
-def follow(planned: Plan, folder: Path, deadline: float) -> bool:
+def follow(planned: SweepPlan, deadline: float) -> bool:
     """Print each job's changes until all have ended; False if ``deadline`` (on the monotonic clock) comes first."""
     begun = time.monotonic()
     before: dict[str, str] = {}
     counts = ""
     while True:
-        stands = standings(planned.jobs, folder / "slurm")
+        stands = standings(planned.jobs, planned.folder.submissions)
         clock = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - begun))
         for job in planned.jobs:
             standing = stands[job.key]
@@ -75,18 +73,20 @@ def follow(planned: Plan, folder: Path, deadline: float) -> bool:
         _draw("")
 
 
-def cancel(sweep: Sweep, planned: Plan, folder: Path) -> int:
+def cancel(sweep: Sweep, planned: SweepPlan) -> int:
     """End every job of the sweep that is queued or runs on SLURM. Raises UserError for those that did not end."""
-    ids = submitted(folder / "slurm")
+    ids = planned.folder.submissions.ids()
     if not ids:
         raise UserError(f"{sweep.name} was not submitted to SLURM: stop it where it runs, with Ctrl-C")
-    queued = _queued(planned, folder)
+    queued = _queued(planned)
     if queued:
-        slurm_queue.cancel([ids[job.key] for job in queued])
+        squeue.cancel([ids[job.key] for job in queued])
     deadline = time.monotonic() + _CANCEL_SECONDS
-    while left := _queued(planned, folder):
+    while left := _queued(planned):
         if time.monotonic() >= deadline:
-            raise UserError(f"{len(left)} of {len(queued)} jobs have not ended yet: medveil sweep status {folder}")
+            raise UserError(
+                f"{len(left)} of {len(queued)} jobs have not ended yet: medveil sweep status {planned.folder.path}"
+            )
         time.sleep(1.0)
     for job in queued:
         record, attempt = job.read(), job.attempt()
@@ -104,19 +104,19 @@ def _draw(line: str) -> None:
         print("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1], end="", file=sys.stderr, flush=True)
 
 
-def _queued(planned: Plan, folder: Path) -> list[Job]:
-    if slurm_queue.squeue() is None:
+def _queued(planned: SweepPlan) -> list[Job]:
+    if squeue.queue() is None:
         raise UserError("SLURM does not answer (squeue): run this where it does")
-    stands = standings(planned.jobs, folder / "slurm")
+    stands = standings(planned.jobs, planned.folder.submissions)
     return [job for job in planned.jobs if stands[job.key].queued]
 
 
-def _records(planned: Plan, stands: Mapping[str, Standing]) -> dict[str, Record]:
+def _records(planned: SweepPlan, stands: Mapping[str, Standing]) -> dict[str, Record]:
     """Every job's record; one that left none gets one that says what is known of it."""
     records = {}
     for job in planned.jobs:
         standing, record = stands[job.key], job.read()
-        state: State = "interrupted" if standing.state == "stopped" else "failed"
+        state: Ending = "interrupted" if standing.state == "stopped" else "failed"
         if standing.state in ("failed", "stopped") and (record is None or record.state != state):
             record = Record(state, standing.detail)
         if record is not None:

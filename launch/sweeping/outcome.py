@@ -9,11 +9,11 @@ from medveil.launch.report.published import read_published
 from medveil.launch.results import CellResult, Outcome
 from medveil.launch.running.files import make_private
 from medveil.launch.sweeping.grid import Sweep
-from medveil.launch.sweeping.plan import Plan
+from medveil.launch.sweeping.plan import SweepPlan
 from medveil.version import versions
 
 
-def results(plan: Plan, records: Mapping[str, Record]) -> list[CellResult]:
+def results(plan: SweepPlan, records: Mapping[str, Record]) -> list[CellResult]:
     """What the records say of every cell."""
     rows = []
     for cell, protect_key, clean_key, protected_key in plan.cells:
@@ -54,16 +54,16 @@ def _outcome(record: Record | None) -> Outcome | None:
     return Outcome(**record.results["outcome"]) if record is not None and record.state == "done" else None
 
 
-def publish(sweep: Sweep, folder: Path, planned: Plan, records: Mapping[str, Record]) -> list[CellResult]:
+def publish(sweep: Sweep, planned: SweepPlan, records: Mapping[str, Record]) -> list[CellResult]:
     """Keep every cell's result and write the report on those that there are; returns them all."""
     rows = results(planned, records)
     for row in rows:
-        cell = folder / "cells" / row.folder_name
+        cell = planned.folder.cells / row.folder_name
         make_private(cell)
         row.save(cell / "result.json")
     if records:
         published = read_published(Path(sweep.published)) if sweep.published else None
-        write_report(rows, folder / "report", sweep.name, published, conditions(sweep))
+        write_report(rows, planned.folder.report, sweep.name, published, conditions(sweep))
     return rows
 
 

@@ -12,13 +12,15 @@ from medveil.launch.jobs.job import Job
 from medveil.launch.protect.job import ProtectJob
 from medveil.launch.protect.part import part_options
 from medveil.launch.running.files import canonical
+from medveil.launch.sweeping.folder import SweepFolder
 from medveil.launch.sweeping.grid import Cell, Sweep
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The jobs of a sweep in an order in which they can run, and the jobs behind each cell."""
+class SweepPlan:
+    """The jobs of a sweep in ``folder``, in an order in which they can run, and the jobs behind each cell."""
 
+    folder: SweepFolder
     jobs: list[Job]
     cells: list[tuple[Cell, str, str | None, str | None]]
     """Each cell with the keys of its protect job, its exploiter on clean data, and its exploiter on the release."""
@@ -26,7 +28,7 @@ class Plan:
     """Why the job of a key is not among ``jobs``."""
 
 
-def plan(sweep: Sweep, folder: Path) -> Plan:
+def plan(sweep: Sweep, folder: SweepFolder) -> SweepPlan:
     """One protect job per distinct protector cell; its audits after it; one clean audit for all protectors alike."""
     cells = sweep.cells()
     protects = {cell: _protect_job(sweep, cell, folder) for cell in cells}
@@ -53,7 +55,7 @@ def plan(sweep: Sweep, folder: Path) -> Plan:
         for key in keys
         if key
     }
-    return Plan([job for job in jobs if job.key not in skipped], planned, skipped)
+    return SweepPlan(folder, [job for job in jobs if job.key not in skipped], planned, skipped)
 
 
 def _samples(cell: Cell) -> tuple[Any, ...]:
@@ -61,7 +63,7 @@ def _samples(cell: Cell) -> tuple[Any, ...]:
     return cell.data, cell.size, cell.holdout, cell.seed
 
 
-def _protect_job(sweep: Sweep, cell: Cell, folder: Path) -> Job:
+def _protect_job(sweep: Sweep, cell: Cell, folder: SweepFolder) -> Job:
     method = cell.method
     values = [cell.data, cell.size, cell.holdout, method.name, method.preset, dict(method.options), cell.seed]
     if method.part:
@@ -70,7 +72,7 @@ def _protect_job(sweep: Sweep, cell: Cell, folder: Path) -> Job:
     work = ProtectJob(
         method=method.name,
         data=sweep.place(cell.data),
-        out=folder / "releases" / key,
+        out=folder.releases / key,
         options=method.options,
         part=part_options(method.part, sweep.place),
         preset=method.preset,
@@ -80,14 +82,14 @@ def _protect_job(sweep: Sweep, cell: Cell, folder: Path) -> Job:
         threads=sweep.threads,
         precision=sweep.precision,
         device=sweep.device,
-        cache=folder / "cache",
+        cache=folder.cache,
         checkpoint_seconds=sweep.checkpoint_seconds,
     )
     title = " ".join(["protect", cell.data, method.name, str(method.shown), f"seed {cell.seed}"])
-    return Job(key, " ".join(title.split()), work, folder / "jobs")
+    return Job(key, " ".join(title.split()), work, folder.jobs)
 
 
-def _audit_job(sweep: Sweep, cell: Cell, folder: Path, protects: Sequence[Job], clean: bool) -> Job:
+def _audit_job(sweep: Sweep, cell: Cell, folder: SweepFolder, protects: Sequence[Job], clean: bool) -> Job:
     assert cell.exploiter is not None
     exploiter, what = cell.exploiter, "clean" if clean else cell.method.name
     source = list(_samples(cell)) if clean else protects[0].key
@@ -104,9 +106,9 @@ def _audit_job(sweep: Sweep, cell: Cell, folder: Path, protects: Sequence[Job], 
         values.append(exploiter.part)
     if exploiter.authorised is not None:
         values.append({"authorised": exploiter.authorised})
-    releases = tuple(folder / "releases" / job.key for job in protects)
+    releases = tuple(folder.releases / job.key for job in protects)
     work = ExploitJob(
-        run=folder / "audits",
+        run=folder.audits,
         release=None if clean else releases[0],
         part="all" if clean else exploiter.part,
         original=sweep.place(cell.data),
@@ -120,14 +122,14 @@ def _audit_job(sweep: Sweep, cell: Cell, folder: Path, protects: Sequence[Job], 
         threads=sweep.threads,
         precision=sweep.precision,
         device=sweep.device,
-        cache=folder / "cache",
+        cache=folder.cache,
         checkpoint_seconds=sweep.checkpoint_seconds,
     )
     options = "" if clean else cell.method.shown
     title = f"audit {cell.data} {what} {options} {exploiter} {cell.defence} seed {cell.seed}"
     key = _key("audit", f"{cell.data}-{what}-s{cell.seed}", values)
     needs = tuple(job.key for job in protects)
-    return Job(key, " ".join(title.split()), work, folder / "jobs", needs, releases if clean else ())
+    return Job(key, " ".join(title.split()), work, folder.jobs, needs, releases if clean else ())
 
 
 def _key(kind: str, words: str, values: Any) -> str:

@@ -4,39 +4,37 @@ import json
 import os
 import time
 from dataclasses import asdict
-from pathlib import Path
 
 from medveil.config import build
 from medveil.errors import UserError
 from medveil.launch.jobs.job import Job, Record
 from medveil.launch.jobs.local import run_inline, run_side_by_side
 from medveil.launch.results import CellResult
-from medveil.launch.running.files import make_private, write_private
+from medveil.launch.running.files import write_private
+from medveil.launch.sweeping.folder import SweepFolder
 from medveil.launch.sweeping.grid import Sweep
 from medveil.launch.sweeping.outcome import publish, results
-from medveil.launch.sweeping.plan import Plan, plan
+from medveil.launch.sweeping.plan import SweepPlan, plan
 
 
-def prepare(sweep: Sweep, folder: Path) -> Plan:
+def prepare(sweep: Sweep, folder: SweepFolder) -> SweepPlan:
     """Make the sweep's private folders and keep the sweep itself in them; returns its plan."""
-    for path in (folder, *(folder / name for name in ("releases", "audits", "jobs", "cells", "slurm"))):
-        make_private(path)
-    write_private(folder / "sweep.json", (json.dumps(asdict(sweep), indent=1) + "\n").encode())
+    folder.make()
+    write_private(folder.kept, (json.dumps(asdict(sweep), indent=1) + "\n").encode())
     return plan(sweep, folder)
 
 
-def prepared(folder: Path) -> tuple[Sweep, Plan]:
+def prepared(folder: SweepFolder) -> tuple[Sweep, SweepPlan]:
     """The sweep that was last run in ``folder``, and its plan. Raises UserError where there is none."""
-    kept = folder / "sweep.json"
     try:
-        values = json.loads(kept.read_text())
+        values = json.loads(folder.kept.read_text())
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"{folder} holds no sweep: name the folder of one, such as runs/demo") from error
-    sweep = build(Sweep, values, str(kept))
+        raise UserError(f"{folder.path} holds no sweep: name the folder of one, such as runs/demo") from error
+    sweep = build(Sweep, values, str(folder.kept))
     return sweep, plan(sweep, folder)
 
 
-def run(sweep: Sweep, folder: Path) -> list[CellResult]:
+def run(sweep: Sweep, folder: SweepFolder) -> list[CellResult]:
     """Run what is missing of ``sweep`` in ``folder`` and report what is there; returns every cell's result.
 
     Under torchrun all its processes do each job together, one job after the other.
@@ -59,5 +57,5 @@ def run(sweep: Sweep, folder: Path) -> list[CellResult]:
             workers = sweep.workers or max(1, (os.cpu_count() or 1) // sweep.threads)
             run_side_by_side(planned.jobs, workers, listen)
     finally:
-        rows = publish(sweep, folder, planned, records) if rank == 0 else results(planned, records)
+        rows = publish(sweep, planned, records) if rank == 0 else results(planned, records)
     return rows

@@ -9,8 +9,9 @@ import pytest
 
 from medveil.launch.cli import main
 from medveil.launch.jobs.status import Standing, standings
-from medveil.launch.jobs.submit import submitted
-from medveil.launch.sweeping.plan import Plan
+from medveil.launch.jobs.submissions import Submissions
+from medveil.launch.sweeping.folder import SweepFolder
+from medveil.launch.sweeping.plan import SweepPlan
 from medveil.launch.sweeping.run import prepared
 from tests.slurm.one_machine import Slurm, missing
 
@@ -53,12 +54,12 @@ class Sweeping:
         return self.run("--cluster", "slurm", *options)
 
     @property
-    def plan(self) -> Plan:
-        return prepared(self.folder)[1]
+    def plan(self) -> SweepPlan:
+        return prepared(SweepFolder(self.folder))[1]
 
     def job_id(self, title: str) -> str:
         """The SLURM job of the protect job whose title holds ``title``."""
-        return submitted(self.folder / "slurm")[self.key(title)]
+        return Submissions(self.folder / "slurm").ids()[self.key(title)]
 
     def key(self, title: str) -> str:
         (key,) = [job.key for job in self.plan.jobs if title in job.title and job.key.startswith("protect")]
@@ -66,7 +67,7 @@ class Sweeping:
 
     def standing(self, title: str) -> Standing:
         """How the protect job stands."""
-        return standings(self.plan.jobs, self.folder / "slurm")[self.key(title)]
+        return standings(self.plan.jobs, Submissions(self.folder / "slurm"))[self.key(title)]
 
     def log(self, title: str) -> str:
         """The protect job's log, of all its starts."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medveil.launch.jobs.submit import submitted
+from medveil.launch.jobs.submissions import Submissions
 from tests.slurm.conftest import Sweeping, digests
 from tests.slurm.one_machine import Slurm, call, until
 
@@ -55,7 +55,7 @@ def test_six_cells_end_to_end(slurm: Slurm, tmp_path: Path, capsys: pytest.Captu
     assert sweep.run("--cluster", "auto", "--wait") == 0  # a SLURM answers here, so this means it
     shown = capsys.readouterr().out
     assert "6 cells: 6 done" in shown
-    ids = submitted(sweep.folder / "slurm")
+    ids = Submissions(sweep.folder / "slurm").ids()
     assert {ids[job.key].partition("_")[0] for job in sweep.plan.jobs if not job.needs} == {ids[sweep.key("none")][:-2]}
     # What was shown before is what was submitted, but for the numbers that SLURM gives.
     scripts = {path.name.split("_")[0]: path for path in (sweep.folder / "slurm" / "001").glob("[0-9]*_submission.sh")}

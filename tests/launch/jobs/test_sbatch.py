@@ -12,8 +12,10 @@ from medveil.launch.cli import main
 from medveil.launch.jobs.job import Attempt, Job, Record
 from medveil.launch.jobs.sbatch import Slurm, minutes, settings
 from medveil.launch.jobs.status import Standing, standings
+from medveil.launch.jobs.submissions import Submissions
 from medveil.launch.running.files import write_private
-from medveil.launch.sweeping.plan import Plan
+from medveil.launch.sweeping.folder import SweepFolder
+from medveil.launch.sweeping.plan import SweepPlan
 from medveil.launch.sweeping.run import prepared
 
 SWEEP = """
@@ -174,15 +176,15 @@ class Told:
 
     @property
     def standing(self) -> Standing:
-        return standings([self.job], self.slurm)[self.job.key]
+        return standings([self.job], Submissions(self.slurm))[self.job.key]
 
 
-def _plan(sweep: Path, runs: Path) -> Plan:
+def _plan(sweep: Path, runs: Path) -> SweepPlan:
     from medveil.launch.sweeping.grid import read_sweep
     from medveil.launch.sweeping.run import prepare
 
-    prepare(read_sweep(sweep), runs / "grid")
-    return prepared(runs / "grid")[1]
+    prepare(read_sweep(sweep), SweepFolder(runs / "grid"))
+    return prepared(SweepFolder(runs / "grid"))[1]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from medveil.launch.release.merge import merge
 from medveil.launch.report.mixed import draw_mixed
 from medveil.launch.report.summary import summarise
 from medveil.launch.results import CellResult
+from medveil.launch.sweeping.folder import SweepFolder
 from medveil.launch.sweeping.grid import Sweep, build
 from medveil.launch.sweeping.plan import plan
 
@@ -235,7 +236,7 @@ def test_parts_are_options_of_a_sweeps_cells(tmp_path: Path) -> None:
         "exploiters": [{"model": "resnet18", "part": ["all", "clean"]}],
     }
     sweep = build(Sweep, {"name": "x", "grid": [grid], "folders": {"NAT": "/natural"}}, "x")
-    planned = plan(sweep, tmp_path)
+    planned = plan(sweep, SweepFolder(tmp_path))
     assert {cell.columns()[2] for cell, *_ in planned.cells} == {"share=20", "share=80", "classes=ring,1 support=NAT"}
     assert {cell.columns()[3] for cell, *_ in planned.cells} == {"resnet18", "resnet18 part=clean"}
     jobs = {job.key: job.work for job in planned.jobs}
@@ -247,5 +248,5 @@ def test_parts_are_options_of_a_sweeps_cells(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="part 'some': choose from all, clean, protected"):
         plan(
             build(Sweep, {"name": "x", "grid": [{**grid, "exploiters": [{"model": "vgg11", "part": "some"}]}]}, "x"),
-            tmp_path,
+            SweepFolder(tmp_path),
         )

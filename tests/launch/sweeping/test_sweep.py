@@ -15,6 +15,7 @@ from medveil.launch.cli import main
 from medveil.launch.errors import Interrupted
 from medveil.launch.jobs.job import Job
 from medveil.launch.jobs.local import run_inline, run_side_by_side
+from medveil.launch.sweeping.folder import SweepFolder
 from medveil.launch.sweeping.grid import read_sweep
 from medveil.launch.sweeping.plan import plan
 from medveil.launch.sweeping.run import prepare
@@ -74,7 +75,7 @@ def test_what_is_done_is_not_done_again(folder, capsys):
 
 def test_a_worker_that_is_killed_fails_its_own_job_alone(folder):
     sweep = read_sweep(folder / "tiny.yaml")
-    planned = prepare(sweep, folder / "runs" / "tiny")
+    planned = prepare(sweep, SweepFolder(folder / "runs" / "tiny"))
     victim, other = planned.jobs[0], planned.jobs[1]
     ended = {}
 
@@ -84,7 +85,7 @@ def test_a_worker_that_is_killed_fails_its_own_job_alone(folder):
     suicidal = Job(victim.key, victim.title, Suicide(), victim.folder)
     run_side_by_side([suicidal, other], 1, listen)
     assert ended == {victim.key: "failed", other.key: "done"}
-    assert plan(sweep, folder / "runs" / "tiny").jobs[0].read().state == "failed"
+    assert plan(sweep, SweepFolder(folder / "runs" / "tiny")).jobs[0].read().state == "failed"
 
 
 class Suicide:
@@ -95,7 +96,7 @@ class Suicide:
 
 
 def test_a_sweep_in_one_process_that_is_stopped_leaves_the_rest(folder, monkeypatch):
-    planned = prepare(read_sweep(folder / "tiny.yaml"), folder / "runs" / "tiny")
+    planned = prepare(read_sweep(folder / "tiny.yaml"), SweepFolder(folder / "runs" / "tiny"))
     monkeypatch.setattr("medveil.launch.jobs.job.run_protect", interrupted)
     ended = {}
     run_inline(planned.jobs, lambda job, record: ended.update({job.key: record.state}))

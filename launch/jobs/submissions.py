@@ -1,0 +1,46 @@
+"""What a sweep has submitted to SLURM: a numbered folder for each submission, with its jobs' ids, pickles and logs."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from medveil.launch.running.files import write_private
+
+_NOTE = "submitted.json"
+
+
+@dataclass(frozen=True)
+class Submissions:
+    """``path`` holds the numbered folders."""
+
+    path: Path
+
+    def ids(self) -> dict[str, str]:
+        """SLURM's id of each job's newest submission, by the job's key."""
+        ids: dict[str, str] = {}
+        for folder in self._folders():
+            ids |= json.loads((folder / _NOTE).read_text())
+        return ids
+
+    def next_folder(self) -> Path:
+        """A new folder for a submission: job ids may begin again at 1 when a cluster is set up anew."""
+        taken = [int(path.name) for path in self.path.glob("[0-9]*")]
+        return self.path / f"{max(taken, default=0) + 1:03d}"
+
+    def folder_of(self, key: str) -> Path | None:
+        """The folder of the newest submission of the job ``key``."""
+        return next((one for one in reversed(self._folders()) if key in json.loads((one / _NOTE).read_text())), None)
+
+    def submitted_at(self, key: str) -> float | None:
+        """When the job ``key`` was last submitted, in seconds since the epoch."""
+        folder = self.folder_of(key)
+        return None if folder is None else (folder / _NOTE).stat().st_mtime
+
+    def _folders(self) -> list[Path]:
+        return sorted((note.parent for note in self.path.glob(f"[0-9]*/{_NOTE}")), key=lambda folder: int(folder.name))
+
+
+def note_submitted(folder: Path, ids: Mapping[str, str]) -> None:
+    """Keep in the folder of a submission what has been submitted up to now."""
+    write_private(folder / _NOTE, json.dumps(dict(ids)).encode())
