@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from medveil import keyed
-from medveil.baselines.config import ARConfig, Presets
+from medveil.baselines.config import ARConfig
 from medveil.baselines.model_free import ModelFree, grouped, normal
 from medveil.errors import UserError
+from medveil.method import MethodSettings
 
 _PAST = [(2, 2), (2, 1), (2, 0), (1, 2), (1, 1), (1, 0), (0, 2), (0, 1)]
 """Rows up and columns left of a pixel: the 3x3 window that ends in it, without itself."""
@@ -27,9 +28,8 @@ class AR(ModelFree):
     The inside is linear in the border, so a filter is one matrix [H * W, border], made once per image size and class.
     """
 
-    name: ClassVar[str] = "ar"
-    presets: ClassVar[Presets] = ARConfig.presets
-    Config: ClassVar[type] = ARConfig
+    name: ClassVar[str] = ARConfig.name
+    Config: ClassVar[type[MethodSettings]] = ARConfig
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

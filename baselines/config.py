@@ -1,24 +1,22 @@
 """Every setting and the presets of the protectors to compare with. Bounds are on the [0, 1] scale."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from medveil.config import Levels, Settings, budget, setting
+from medveil.config import Levels, budget, setting
+from medveil.method import MethodSettings, Presets
 from medveil.salm.config import SALMConfig
 from medveil.task import Task
 
 Region = Literal["image", "contour", "roi", "roi+contour"]
 Wise = Literal["sample", "class"]
-Presets = Mapping[str, Mapping[str, Any]]
 
 _EPS = "largest change of a pixel; by default 4/255 for segmentation (UMed's), 8/255 otherwise (SALM's)"
 _SEED = "seed of every random draw"
-_NO_PRESETS: Presets = {"paper": {}, "gpu": {}, "cpu": {}}
 
 
 @dataclass(frozen=True)
-class OptimisedConfig(Settings):
+class OptimisedConfig(MethodSettings):
     """What EM, TAP and SEP have in common: a surrogate, U-Net with Adam for segmentation, else ResNet-18 with SGD."""
 
     eps: Levels | None = budget(None, _EPS, high=0.5)
@@ -52,6 +50,7 @@ class OptimisedConfig(Settings):
 class ErrorMinimisingConfig(OptimisedConfig):
     """Settings of EM: model and noise in turn, as in UMed's tables, or SALM with k = 100, as in SALM's."""
 
+    name: ClassVar[str] = "em"
     presets: ClassVar[Presets] = {
         "paper": {**SALMConfig.presets["paper"]},
         "gpu": {**SALMConfig.presets["gpu"], "rounds": 20},
@@ -105,6 +104,7 @@ class ErrorMinimisingConfig(OptimisedConfig):
 class TAPConfig(OptimisedConfig):
     """Settings of TAP: training on the clean data, then for each sample the best of several attacks on that model."""
 
+    name: ClassVar[str] = "tap"
     presets: ClassVar[Presets] = {
         "paper": {},
         "gpu": {"restarts": 1, "pgd_steps": 100, "relative_step": 0.1},
@@ -136,6 +136,7 @@ class TAPConfig(OptimisedConfig):
 class SEPConfig(OptimisedConfig):
     """Settings of SEP: one attack on checkpoints that are evenly spaced over a training on the clean data."""
 
+    name: ClassVar[str] = "sep"
     presets: ClassVar[Presets] = {
         "paper": {},
         "gpu": {"checkpoints": 15},
@@ -168,10 +169,8 @@ class SEPConfig(OptimisedConfig):
 
 
 @dataclass(frozen=True)
-class ModelFreeConfig(Settings):
+class ModelFreeConfig(MethodSettings):
     """What LSP and AR have in common: noise without a model."""
-
-    presets: ClassVar[Presets] = _NO_PRESETS
 
     eps: Levels | None = budget(
         None,
@@ -185,6 +184,8 @@ class ModelFreeConfig(Settings):
 @dataclass(frozen=True)
 class LSPConfig(ModelFreeConfig):
     """Settings of LSP: flat patches."""
+
+    name: ClassVar[str] = "lsp"
 
     # By default 8 of 32, 7 of 28, 32 of 224.
     patch: int | None = setting(
@@ -206,6 +207,8 @@ class LSPConfig(ModelFreeConfig):
 class ARConfig(ModelFreeConfig):
     """Settings of AR: autoregressive filters."""
 
+    name: ClassVar[str] = "ar"
+
     # Other filters' noise diverges, or dies out, across the image.
     growth: float = setting(
         10.0, "filters are rejected that change a pixel's size by more than this factor", above=1, group="noise"
@@ -213,10 +216,10 @@ class ARConfig(ModelFreeConfig):
 
 
 @dataclass(frozen=True)
-class RandomSignsConfig(Settings):
+class RandomSignsConfig(MethodSettings):
     """Settings of the control. With SALM's k it is a control of SALM's size."""
 
-    presets: ClassVar[Presets] = _NO_PRESETS
+    name: ClassVar[str] = "random"
 
     eps: Levels | None = budget(None, _EPS)
     region: Literal["auto", "image", "contour", "roi", "roi+contour"] = setting(
@@ -235,9 +238,9 @@ class RandomSignsConfig(Settings):
 
 
 @dataclass(frozen=True)
-class UnprotectedConfig(Settings):
+class UnprotectedConfig(MethodSettings):
     """Nothing to set but the seed that every run has."""
 
-    presets: ClassVar[Presets] = _NO_PRESETS
+    name: ClassVar[str] = "none"
 
     seed: int = setting(0, _SEED)

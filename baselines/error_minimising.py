@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from medveil.baselines.alternating import Alternation
-from medveil.baselines.config import ErrorMinimisingConfig, Presets
+from medveil.baselines.config import ErrorMinimisingConfig
 from medveil.baselines.optimised import KeptNoise
 from medveil.dataset import Dataset
 from medveil.errors import UserError
+from medveil.method import MethodSettings
 from medveil.protector import Budget
 from medveil.runtime import Runtime, SingleProcess, State
 from medveil.salm import SALM
@@ -24,9 +25,8 @@ _SALMS = [
 class ErrorMinimising(KeptNoise):
     """Noise that lowers the training loss until nothing is left to learn from the images."""
 
-    name: ClassVar[str] = "em"
-    presets: ClassVar[Presets] = ErrorMinimisingConfig.presets
-    Config: ClassVar[type] = ErrorMinimisingConfig
+    name: ClassVar[str] = ErrorMinimisingConfig.name
+    Config: ClassVar[type[MethodSettings]] = ErrorMinimisingConfig
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from medveil import keyed
-from medveil.baselines.config import LSPConfig, Presets
+from medveil.baselines.config import LSPConfig
 from medveil.baselines.model_free import ModelFree, grouped, normal
 from medveil.dataset import Dataset
 from medveil.errors import UserError
+from medveil.method import MethodSettings
 from medveil.runtime import Runtime
 
 
@@ -21,9 +22,8 @@ class LSP(ModelFree):
     class. Unlike there each point is a function of (seed, class, id): no stream, so no order of samples to keep.
     """
 
-    name: ClassVar[str] = "lsp"
-    presets: ClassVar[Presets] = LSPConfig.presets
-    Config: ClassVar[type] = LSPConfig
+    name: ClassVar[str] = LSPConfig.name
+    Config: ClassVar[type[MethodSettings]] = LSPConfig
 
     def fit(self, data: Dataset, runtime: Runtime | None = None) -> "LSP":
         """Note the task. Raises UserError when there are too few patches for the classes to differ."""

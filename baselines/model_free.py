@@ -10,9 +10,10 @@ from torch import Tensor
 
 from medveil import keyed
 from medveil.baselines.classes import class_names, default_eps
-from medveil.baselines.config import ModelFreeConfig, Presets
+from medveil.baselines.config import ModelFreeConfig
 from medveil.config import build
 from medveil.dataset import Dataset, Task
+from medveil.method import MethodSettings
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
 from medveil.runtime import Runtime, State
@@ -22,9 +23,7 @@ class ModelFree(ABC):
     """A pattern per class; for segmentation the outside of the mask is one class and its inside another."""
 
     name: ClassVar[str]
-    tasks: ClassVar[frozenset[Task]] = frozenset({"segmentation", "classification", "multilabel"})
-    presets: ClassVar[Presets]
-    Config: ClassVar[type]
+    Config: ClassVar[type[MethodSettings]]
 
     def __init__(self, **options: Any) -> None:
         self.config: Any = build(self.Config, options, self.name)

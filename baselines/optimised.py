@@ -8,9 +8,10 @@ from torch import Tensor
 
 from medveil import keyed
 from medveil.baselines.classes import check_region, composed, default_eps, membership, region_of
-from medveil.baselines.config import OptimisedConfig, Presets
+from medveil.baselines.config import OptimisedConfig
 from medveil.config import build
 from medveil.dataset import Dataset, Task
+from medveil.method import MethodSettings
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
 from medveil.runtime import State
@@ -21,9 +22,7 @@ class KeptNoise:
     """Noise per sample or per class, int8 grey levels [n, C, H, W]: exactly what saving as 8-bit images keeps of it."""
 
     name: ClassVar[str]
-    tasks: ClassVar[frozenset[Task]] = frozenset({"segmentation", "classification", "multilabel"})
-    presets: ClassVar[Presets]
-    Config: ClassVar[type]
+    Config: ClassVar[type[MethodSettings]]
 
     def __init__(self, **options: Any) -> None:
         self.config: Any = build(self.Config, options, self.name)

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from medveil import keyed
 from medveil.baselines.classes import check_region, default_eps, region_of
-from medveil.baselines.config import Presets, RandomSignsConfig
+from medveil.baselines.config import RandomSignsConfig
 from medveil.config import build
 from medveil.dataset import Dataset, Task
 from medveil.kernels import topk_mask
+from medveil.method import MethodSettings
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
 from medveil.runtime import Runtime, State
@@ -20,10 +21,8 @@ from medveil.runtime import Runtime, State
 class RandomSigns:
     """+eps or -eps with equal chance for every element of the support, a function of id and seed."""
 
-    name: ClassVar[str] = "random"
-    tasks: ClassVar[frozenset[Task]] = frozenset({"segmentation", "classification", "multilabel"})
-    presets: ClassVar[Presets] = RandomSignsConfig.presets
-    Config: ClassVar[type] = RandomSignsConfig
+    name: ClassVar[str] = RandomSignsConfig.name
+    Config: ClassVar[type[MethodSettings]] = RandomSignsConfig
 
     def __init__(self, **options: Any) -> None:
         self.config: RandomSignsConfig = build(RandomSignsConfig, options, self.name)

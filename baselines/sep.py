@@ -10,11 +10,12 @@ from torch.func import functional_call
 from medveil import keyed
 from medveil.baselines.attack import TrainThenAttack
 from medveil.baselines.classes import count_of, membership, wrong_targets
-from medveil.baselines.config import Presets, SEPConfig
+from medveil.baselines.config import SEPConfig
 from medveil.baselines.optimised import KeptNoise
 from medveil.baselines.surrogates import descended
 from medveil.dataset import Dataset
 from medveil.errors import UserError
+from medveil.method import MethodSettings
 from medveil.quantise import to_unit
 from medveil.runtime import Runtime, SingleProcess, State, batches, share
 
@@ -24,9 +25,8 @@ Weights = dict[str, Tensor]
 class SEP(KeptNoise):
     """Adversarial noise that holds for a whole training, not only for its last model."""
 
-    name: ClassVar[str] = "sep"
-    presets: ClassVar[Presets] = SEPConfig.presets
-    Config: ClassVar[type] = SEPConfig
+    name: ClassVar[str] = SEPConfig.name
+    Config: ClassVar[type[MethodSettings]] = SEPConfig
 
     def fit(self, data: Dataset, runtime: Runtime | None = None) -> "SEP":
         """Make the noise of ``data``. Raises UserError when a setting does not fit the task or the set's size."""

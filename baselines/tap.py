@@ -7,20 +7,20 @@ from torch import Tensor
 
 from medveil.baselines.attack import TrainThenAttack
 from medveil.baselines.classes import wrong_targets
-from medveil.baselines.config import Presets, TAPConfig
+from medveil.baselines.config import TAPConfig
 from medveil.baselines.optimised import KeptNoise
 from medveil.baselines.surrogates import Surrogate, descended, moved, random_start
 from medveil.dataset import Dataset
 from medveil.folding import folded
+from medveil.method import MethodSettings
 from medveil.runtime import Runtime, SingleProcess
 
 
 class TAP(KeptNoise):
     """Noise that makes a model trained on clean images wrong: whoever trains on it learns the wrong features."""
 
-    name: ClassVar[str] = "tap"
-    presets: ClassVar[Presets] = TAPConfig.presets
-    Config: ClassVar[type] = TAPConfig
+    name: ClassVar[str] = TAPConfig.name
+    Config: ClassVar[type[MethodSettings]] = TAPConfig
 
     def fit(self, data: Dataset, runtime: Runtime | None = None) -> "TAP":
         """Make the noise of ``data``. Raises UserError when a setting does not fit the task."""

@@ -5,9 +5,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from medveil.baselines.config import Presets, UnprotectedConfig
+from medveil.baselines.config import UnprotectedConfig
 from medveil.config import build
-from medveil.dataset import Dataset, Task
+from medveil.dataset import Dataset
+from medveil.method import MethodSettings
 from medveil.protector import Budget
 from medveil.quantise import to_unit
 from medveil.runtime import Runtime, State
@@ -16,10 +17,8 @@ from medveil.runtime import Runtime, State
 class Unprotected:
     """Leaves every image as it is."""
 
-    name: ClassVar[str] = "none"
-    tasks: ClassVar[frozenset[Task]] = frozenset({"segmentation", "classification", "multilabel"})
-    presets: ClassVar[Presets] = UnprotectedConfig.presets
-    Config: ClassVar[type] = UnprotectedConfig
+    name: ClassVar[str] = UnprotectedConfig.name
+    Config: ClassVar[type[MethodSettings]] = UnprotectedConfig
 
     def __init__(self, **options: Any) -> None:
         self.config: UnprotectedConfig = build(UnprotectedConfig, options, self.name)

@@ -121,6 +121,7 @@ def range_of(item: Field[Any]) -> str:
     return f"{words} {told.unit}".strip() if words else ""
 
 
+@dataclass(frozen=True)
 class Settings:
     """Base of every configuration: unknown keys are refused, and numbers outside the range of their field.
 
@@ -130,7 +131,7 @@ class Settings:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     def __post_init__(self) -> None:
-        for item in fields(self):  # type: ignore[arg-type]
+        for item in fields(self):
             complain(item, getattr(self, item.name))
 
 

@@ -1,13 +1,16 @@
 """The protocol that every protector follows, and the budget that its release is checked against."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from torch import Tensor
+from medveil.method import MethodSettings
 
-from medveil.dataset import Dataset, Task
-from medveil.runtime import Runtime, State
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from medveil.dataset import Dataset
+    from medveil.runtime import Runtime, State
 
 Empty = Literal["release", "drop"]
 
@@ -32,22 +35,20 @@ class Protector(Protocol):
     """
 
     name: ClassVar[str]
-    tasks: ClassVar[frozenset[Task]]
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]]
-    Config: ClassVar[type]
+    Config: ClassVar[type[MethodSettings]]
 
     config: Any
 
-    def fit(self, data: Dataset, runtime: Runtime | None = None) -> "Protector": ...
+    def fit(self, data: "Dataset", runtime: "Runtime | None" = None) -> "Protector": ...
 
-    def perturb(self, images: Tensor, targets: Tensor, ids: Sequence[str]) -> Tensor: ...
+    def perturb(self, images: "Tensor", targets: "Tensor", ids: Sequence[str]) -> "Tensor": ...
 
     def budget(self) -> Budget: ...
 
-    def support(self, targets: Tensor) -> Tensor | None:
+    def support(self, targets: "Tensor") -> "Tensor | None":
         """Where a change is allowed, bool and broadcastable to the images [N, 1, H, W]; None: everywhere."""
         ...
 
-    def state_dict(self) -> State: ...
+    def state_dict(self) -> "State": ...
 
-    def load_state_dict(self, state: State) -> None: ...
+    def load_state_dict(self, state: "State") -> None: ...

@@ -1,17 +1,20 @@
 """Every setting of SALM, and an option for each place where the paper's text, equations and algorithm disagree."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from medveil.config import Levels, Settings, budget, setting
+from medveil.config import Levels, budget, setting
+from medveil.method import MethodSettings, Presets
+from medveil.task import Task
 
 
 @dataclass(frozen=True)
-class SALMConfig(Settings):
+class SALMConfig(MethodSettings):
     """Settings of SALM; the paper's where it states them. Bounds are on the [0, 1] scale."""
 
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    name: ClassVar[str] = "salm"
+    tasks: ClassVar[frozenset[Task]] = frozenset({"classification", "multilabel"})
+    presets: ClassVar[Presets] = {
         "paper": {},
         "gpu": {},
         # A narrow source model, J = 1 and no transform, for an exploiter that does not augment either. With noise that

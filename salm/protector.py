@@ -1,6 +1,6 @@
 """SALM: Algorithm 1 with the inner loop of the text, and the noise of the final source model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from medveil.dataset import Dataset, Task
 from medveil.folding import folded, refold
 from medveil.graphs import Replayed
 from medveil.losses import classification_loss, global_mean
+from medveil.method import MethodSettings
 from medveil.networks import ResNet18
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
@@ -33,20 +34,18 @@ _SMALL = 64
 class SALM:
     """Sparse error-minimising noise: at each step only the k% of elements with the largest gradients move."""
 
-    name: ClassVar[str] = "salm"
-    tasks: ClassVar[frozenset[Task]] = frozenset({"classification", "multilabel"})
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = SALMConfig.presets
-    Config: ClassVar[type] = SALMConfig
+    name: ClassVar[str] = SALMConfig.name
+    Config: ClassVar[type[MethodSettings]] = SALMConfig
 
     def __init__(self, **options: Any) -> None:
-        self.config: SALMConfig = build(self.Config, options, self.name)
+        self.config: SALMConfig = build(SALMConfig, options, self.name)
         self.runtime: Runtime = SingleProcess()
         self.stored: tuple[Tensor, Tensor] | None = None
         self._fixed: nn.Module | None = None
 
     def fit(self, data: Dataset, runtime: Runtime | None = None) -> "SALM":
         """Train the source model with the noise against it. Raises ``ValueError`` for a segmentation set."""
-        if data.task not in self.tasks:
+        if data.task not in self.config.tasks:
             raise ValueError(f"{self.name} protects classification sets, not {data.task}")
         if runtime is not None:
             self.runtime = runtime

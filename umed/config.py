@@ -1,17 +1,20 @@
 """Every setting and every open point of UMed, with its default."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from medveil.config import Levels, Settings, budget, setting
+from medveil.config import Levels, budget, setting
+from medveil.method import MethodSettings, Presets
+from medveil.task import Task
 
 
 @dataclass(frozen=True)
-class UMedConfig(Settings):
+class UMedConfig(MethodSettings):
     """Settings of UMed; the paper's where it states them. Bounds are on the [0, 1] scale."""
 
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    name: ClassVar[str] = "umed"
+    tasks: ClassVar[frozenset[Task]] = frozenset({"segmentation"})
+    presets: ClassVar[Presets] = {
         "paper": {},
         "gpu": {"epochs": 100, "clip": "tanh", "carrier": "checkerboard", "rounding": True},
         # Narrow networks and one epoch of the generators for one of the surrogate: docs/choices.md.

@@ -1,6 +1,6 @@
 """UMed: Algorithm 1 of the paper, and the noise of its fitted generators."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -10,9 +10,10 @@ from torch.optim import Adam
 
 from medveil import keyed
 from medveil.config import build
-from medveil.dataset import Dataset, Task
+from medveil.dataset import Dataset
 from medveil.kernels import lbp_adaptive_clip
 from medveil.losses import global_mean, segmentation_loss
+from medveil.method import MethodSettings
 from medveil.networks import UNet
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
@@ -27,17 +28,15 @@ from medveil.umed.networks import Generators
 class UMed:
     """Contour- and texture-aware noise from two generators, trained against one surrogate U-Net."""
 
-    name: ClassVar[str] = "umed"
-    tasks: ClassVar[frozenset[Task]] = frozenset({"segmentation"})
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = UMedConfig.presets
-    Config: ClassVar[type] = UMedConfig
+    name: ClassVar[str] = UMedConfig.name
+    Config: ClassVar[type[MethodSettings]] = UMedConfig
 
     def __init__(self, **options: Any) -> None:
         self.config: UMedConfig = build(UMedConfig, options, "umed")
 
     def fit(self, data: Dataset, runtime: Runtime | None = None) -> "UMed":
         """Train the generators on ``data``. Raises ``ValueError`` when it is not a segmentation set."""
-        if data.task not in self.tasks:
+        if data.task not in self.config.tasks:
             raise ValueError(f"UMed protects segmentation sets, not {data.task}")
         config = self.config
         runtime = runtime or SingleProcess()

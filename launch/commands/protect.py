@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from medveil.launch.protect.job import Preset, ProtectJob, run_protect
-from medveil.launch.protect.methods import PROTECTORS
+from medveil.launch.protect.methods import METHODS
 from medveil.launch.protect.part import PartOptions, listed
 from medveil.launch.running.processes import Device
 from medveil.launch.running.runtime import CHECKPOINT_SECONDS, Precision
@@ -19,7 +19,7 @@ _OPTION = "option "
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``medveil protect`` that every method has."""
-    parser.add_argument("--method", required=True, choices=list(PROTECTORS), help="how to protect")
+    parser.add_argument("--method", required=True, choices=list(METHODS), help="how to protect")
     parser.add_argument(
         "--data", required=True, help="a folder, a MedMNIST npz, medmnist:NAME[:SIZE], phantom:seg or phantom:cls"
     )
@@ -83,10 +83,10 @@ def add_method_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--method", nargs="?")
     method = first.parse_known_args(list(argv))[0].method
-    if method not in PROTECTORS:
+    if method not in METHODS:
         return
     group = parser.add_argument_group(f"settings of {method}")
-    for item in fields(PROTECTORS[method].Config):
+    for item in fields(METHODS[method]):
         if item.name != "seed":
             group.add_argument(
                 f"--{item.name.replace('_', '-')}",

@@ -19,7 +19,7 @@ from medveil.dataset import Subset
 from medveil.errors import UserError
 from medveil.launch.data import Source, open_data, split_holdout
 from medveil.launch.data.cache import caching
-from medveil.launch.protect.methods import PROTECTORS
+from medveil.launch.protect.methods import METHODS, protector_of, settings_of
 from medveil.launch.protect.part import Chosen, PartOptions, choose
 from medveil.launch.release.manifest import MANIFEST, first_damage
 from medveil.launch.release.verify import Plan, Summary
@@ -87,8 +87,7 @@ def run_protect(job: ProtectJob) -> Path:
     Raises UserError for what the user can mend, Interrupted when asked to stop (the state is saved), VerificationFailed
     when what was saved is not what was promised.
     """
-    if job.method not in PROTECTORS:
-        raise UserError(f"no method is called {job.method!r}: choose from {', '.join(PROTECTORS)}")
+    settings_of(job.method)
     if os.path.lexists(job.out) and not job.run_root.is_dir():
         raise _other_origin(job.out)
     for name, value in (("processes", job.processes), ("threads", job.threads), ("shards", job.shards)):
@@ -208,9 +207,8 @@ def metrics_of(job: ProtectJob) -> dict[str, Any] | None:
 
 def make_protector(job: ProtectJob, preset: str | None, seed: int) -> Protector:
     """The job's method with its options over the preset's. Raises UserError for options that it refuses."""
-    cls = PROTECTORS[job.method]
-    options = {**(cls.presets[preset] if preset else {}), **job.options}
-    return cls(**{"seed": seed, **options})
+    options = {**(settings_of(job.method).presets[preset] if preset else {}), **job.options}
+    return protector_of(job.method)(**{"seed": seed, **options})
 
 
 def _check_shards(job: ProtectJob, processes: Processes) -> None:
@@ -248,8 +246,8 @@ def _chosen(job: ProtectJob, processes: Processes) -> dict[str, Any]:
 def _indices(job: ProtectJob, source: Source, empty: Empty) -> tuple[list[int], list[str]]:
     """The samples to fit and release, and the ids that are held out."""
     task = source.data.task
-    if task not in PROTECTORS[job.method].tasks:
-        others = ", ".join(name for name, cls in PROTECTORS.items() if task in cls.tasks)
+    if task not in METHODS[job.method].tasks:
+        others = ", ".join(name for name, settings in METHODS.items() if task in settings.tasks)
         raise UserError(f"{job.data} is a {task} set, which {job.method} cannot protect; these can: {others}")
     if source.kind == "npz":
         if job.holdout:

@@ -1,10 +1,48 @@
-"""The protectors that commands and sweeps know by name."""
+"""The protectors that commands and sweeps know by name: their settings, and they themselves when they are used."""
 
-from medveil.baselines import AR, LSP, SEP, TAP, ErrorMinimising, RandomSigns, Unprotected
+import importlib
+from collections.abc import Mapping
+
+from medveil.baselines.config import (
+    ARConfig,
+    ErrorMinimisingConfig,
+    LSPConfig,
+    RandomSignsConfig,
+    SEPConfig,
+    TAPConfig,
+    UnprotectedConfig,
+)
+from medveil.errors import UserError
+from medveil.method import MethodSettings
 from medveil.protector import Protector
-from medveil.salm import SALM
-from medveil.umed import UMed
+from medveil.salm.config import SALMConfig
+from medveil.umed.config import UMedConfig
 
-PROTECTORS: dict[str, type[Protector]] = {
-    cls.name: cls for cls in (UMed, SALM, ErrorMinimising, TAP, SEP, LSP, AR, RandomSigns, Unprotected)
+_PLACES: Mapping[type[MethodSettings], str] = {
+    UMedConfig: "medveil.umed.UMed",
+    SALMConfig: "medveil.salm.SALM",
+    ErrorMinimisingConfig: "medveil.baselines.ErrorMinimising",
+    TAPConfig: "medveil.baselines.TAP",
+    SEPConfig: "medveil.baselines.SEP",
+    LSPConfig: "medveil.baselines.LSP",
+    ARConfig: "medveil.baselines.AR",
+    RandomSignsConfig: "medveil.baselines.RandomSigns",
+    UnprotectedConfig: "medveil.baselines.Unprotected",
 }
+
+METHODS: Mapping[str, type[MethodSettings]] = {config.name: config for config in _PLACES}
+"""The settings of every method, by its name."""
+
+
+def settings_of(method: str) -> type[MethodSettings]:
+    """The settings of ``method``. Raises UserError for a name that there is not."""
+    if method not in METHODS:
+        raise UserError(f"no method is called {method!r}: choose from {', '.join(METHODS)}")
+    return METHODS[method]
+
+
+def protector_of(method: str) -> type[Protector]:
+    """The class of the protector ``method``, imported only now."""
+    module, _, name = _PLACES[settings_of(method)].rpartition(".")
+    found: type[Protector] = getattr(importlib.import_module(module), name)
+    return found

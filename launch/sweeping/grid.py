@@ -15,7 +15,7 @@ from medveil.launch.exploiters.config import Preset, exploiter_config
 from medveil.launch.exploiters.defences import parse_defence
 from medveil.launch.exploiters.models import SEGMENTERS, check_model
 from medveil.launch.protect.job import Preset as ProtectPreset
-from medveil.launch.protect.methods import PROTECTORS
+from medveil.launch.protect.methods import settings_of
 from medveil.launch.protect.part import PartOptions
 from medveil.launch.results import Exploiter, Options, Portion
 from medveil.launch.running.processes import Device
@@ -190,13 +190,14 @@ def _mapping(value: Any) -> Mapping[Any, Any]:
 def _methods(entry: Any, default: SizePreset | None, where: str) -> Iterator[Method]:
     for options in _expand(entry, "method", where):
         name, preset = options.pop("method"), options.pop("preset", default)
-        if name not in PROTECTORS:
-            raise UserError(f"{where}: no method is called {name!r}: choose from {', '.join(PROTECTORS)}")
-        cls = PROTECTORS[name]
+        try:
+            cls = settings_of(name)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
         if preset is not None and preset not in cls.presets:
             raise UserError(f"{where}: {name} has no preset {preset!r}: choose from {', '.join(cls.presets)}")
         part = {key: options.pop(key) for key in PART if key in options}
-        build(cls.Config, {**cls.presets.get(preset, {}), **options}, f"{where}: {name}")
+        build(cls, {**cls.presets.get(preset, {}), **options}, f"{where}: {name}")
         yield Method(name, preset, Options(options), Options(part))
 
 

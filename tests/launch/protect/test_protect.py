@@ -11,7 +11,7 @@ import torch
 from medveil.errors import UserError
 from medveil.launch.cli import main
 from medveil.launch.protect.job import ProtectJob, run_protect
-from medveil.launch.protect.methods import PROTECTORS
+from medveil.launch.protect.methods import METHODS
 from medveil.launch.running import runs
 from tests.launch.protecting import contents
 
@@ -185,7 +185,7 @@ def test_a_preset_is_under_the_options(tmp_path: Path) -> None:
     job = ProtectJob("umed", DATA, tmp_path / "out", {"epochs": 1, "depth": 2}, "cpu", threads=1, quiet=True)
     run_protect(job)
     config = json.loads(next(job.run_root.glob("*/config.json")).read_text())["config"]
-    assert config["options"]["width"] == PROTECTORS["umed"].presets["cpu"]["width"]
+    assert config["options"]["width"] == METHODS["umed"].presets["cpu"]["width"]
     assert config["options"]["epochs"] == 1
 
 
