@@ -5,6 +5,10 @@ is the share of the pixels that it decides differently.
 """
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,11 +19,11 @@ from medveil.dataset import Dataset, Subset
 from medveil.errors import UserError
 from medveil.launch.audit.plan import plan_audit
 from medveil.launch.audit.samples import opened
-from medveil.launch.audit.train import ExploitJob, Place, done_once, pick_preset
+from medveil.launch.audit.train import Place, done_once, pick_preset
 from medveil.launch.data import split_holdout
 from medveil.launch.data.cache import caching
 from medveil.launch.data.combined import Formed
-from medveil.launch.exploiters.config import exploiter_config
+from medveil.launch.exploiters.config import Preset, exploiter_config
 from medveil.launch.exploiters.defences import Defence
 from medveil.launch.exploiters.training import trained
 from medveil.launch.results import Outcome
@@ -38,22 +42,37 @@ _BATCH = 64
 _SHOWN = 3
 
 
-def run_authorised(job: ExploitJob) -> Outcome:
-    """Train on ``job.authorised``, run on the release and its originals; go on where it was cut.
+@dataclass(frozen=True)
+class AuthorisedJob:
+    """A training on clean images, as plain values that can be pickled: ``trained_on``, a set with masks, and what its
+    model is then run on: ``release`` and ``original``, both at ``size`` (None: the release's own). ``test``, ``preset``
+    and ``options``: as in :class:`medveil.launch.audit.train.ExploitJob`.
+    """
+
+    place: Place
+    trained_on: str
+    release: Path
+    original: str
+    test: str | None = None
+    size: int | None = None
+    preset: Preset | Literal["auto"] = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+
+def run_authorised(job: AuthorisedJob) -> Outcome:
+    """Train on ``job.trained_on``, run on the release and its originals; go on where it was cut.
 
     The outcome's ``last`` is :data:`METRIC`; its ``inside`` is how good the model is on the fifth of its own set that
     was held out. ``pictures`` names an npz of changed samples: ``original``, ``protected`` uint8 [K, H, W, C], and the
     decisions on them, ``on_original``, ``on_protected`` {0, 1} [K, H, W].
-    Raises UserError when the set is not one for segmentation, or there is no original.
+    Raises UserError when the set is not one for segmentation.
     """
-    assert job.release is not None and job.authorised is not None
-    with joined(job.device) as processes, caching(job.cache or job.run / "cache"):
-        if job.original is None:
-            raise UserError("--authorised compares released images with their originals: give --original DATA")
+    with joined(job.place.device) as processes, caching(job.place.unpacked):
         plan = plan_audit(job.release, job.original, job.test, job.size)
         assert plan.clean is not None
         released, clean = plan.train.open(), plan.clean.open()
-        theirs = opened(job.authorised, released.size[0])
+        theirs = opened(job.trained_on, released.size[0])
         train, test = _split(theirs.data, theirs.test, released, theirs.spec)
         config = exploiter_config(
             "segmentation", pick_preset(job.preset, processes), released.size, {**job.options, "seed": job.seed}
@@ -77,8 +96,7 @@ def run_authorised(job: ExploitJob) -> Outcome:
             kept = processes.from_first(lambda: kept)
             return Outcome(last, last, reached.last, reached.curve, seconds, pictures=kept)
 
-        place = Place(job.threads, job.precision, job.checkpoint_seconds, job.quiet)
-        return done_once(work, values, known, job.run, processes, place, label)
+        return done_once(work, values, known, job.place, processes, label)
 
 
 def _split(data: Dataset, test: Dataset | None, released: Dataset, spec: str) -> tuple[Dataset, Dataset]:

@@ -22,18 +22,28 @@ from medveil.launch.exploiters.training import train_exploiter
 from medveil.launch.release.manifest import MANIFEST, classes_of_part, ids_of_part, read_manifest
 from medveil.launch.results import Outcome, Portion
 from medveil.launch.running.processes import Device, Processes, joined
-from medveil.launch.running.runs import Run, own
+from medveil.launch.running.runs import Run, owned
 from medveil.launch.running.runtime import CHECKPOINT_SECONDS, Precision, ProcessRuntime, running, threads_by_default
 
 
 @dataclass(frozen=True)
 class Place:
-    """How a training runs. ``threads`` None: torch's own, at most 4. ``precision`` None: bf16 on a GPU, else fp32."""
+    """Where and how trainings run. ``runs``: where their run directories lie. ``cache``: where a set larger than memory
+    is unpacked to (None: in ``runs``). ``threads`` None: torch's own choice, at most 4. ``precision`` None: bf16 on a
+    GPU, else fp32.
+    """
 
+    runs: Path
+    device: Device = "auto"
     threads: int | None = None
     precision: Precision | None = None
+    cache: Path | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     quiet: bool = False
+
+    @property
+    def unpacked(self) -> Path:
+        return self.cache or self.runs / "cache"
 
 
 @dataclass(frozen=True)
@@ -44,16 +54,13 @@ class ExploitJob:
     has, or without ``like`` all but the share ``holdout``. Tested on what
     :func:`medveil.launch.audit.plan.plan_audit` chooses, or for an original without ``like`` on its own test part, else
     on the share ``holdout``. ``preset`` ("auto": "gpu" where there is one, else "cpu") with ``options`` (fields of
-    ExploiterConfig) over it. ``run``: where run directories lie. ``authorised``: not this but a training on that set,
-    for :func:`medveil.launch.audit.authorised.run_authorised`. ``cache``: where a set larger than memory is unpacked to
-    (None: in ``run``).
+    ExploiterConfig) over it.
     """
 
-    run: Path
+    place: Place
     release: Path | None = None
     part: Portion = "all"
     original: str | None = None
-    authorised: str | None = None
     test: str | None = None
     like: Path | None = None
     size: int | None = None
@@ -63,12 +70,6 @@ class ExploitJob:
     options: Mapping[str, Any] = field(default_factory=dict)
     defence: str = "none"
     seed: int = 0
-    threads: int | None = None
-    precision: Precision | None = None
-    device: Device = "auto"
-    cache: Path | None = None
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
-    quiet: bool = False
 
 
 def run_exploit(job: ExploitJob) -> Outcome:
@@ -76,16 +77,15 @@ def run_exploit(job: ExploitJob) -> Outcome:
 
     Raises UserError for what the user can mend, Interrupted when asked to stop (the state is saved).
     """
-    with joined(job.device) as processes, caching(job.cache or job.run / "cache"):
+    with joined(job.place.device) as processes, caching(job.place.unpacked):
         train, test = _parts(job)
         source = opened(train.spec, train.size)
         preset = pick_preset(job.preset, processes)
         options = {**job.options, "seed": job.seed}
         config = exploiter_config(source.data.task, preset, source.data.size, options)
-        place = Place(job.threads, job.precision, job.checkpoint_seconds, job.quiet)
         side = "clean" if job.release is None else "protected" if job.part == "all" else f"the {job.part} part of"
         label = f"{config.model} on {side} {source.name}, defence {job.defence}, seed {job.seed}"
-        return exploit(train, test, config, job.defence, job.run, processes, place, label)
+        return exploit(train, test, config, job.defence, job.place, processes, label)
 
 
 def exploit(
@@ -93,12 +93,11 @@ def exploit(
     test: Part,
     config: ExploiterConfig,
     defence: str,
-    root: Path,
-    processes: Processes,
     place: Place,
+    processes: Processes,
     label: str,
 ) -> Outcome:
-    """Train on ``train`` and test on ``test`` in a run directory under ``root``; every rank returns the outcome."""
+    """Train on ``train`` and test on ``test`` in a run directory of ``place``; every rank returns the outcome."""
     parsed = parse_defence(defence)
     values = {"job": "exploit", "exploiter": plain(config), "defence": str(parsed)}
 
@@ -114,19 +113,18 @@ def exploit(
         outcome = train_exploiter(data, tested, config, runtime, parsed, protected)
         return replace(outcome, protected_classes=classes_of_part(source, manifest))
 
-    return done_once(work, values, [train.fingerprint(), test.fingerprint()], root, processes, place, label)
+    return done_once(work, values, [train.fingerprint(), test.fingerprint()], place, processes, label)
 
 
 def done_once(
     work: Callable[[Run | None, ProcessRuntime], Outcome],
     values: Mapping[str, Any],
     fingerprints: Sequence[str],
-    root: Path,
-    processes: Processes,
     place: Place,
+    processes: Processes,
     label: str,
 ) -> Outcome:
-    """What ``work`` returns, or returned when it was done before, in the run directory of ``values`` under ``root``.
+    """What ``work`` returns, or returned when it was done before, in the run directory of ``values``.
 
     ``fingerprints``: of the data. ``work`` gets rank 0's run (None elsewhere); every rank returns the outcome.
     """
@@ -135,15 +133,11 @@ def done_once(
     precision: Precision = place.precision or ("bf16" if processes.device.type == "cuda" else "fp32")
     torch.set_num_threads(threads)
     fingerprint = hashlib.sha256("\n".join(fingerprints).encode()).hexdigest()
+    config = {**values, "threads": threads, "precision": precision}
     with ExitStack() as stack:
-        run: Run | None = None
-
-        def begin() -> dict[str, Any] | None:
-            nonlocal run
-            run = stack.enter_context(own(root, {**values, "threads": threads, "precision": precision}, fingerprint))
-            return run.read_note("done.json")
-
-        done = processes.from_first(begin)
+        run, done = stack.enter_context(
+            owned(processes, place.runs, config, fingerprint, lambda run: run.read_note("done.json"))
+        )
         if done is not None:
             return Outcome(**done["outcome"])
         runtime = stack.enter_context(running(processes, run, precision, label, place.checkpoint_seconds, place.quiet))

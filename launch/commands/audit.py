@@ -9,11 +9,11 @@ from statistics import mean, stdev
 from typing import Any, get_args
 
 from medveil.errors import UserError
-from medveil.launch.audit.authorised import METRIC, run_authorised
+from medveil.launch.audit.authorised import METRIC, AuthorisedJob, run_authorised
 from medveil.launch.audit.likeness import compare_images
 from medveil.launch.audit.plan import AuditPlan, plan_audit
 from medveil.launch.audit.samples import Part
-from medveil.launch.audit.train import ExploitJob, Place, exploit, pick_preset, run_exploit
+from medveil.launch.audit.train import Place, exploit, pick_preset
 from medveil.launch.data.cache import caching
 from medveil.launch.exploiters.config import ExploiterConfig, Preset, exploiter_config
 from medveil.launch.exploiters.defences import parse_defence
@@ -24,8 +24,6 @@ from medveil.launch.running.files import make_private, sha256_of
 from medveil.launch.running.processes import Device, Processes, joined
 from medveil.launch.running.runtime import Precision
 from medveil.version import versions
-
-__all__ = ["ExploitJob", "add_arguments", "compare_images", "main", "plan_audit", "run_exploit"]
 
 _TUNABLE = (
     "width",
@@ -113,7 +111,7 @@ def _audits(args: argparse.Namespace, release: Path, out: Path, defences: Sequen
         cells = []
         for config in configs:
             for defence in defences:
-                cell = _audit(plan, config, defence, out / "runs", args, processes)
+                cell = _audit(plan, config, defence, _place(args, out), args, processes)
                 if likeness is not None:
                     cell = replace(
                         cell,
@@ -133,13 +131,13 @@ def _audits(args: argparse.Namespace, release: Path, out: Path, defences: Sequen
 
 
 def _audit(
-    plan: AuditPlan, config: ExploiterConfig, defence: str, runs: Path, args: argparse.Namespace, processes: Processes
+    plan: AuditPlan, config: ExploiterConfig, defence: str, place: Place, args: argparse.Namespace, processes: Processes
 ) -> CellResult:
     """Train on the original, if there is one, and on the release, with the same budget."""
 
     def train(part: Part, side: str) -> Outcome:
         label = f"{config.model} on {side} images, defence {defence}, seed {config.seed}"
-        return exploit(part, plan.test, config, defence, runs, processes, Place(args.threads, args.precision), label)
+        return exploit(part, plan.test, config, defence, place, processes, label)
 
     clean = train(plan.clean, "clean") if plan.clean is not None else None
     protected = train(plan.train, "protected")
@@ -158,6 +156,10 @@ def _audit(
         release=sha256_of(args.release / MANIFEST),
         release_name=args.release.resolve().name,
     )
+
+
+def _place(args: argparse.Namespace, out: Path) -> Place:
+    return Place(out / "runs", args.device, args.threads, args.precision, args.cache or out / "cache")
 
 
 def _exploiter(config: ExploiterConfig, told: Mapping[str, str], preset: str, part: Portion) -> Exploiter:
@@ -261,21 +263,20 @@ def _audit_authorised(
     args: argparse.Namespace, plan: AuditPlan, out: Path, seeds: Sequence[int], options: dict[str, Any]
 ) -> None:
     """The part of ``medveil audit`` that ``--authorised`` asks for: records under ``out`` and a line for each seed."""
+    if args.original is None:
+        raise UserError("--authorised compares released images with their originals: give --original DATA")
     model = args.exploiter or "unet"
     for seed in seeds:
-        job = ExploitJob(
-            run=out / "runs",
+        job = AuthorisedJob(
+            place=_place(args, out),
+            trained_on=args.authorised,
             release=args.release,
             original=args.original,
-            authorised=args.authorised,
             test=args.test,
             size=args.size,
             preset=args.preset,
             options={**options, "model": model},
             seed=seed,
-            threads=args.threads,
-            precision=args.precision,
-            device=args.device,
         )
         outcome = run_authorised(job)
         exploiter = Exploiter(model, Options(options), args.preset, authorised=Path(args.authorised).stem)

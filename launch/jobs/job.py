@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from medveil.errors import UserError
-from medveil.launch.audit.authorised import run_authorised
+from medveil.launch.audit.authorised import AuthorisedJob, run_authorised
 from medveil.launch.audit.likeness import compare_images
 from medveil.launch.audit.train import ExploitJob, run_exploit
 from medveil.launch.data.cache import caching
@@ -65,7 +65,7 @@ class Job:
 
     key: str
     title: str
-    work: ProtectJob | ExploitJob
+    work: ProtectJob | ExploitJob | AuthorisedJob
     folder: Path
     needs: tuple[str, ...] = ()
     alike: tuple[Path, ...] = ()
@@ -143,10 +143,11 @@ def execute(job: Job) -> Record:
 
 
 def _work(job: Job, rank: int) -> dict[str, Any]:
+    if isinstance(job.work, AuthorisedJob):
+        return {"outcome": asdict(run_authorised(job.work))}
     if isinstance(job.work, ExploitJob):
         like = next((path for path in job.alike if path.is_dir()), None)
-        run = run_exploit if job.work.authorised is None else run_authorised
-        return {"outcome": asdict(run(replace(job.work, like=like)))}
+        return {"outcome": asdict(run_exploit(replace(job.work, like=like)))}
     release = run_protect(job.work)
     if rank > 0:
         return {}

@@ -13,11 +13,11 @@ from submitit.helpers import TorchDistributedEnvironment, clean_env
 from submitit.slurm.slurm import SlurmExecutor
 
 from medveil.errors import UserError
-from medveil.launch.audit.train import ExploitJob
 from medveil.launch.jobs import squeue
 from medveil.launch.jobs.job import Job, Record, execute
 from medveil.launch.jobs.sbatch import Slurm, array_parameters, arrays, dependencies
 from medveil.launch.jobs.submissions import note_submitted
+from medveil.launch.protect.job import ProtectJob
 from medveil.launch.running.files import make_private
 from medveil.launch.running.processes import handling
 from medveil.launch.running.runtime import StopFlag
@@ -107,7 +107,7 @@ def _meet() -> int:
 
 def _skipped(job: Job, rank: int) -> Record | None:
     """The record of an audit that has no release to read; None if the job can run."""
-    if not isinstance(job.work, ExploitJob):
+    if isinstance(job.work, ProtectJob):
         return None
     releases = job.alike if job.work.release is None else (job.work.release,)
     if any(path.is_dir() for path in releases):

@@ -26,7 +26,7 @@ from medveil.launch.release.verify import Plan, Summary
 from medveil.launch.release.write import LEFT, write_release
 from medveil.launch.running.files import check_place, drawn_once, make_private, sha256_of
 from medveil.launch.running.processes import Device, Processes, joined, run_local
-from medveil.launch.running.runs import Run, own
+from medveil.launch.running.runs import Run, owned
 from medveil.launch.running.runtime import CHECKPOINT_SECONDS, Precision, running, threads_by_default
 from medveil.launch.running.spent import METRICS, begin_peak, spending, told
 from medveil.protector import Empty, Protector
@@ -141,14 +141,10 @@ def _protect(job: ProtectJob, processes: Processes) -> None:
     if job.shards > 1:
         config["shards"] = job.shards
     with ExitStack() as stack:
-        run: Run | None = None
-
-        def begin() -> bool:
-            nonlocal run
-            run = stack.enter_context(own(job.run_root, config, source.fingerprint))
-            return _finished(run, job.out)
-
-        if processes.from_first(begin):
+        run, finished = stack.enter_context(
+            owned(processes, job.run_root, config, source.fingerprint, lambda run: _finished(run, job.out))
+        )
+        if finished:
             if run is not None:
                 _finish(run, job.out, None)
                 _say(job, f"already done: {job.out} holds this release")

@@ -15,17 +15,16 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from medveil.errors import UserError
-from medveil.launch.running.files import (
-    canonical,
-    make_private,
-    write_private,
-)
+from medveil.launch.running.files import canonical, make_private, write_private
+from medveil.launch.running.processes import Processes
+
+T = TypeVar("T")
 
 FORMAT = 1
 """The version of the run directory, a part of its name: a newer format starts a new run."""
@@ -180,6 +179,24 @@ def own(root: Path, config: Mapping[str, Any], fingerprint: str, patience: float
         yield run
     finally:
         run._release()
+
+
+@contextmanager
+def owned(
+    processes: Processes, root: Path, config: Mapping[str, Any], fingerprint: str, done: Callable[[Run], T]
+) -> Iterator[tuple[Run | None, T]]:
+    """Rank 0's run of ``config``, as :func:`own` makes it (None on the other ranks), and what ``done`` says of it, on
+    every rank: a JSON value, such as what it reached when it was finished before.
+    """
+    with ExitStack() as stack:
+        mine: list[Run] = []
+
+        def begin() -> T:
+            mine.append(stack.enter_context(own(root, config, fingerprint)))
+            return done(mine[0])
+
+        answer: T = processes.from_first(begin)
+        yield (mine[0] if mine else None), answer
 
 
 def _read_owner(path: Path) -> dict[str, Any]:

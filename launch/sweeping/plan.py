@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from medveil.launch.audit.train import ExploitJob
+from medveil.launch.audit.authorised import AuthorisedJob
+from medveil.launch.audit.train import ExploitJob, Place
 from medveil.launch.exploiters.config import Preset
 from medveil.launch.jobs.job import Job
 from medveil.launch.protect.job import ProtectJob
@@ -107,24 +108,41 @@ def _audit_job(sweep: Sweep, cell: Cell, folder: SweepFolder, protects: Sequence
     if exploiter.authorised is not None:
         values.append({"authorised": exploiter.authorised})
     releases = tuple(folder.releases / job.key for job in protects)
-    work = ExploitJob(
-        run=folder.audits,
-        release=None if clean else releases[0],
-        part="all" if clean else exploiter.part,
-        original=sweep.place(cell.data),
-        authorised=None if exploiter.authorised is None else sweep.place(exploiter.authorised),
-        size=cell.size,
-        holdout=cell.holdout,
-        preset=cast(Preset, exploiter.preset),
-        options={**exploiter.options, "model": exploiter.model},
-        defence=cell.defence,
-        seed=cell.seed,
+    place = Place(
+        runs=folder.audits,
+        device=sweep.device,
         threads=sweep.threads,
         precision=sweep.precision,
-        device=sweep.device,
         cache=folder.cache,
         checkpoint_seconds=sweep.checkpoint_seconds,
     )
+    preset = cast(Preset, exploiter.preset)
+    trained = {**exploiter.options, "model": exploiter.model}
+    work: ExploitJob | AuthorisedJob
+    if exploiter.authorised is not None:
+        work = AuthorisedJob(
+            place=place,
+            trained_on=sweep.place(exploiter.authorised),
+            release=releases[0],
+            original=sweep.place(cell.data),
+            size=cell.size,
+            preset=preset,
+            options=trained,
+            seed=cell.seed,
+        )
+    else:
+        work = ExploitJob(
+            place=place,
+            release=None if clean else releases[0],
+            part="all" if clean else exploiter.part,
+            original=sweep.place(cell.data),
+            size=cell.size,
+            holdout=cell.holdout,
+            preset=preset,
+            options=trained,
+            defence=cell.defence,
+            seed=cell.seed,
+        )
     options = "" if clean else cell.method.shown
     title = f"audit {cell.data} {what} {options} {exploiter} {cell.defence} seed {cell.seed}"
     key = _key("audit", f"{cell.data}-{what}-s{cell.seed}", values)

@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from medveil.errors import UserError
+from medveil.launch.audit.likeness import compare_images
 from medveil.launch.audit.plan import plan_audit
 from medveil.launch.audit.samples import Part, open_alike
+from medveil.launch.audit.train import ExploitJob, Place, run_exploit
 from medveil.launch.cli import main
-from medveil.launch.commands.audit import ExploitJob, compare_images, run_exploit
 from medveil.launch.results import CellResult
 from medveil.launch.running.runtime import ProcessRuntime
 
@@ -246,20 +247,11 @@ def test_a_cut_training_continues_and_a_finished_one_is_not_repeated(
 ) -> None:
     original, release = masked
     options = {"width": 4, "epochs": 4, "batch_size": 4}
-    job = ExploitJob(
-        run=tmp_path / "whole",
-        release=release,
-        original=str(original),
-        options=options,
-        defence="jpeg30",
-        threads=1,
-        device="cpu",
-        checkpoint_seconds=0,
-        quiet=True,
-    )
+    place = Place(tmp_path / "whole", device="cpu", threads=1, checkpoint_seconds=0, quiet=True)
+    job = ExploitJob(place, release=release, original=str(original), options=options, defence="jpeg30")
     job = pickle.loads(pickle.dumps(job))
     whole = run_exploit(job)
-    cut = replace(job, run=tmp_path / "cut")
+    cut = replace(job, place=replace(place, runs=tmp_path / "cut"))
     steps: list[int] = []
     step = ProcessRuntime.step
 
@@ -282,18 +274,17 @@ def test_a_cut_training_continues_and_a_finished_one_is_not_repeated(
 
 def test_clean_jobs(masked: tuple[Path, Path], tmp_path: Path) -> None:
     original, release = masked
-    common: dict[str, Any] = {
-        "original": str(original),
-        "device": "cpu",
-        "threads": 1,
-        "options": {"width": 4, "epochs": 1},
-    }
-    like = run_exploit(ExploitJob(run=tmp_path / "a", like=release, **common))
-    held = run_exploit(ExploitJob(run=tmp_path / "b", holdout=0.25, size=SIDE, **common))
+    common: dict[str, Any] = {"original": str(original), "options": {"width": 4, "epochs": 1}}
+
+    def place(name: str) -> Place:
+        return Place(tmp_path / name, device="cpu", threads=1)
+
+    like = run_exploit(ExploitJob(place=place("a"), like=release, **common))
+    held = run_exploit(ExploitJob(place=place("b"), holdout=0.25, size=SIDE, **common))
     assert "dsc" in like.last
     assert "dsc" in held.last
     with pytest.raises(UserError, match="no test part"):
-        run_exploit(ExploitJob(run=tmp_path / "c", size=SIDE, **common))
+        run_exploit(ExploitJob(place=place("c"), size=SIDE, **common))
 
 
 def test_images_are_compared_with_their_own_originals(masked: tuple[Path, Path], tmp_path: Path) -> None:

@@ -6,29 +6,28 @@ import numpy as np
 import pytest
 
 from medveil.errors import UserError
-from medveil.launch.audit.authorised import METRIC, run_authorised
-from medveil.launch.audit.train import ExploitJob
+from medveil.launch.audit.authorised import METRIC, AuthorisedJob, run_authorised
+from medveil.launch.audit.train import Place
+from medveil.launch.cli import main
 from medveil.launch.protect.job import ProtectJob, run_protect
 
 IMAGES = "phantom:cls:24:16"
 
 
-def job(folder: Path, method: str, **changes: object) -> ExploitJob:
+def job(folder: Path, method: str, **changes: object) -> AuthorisedJob:
     release = folder / method
     options = {"eps": "60/255"} if method == "random" else {}
     run_protect(ProtectJob(method, IMAGES, release, options, seed=0, threads=1, device="cpu", quiet=True))
     values = {
         "release": release,
         "original": IMAGES,
-        "authorised": "phantom:seg:24:16",
+        "trained_on": "phantom:seg:24:16",
         "preset": "cpu",
         "options": {"model": "unet", "width": 4, "epochs": 20, "batch_size": 4, "learning_rate": 5e-3},
-        "device": "cpu",
-        "threads": 1,
-        "quiet": True,
         **changes,
     }
-    return ExploitJob(folder / "runs", **values)  # type: ignore[arg-type]
+    place = Place(folder / "runs", device="cpu", threads=1, quiet=True)
+    return AuthorisedJob(place, **values)  # type: ignore[arg-type]
 
 
 def test_the_share_of_pixels_decided_differently(tmp_path: Path) -> None:
@@ -49,6 +48,5 @@ def test_the_share_of_pixels_decided_differently(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give a set with masks"):
-        run_authorised(job(tmp_path, "none", authorised=IMAGES))
-    with pytest.raises(UserError, match="--original"):
-        run_authorised(job(tmp_path, "none", original=None))
+        run_authorised(job(tmp_path, "none", trained_on=IMAGES))
+    assert main(["audit", str(tmp_path / "none"), "--authorised", "phantom:seg:24:16"]) == 2
