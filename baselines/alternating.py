@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from medveil import keyed
 from medveil.baselines.classes import composed, count_of, joined_batches, membership
+from medveil.baselines.optimised import KeptNoise
 from medveil.baselines.surrogates import Surrogate, descended, moved, random_start
 from medveil.dataset import Dataset
 from medveil.folding import folded
@@ -17,16 +17,13 @@ from medveil.runtime import Runtime, State
 from medveil.store import NoiseStore
 from medveil.surrogate import frozen
 
-if TYPE_CHECKING:
-    from medveil.baselines.error_minimising import ErrorMinimising
-
 _CHUNK = 256
 
 
 class Alternation:
     """Rounds of ``model_steps`` on x + d, then a pass of ``noise_steps`` of sign descent over every sample."""
 
-    def __init__(self, em: "ErrorMinimising", data: Dataset, runtime: Runtime) -> None:
+    def __init__(self, em: KeptNoise, data: Dataset, runtime: Runtime) -> None:
         self.em, self.config, self.data, self.runtime = em, em.config, data, runtime
         self.eps, self.device = em.eps, runtime.device
         self.surrogate = Surrogate(self.config, data, runtime, "em")

@@ -37,13 +37,13 @@ class OptimisedConfig(MethodSettings):
     unet_learning_rate: float = setting(1e-4, "learning rate of the U-Net", above=0)
     seed: int = setting(0, _SEED)
 
+    @property
+    def keeps_noise(self) -> bool:
+        return True
+
     def batch(self, task: Task) -> int:
         """Images of one step of the network for ``task``."""
         return self.unet_batch_size if task == "segmentation" else self.batch_size
-
-    def padding_for(self, size: tuple[int, int]) -> int:
-        """Pixels of padding before the random crop: 4 of 32, 3 of 28."""
-        return min(size) // 8 if self.padding is None else self.padding
 
 
 @dataclass(frozen=True)

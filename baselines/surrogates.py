@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +11,10 @@ from medveil import keyed
 from medveil.baselines.config import OptimisedConfig
 from medveil.dataset import Dataset
 from medveil.losses import classification_loss, global_mean, segmentation_loss
-from medveil.networks import ResNet18, UNet
+from medveil.networks import ResNet18, UNet, stem_for
 from medveil.runtime import Runtime, State
 from medveil.surrogate import input_gradient, seeded
-from medveil.transforms import FlipShift, apply_flip_shift, draw_flip_shift
-
-_SMALL = 64
-"""Images whose shorter side is below this many pixels get the stem without downsampling."""
+from medveil.transforms import FlipShift, apply_flip_shift, crop_padding, draw_flip_shift
 
 
 class Surrogate:
@@ -31,8 +27,7 @@ class Surrogate:
         if segmentation:
             make = partial(UNet, data.channels, 1, config.unet_width)
         else:
-            stem: Literal["small", "large"] = "small" if min(data.size) < _SMALL else "large"
-            make = partial(ResNet18, data.channels, data.num_classes, config.width, stem)
+            make = partial(ResNet18, data.channels, data.num_classes, config.width, stem_for(data.size))
         self.net = seeded(make, config.seed, f"{method} surrogate")
         self.net.to(runtime.device).to(memory_format=torch.channels_last)
         self.wrapped = runtime.wrap(self.net)
@@ -91,7 +86,7 @@ def moved(
     """``images`` [N, C, H, W] flipped and cropped, differentiably, and their masks with them; labels as they are."""
     size = (images.shape[-2], images.shape[-1])
     drawn: FlipShift = draw_flip_shift(
-        config.seed, purpose, step, keys, size, config.padding_for(size), flip=config.flip
+        config.seed, purpose, step, keys, size, crop_padding(config.padding, size), flip=config.flip
     )
     masks = targets.ndim == images.ndim
     return apply_flip_shift(images, drawn), apply_flip_shift(targets, drawn) if masks else targets

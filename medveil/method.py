@@ -20,3 +20,8 @@ class MethodSettings(Settings):
     name: ClassVar[str]
     tasks: ClassVar[frozenset[Task]] = ANY_TASK
     presets: ClassVar[Presets] = {"paper": {}, "gpu": {}, "cpu": {}}
+
+    @property
+    def keeps_noise(self) -> bool:
+        """Whether a fit keeps noise per sample between visits: processes then work on the samples that are theirs."""
+        return False

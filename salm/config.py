@@ -87,10 +87,10 @@ class SALMConfig(MethodSettings):
             raise ValueError("release stored needs start stored")
 
     @property
+    def keeps_noise(self) -> bool:
+        return self.start == "stored"
+
+    @property
     def fraction(self) -> float:
         """The share of a sample's elements that one step may move."""
         return (100 - self.k if self.literal_percentile else self.k) / 100
-
-    def padding_for(self, size: tuple[int, int]) -> int:
-        """Pixels of padding before the random crop: 4 of 32, 3 of 28."""
-        return min(size) // 8 if self.padding is None else self.padding

@@ -11,7 +11,7 @@ from medveil.graphs import Replayed
 from medveil.kernels import topk_mask, topk_masked_step
 from medveil.salm.config import SALMConfig
 from medveil.surrogate import input_gradient
-from medveil.transforms import FlipShift, apply_flip_shift, draw_flip_shift
+from medveil.transforms import FlipShift, apply_flip_shift, crop_padding, draw_flip_shift
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(transformed images [N, C, H, W] in [0, 1], targets) -> loss per sample [N] under the source model."""
@@ -86,5 +86,5 @@ class Visit:
         drawn = (keys[:, None] + torch.arange(draws, device=keys.device)).flatten()
         step = self.step * (config.pgd_steps + 1) + inner
         return draw_flip_shift(
-            config.seed, f"{self.purpose} transform", step, drawn, size, config.padding_for(size), config.flip
+            config.seed, f"{self.purpose} transform", step, drawn, size, crop_padding(config.padding, size), config.flip
         )

@@ -16,7 +16,7 @@ from medveil.folding import folded, refold
 from medveil.graphs import Replayed
 from medveil.losses import classification_loss, global_mean
 from medveil.method import MethodSettings
-from medveil.networks import ResNet18
+from medveil.networks import ResNet18, stem_for
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
 from medveil.runtime import Runtime, SingleProcess, State, share
@@ -26,9 +26,6 @@ from medveil.shards import cuts
 from medveil.store import NoiseStore, rows_of
 from medveil.surrogate import seeded
 from medveil.transforms import apply_flip_shift
-
-_SMALL = 64
-"""Images whose shorter side is below this many pixels get the stem without downsampling."""
 
 
 class SALM:
@@ -118,7 +115,7 @@ class SALM:
         self.task, self.channels, self.num_classes, self.size = task, channels, num_classes, size
         self.stored = None
         self.source = seeded(
-            lambda: ResNet18(channels, num_classes, self.config.width, "small" if min(size) < _SMALL else "large"),
+            lambda: ResNet18(channels, num_classes, self.config.width, stem_for(size)),
             self.config.seed,
             "salm source",
         )

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import torch
 
-from medveil.baselines.optimised import KeptNoise
 from medveil.config import plain
 from medveil.dataset import Subset
 from medveil.errors import UserError
@@ -211,7 +210,7 @@ def _check_shards(job: ProtectJob, processes: Processes) -> None:
     shards = job.shards
     protector = make_protector(job, "cpu" if job.preset == "auto" else job.preset, 0)
     # Kept noise has owners: processes work on the samples that are theirs, wherever these come in a batch.
-    if isinstance(protector, KeptNoise) or getattr(protector.config, "start", None) == "stored":
+    if protector.config.keeps_noise:
         raise UserError("--shards: noise that is kept between visits is shared out in another way: leave --shards away")
     if processes.device.type == "cuda":
         raise UserError("--shards is for --device cpu: a GPU's convolutions do not promise their last digits")

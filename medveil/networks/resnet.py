@@ -5,6 +5,15 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, conv1x1
 
+Stem = Literal["small", "large"]
+
+SMALL = 64
+"""Images whose shorter side is below this many pixels take the stem that keeps their resolution."""
+
+
+def stem_for(size: tuple[int, int]) -> Stem:
+    return "small" if min(size) < SMALL else "large"
+
 
 class ResNet18(nn.Module):
     """float [N, in_channels, H, W] -> logits float [N, num_classes].
@@ -14,9 +23,7 @@ class ResNet18(nn.Module):
     paper).
     """
 
-    def __init__(
-        self, in_channels: int, num_classes: int, width: int = 64, stem: Literal["small", "large"] = "small"
-    ) -> None:
+    def __init__(self, in_channels: int, num_classes: int, width: int = 64, stem: Stem = "small") -> None:
         super().__init__()
         if stem == "small":
             first: list[nn.Module] = [nn.Conv2d(in_channels, width, 3, padding=1, bias=False)]
