@@ -60,7 +60,8 @@ class Outcome:
     each class (column) after the last epoch. ``embedding``, where one was asked for: [x, y, class, 1 for a protected
     sample] of training samples. ``pictures``: of :func:`medveil.launch.audit.authorised.run_authorised`.
     ``protected_classes``: those of a release that has protected samples of some classes only, by their number in
-    ``confusion``; else empty.
+    ``confusion``; else empty. ``validation``: scores on validation images, where there were any, with the ``epoch`` of
+    the weights that were kept by them. ``chosen``: the attack with the setting that was chosen by these scores.
     """
 
     last: dict[str, float]
@@ -72,13 +73,15 @@ class Outcome:
     embedding: list[list[float]] = field(default_factory=list)
     pictures: str = ""
     protected_classes: list[int] = field(default_factory=list)
+    validation: dict[str, float] = field(default_factory=dict)
+    chosen: str = ""
 
 
 @dataclass(frozen=True)
 class CellResult:
-    """One row group of ``results.csv``: a protector on a data set, one exploiter, one defence, one seed.
+    """One row group of ``results.csv``: a protector on a data set, one exploiter, one attack, one seed.
 
-    ``exploiter`` is None, and ``defence`` empty, for a cell that only protects. ``release``: the sha256 of the
+    ``exploiter`` is None, and ``attack`` empty, for a cell that only protects. ``release``: the sha256 of the
     manifest of the release, by which a sweep and an audit know the same one; ``release_name``: its folder's.
     ``clean`` is missing when no original was given. ``psnr`` (dB), ``ssim``: means over the released images against
     their originals. ``pictures`` names an npz with uint8 arrays ``original`` and ``protected`` [K, H, W, C] of a
@@ -92,7 +95,7 @@ class CellResult:
     protector: str
     options: Options
     exploiter: Exploiter | None
-    defence: str
+    attack: str
     seed: int
     status: str
     clean: Outcome | None = None
@@ -120,10 +123,10 @@ class CellResult:
     def folder_name(self) -> str:
         """Of the folder that keeps this record: readable, and another one for every other cell."""
         who = None if self.exploiter is None else asdict(self.exploiter)
-        identity = [self.data, self.protector, self.options, who, self.defence, self.seed, self.release]
+        identity = [self.data, self.protector, self.options, who, self.attack, self.seed, self.release]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         model = self.exploiter.model if self.exploiter else "release"
-        words = [model, *([self.defence] if self.defence else []), str(self.seed)]
+        words = [model, *([self.attack] if self.attack else []), str(self.seed)]
         return f"{re.sub(r'[^A-Za-z0-9_+]+', '-', '-'.join(words))}-{digest[:8]}"
 
     def save(self, path: Path) -> None:

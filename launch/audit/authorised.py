@@ -24,7 +24,6 @@ from medveil.launch.data import split_holdout
 from medveil.launch.data.cache import caching
 from medveil.launch.data.combined import Formed
 from medveil.launch.exploiters.config import Preset, exploiter_config
-from medveil.launch.exploiters.defences import Defence
 from medveil.launch.exploiters.training import trained
 from medveil.launch.results import Outcome
 from medveil.launch.running.files import write_arrays
@@ -85,7 +84,7 @@ def run_authorised(job: AuthorisedJob) -> Outcome:
             begun = time.monotonic()
             if run is not None:
                 run.log(f"{label}: trained on {len(train)} images of {theirs.spec}, tested on {len(test)}")
-            model, reached = trained(train, test, config, runtime, Defence())
+            model, reached = trained(train, test, config, runtime)
             share, pictures = _compare(model, clean, released, runtime)
             kept = ""
             if run is not None:

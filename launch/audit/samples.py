@@ -81,6 +81,26 @@ class Relabelled(View):
         return Batch(images, torch.tensor(self.numbers)[targets], ids)
 
 
+@dataclass(frozen=True)
+class Named(View):
+    """``data`` with its samples called ``names``."""
+
+    names: tuple[str, ...]
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return self.names
+
+    def read(self, indices: Sequence[int]) -> Batch:
+        images, targets, _ = self.data.read(indices)
+        return Batch(images, targets, [self.names[i] for i in indices])
+
+
+def originals_by_id(clean: Part, train: Part) -> Dataset:
+    """The samples of ``clean``, which has those of the whole data set of ``train`` in its order, by the ids of that."""
+    return Named(clean.open(), tuple(opened(train.spec, train.size).data.ids)) if clean != train else clean.open()
+
+
 def open_alike(test: Part, train: Part) -> Dataset:
     """The samples of ``test`` with the class numbers of ``train``: a folder numbers its classes by name, others do not.
 

@@ -13,14 +13,15 @@ import torch
 from medveil.config import plain
 from medveil.errors import UserError
 from medveil.launch.audit.plan import plan_audit, without_overlap
-from medveil.launch.audit.samples import Part, open_alike, opened
+from medveil.launch.audit.samples import Part, open_alike, opened, originals_by_id
 from medveil.launch.data import split_holdout
 from medveil.launch.data.cache import caching
+from medveil.launch.exploiters.attacks import Chain, OutOfReach, Thief, parse_attack
 from medveil.launch.exploiters.config import ExploiterConfig, Preset, exploiter_config
-from medveil.launch.exploiters.defences import parse_defence
-from medveil.launch.exploiters.training import train_exploiter
+from medveil.launch.exploiters.training import VALIDATION, train_exploiter
 from medveil.launch.release.manifest import MANIFEST, classes_of_part, ids_of_part, read_manifest
 from medveil.launch.results import Outcome, Portion
+from medveil.launch.running.files import sha256_of
 from medveil.launch.running.processes import Device, Processes, joined
 from medveil.launch.running.runs import Run, owned
 from medveil.launch.running.runtime import CHECKPOINT_SECONDS, Precision, ProcessRuntime, running, threads_by_default
@@ -54,7 +55,7 @@ class ExploitJob:
     has, or without ``like`` all but the share ``holdout``. Tested on what
     :func:`medveil.launch.audit.plan.plan_audit` chooses, or for an original without ``like`` on its own test part, else
     on the share ``holdout``. ``preset`` ("auto": "gpu" where there is one, else "cpu") with ``options`` (fields of
-    ExploiterConfig) over it.
+    ExploiterConfig) over it. ``weights``: a file of pretrained weights, for attacks that take one.
     """
 
     place: Place
@@ -68,7 +69,8 @@ class ExploitJob:
     holdout_seed: int = 0
     preset: Preset | Literal["auto"] = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
-    defence: str = "none"
+    attack: str = "none"
+    weights: Path | None = None
     seed: int = 0
 
 
@@ -78,28 +80,60 @@ def run_exploit(job: ExploitJob) -> Outcome:
     Raises UserError for what the user can mend, Interrupted when asked to stop (the state is saved).
     """
     with joined(job.place.device) as processes, caching(job.place.unpacked):
-        train, test = _parts(job)
+        train, test, clean = _parts(job)
         source = opened(train.spec, train.size)
         preset = pick_preset(job.preset, processes)
         options = {**job.options, "seed": job.seed}
         config = exploiter_config(source.data.task, preset, source.data.size, options)
         side = "clean" if job.release is None else "protected" if job.part == "all" else f"the {job.part} part of"
-        label = f"{config.model} on {side} {source.name}, defence {job.defence}, seed {job.seed}"
-        return exploit(train, test, config, job.defence, job.place, processes, label)
+        label = f"{config.model} on {side} {source.name}, attack {job.attack}, seed {job.seed}"
+        return exploit(Trial(train, test, config, job.attack, clean, job.weights), job.place, processes, label)
 
 
-def exploit(
-    train: Part,
-    test: Part,
-    config: ExploiterConfig,
-    defence: str,
-    place: Place,
-    processes: Processes,
-    label: str,
-) -> Outcome:
-    """Train on ``train`` and test on ``test`` in a run directory of ``place``; every rank returns the outcome."""
-    parsed = parse_defence(defence)
-    values = {"job": "exploit", "exploiter": plain(config), "defence": str(parsed)}
+@dataclass(frozen=True)
+class Trial:
+    """One training to be done, as plain values: on what, on what it is tested, and how.
+
+    ``clean``: the originals of all of the data set that ``train`` is of. ``weights``: a file of pretrained weights.
+    """
+
+    train: Part
+    test: Part
+    config: ExploiterConfig
+    attack: str = "none"
+    clean: Part | None = None
+    weights: Path | None = None
+
+
+def exploit(trial: Trial, place: Place, processes: Processes, label: str) -> Outcome:
+    """Do ``trial`` in a run directory of ``place``; every rank returns the outcome.
+
+    An attack with several settings is tried with each, and the one that does best on validation images is returned.
+    Raises OutOfReach when the attack takes something that is not there.
+    """
+    variants = parse_attack(trial.attack).variants()
+    outcomes = [_exploit(trial, one, len(variants) > 1, place, processes, label) for one in variants]
+    if len(outcomes) == 1:
+        return outcomes[0]
+    metric = next(iter(outcomes[0].last))
+    best = max(range(len(outcomes)), key=lambda i: outcomes[i].validation[metric])
+    return replace(outcomes[best], chosen=str(variants[best]))
+
+
+def _exploit(trial: Trial, attack: Chain, validate: bool, place: Place, processes: Processes, label: str) -> Outcome:
+    train, test, config = trial.train, trial.test, trial.config
+    values: dict[str, Any] = {"job": "exploit", "exploiter": plain(config), "attack": str(attack)}
+    known = [train.fingerprint(), test.fingerprint()]
+    validate = validate or attack.chooses
+    if validate:
+        values["validation"] = VALIDATION
+    clean = trial.clean if validate or attack.needs("originals") else None
+    originals = None if clean is None else originals_by_id(clean, train)
+    thief = Thief(originals=originals, weights=trial.weights, model=config.model)
+    if (lacking := attack.lacks(thief, train.open())) is not None:
+        raise OutOfReach(f"--attacks {attack}: {lacking}")
+    known += [] if clean is None else [clean.fingerprint()]
+    known += [sha256_of(trial.weights)] if trial.weights is not None and attack.needs("weights") else []
 
     def work(run: Run | None, runtime: ProcessRuntime) -> Outcome:
         data, tested = train.open(), open_alike(test, train)
@@ -107,13 +141,13 @@ def exploit(
             run.log(f"{label}: {len(data)} images of {train.spec}, tested on {len(tested)} of {test.spec}")
         folder = Path(train.spec)
         if not (folder / MANIFEST).is_file():
-            return train_exploiter(data, tested, config, runtime, parsed)
+            return train_exploiter(data, tested, config, runtime, attack, thief=thief, validate=validate)
         source, manifest = opened(train.spec, train.size), read_manifest(folder)
-        protected = ids_of_part(source, manifest, "protected") if config.embedding else []
-        outcome = train_exploiter(data, tested, config, runtime, parsed, protected)
+        ids = ids_of_part(source, manifest, "protected") if config.embedding else []
+        outcome = train_exploiter(data, tested, config, runtime, attack, ids, thief, validate)
         return replace(outcome, protected_classes=classes_of_part(source, manifest))
 
-    return done_once(work, values, [train.fingerprint(), test.fingerprint()], place, processes, label)
+    return done_once(work, values, known, place, processes, label)
 
 
 def done_once(
@@ -154,17 +188,17 @@ def pick_preset(preset: Preset | Literal["auto"], processes: Processes) -> Prese
     return preset
 
 
-def _parts(job: ExploitJob) -> tuple[Part, Part]:
-    """What the job trains on and what it is tested on."""
+def _parts(job: ExploitJob) -> tuple[Part, Part, Part | None]:
+    """What the job trains on, what it is tested on, and the originals of the first."""
     if job.release is not None:
         plan = plan_audit(job.release, job.original, job.test, job.size, job.part)
-        return plan.train, plan.test
+        return plan.train, plan.test, plan.clean
     if job.original is None:
         raise UserError("there is nothing to train on: give a release or an original")
     if job.like is not None:
         plan = plan_audit(job.like, job.original, job.test, job.size)
         assert plan.clean is not None
-        return plan.clean, plan.test
+        return plan.clean, plan.test, plan.clean
     source = opened(job.original, job.size)
     train = Part(job.original, size=job.size)
     held_out = None
@@ -181,4 +215,4 @@ def _parts(job: ExploitJob) -> tuple[Part, Part]:
         test = held_out
     else:
         raise UserError(f"{job.original} has no test part of its own: hold a share out, or give --test DATA")
-    return train, without_overlap(test, job.test is None, [train])[0]
+    return train, without_overlap(test, job.test is None, [train])[0], train

@@ -13,10 +13,10 @@ from medveil.launch.audit.authorised import METRIC, AuthorisedJob, run_authorise
 from medveil.launch.audit.likeness import compare_images
 from medveil.launch.audit.plan import AuditPlan, plan_audit
 from medveil.launch.audit.samples import Part
-from medveil.launch.audit.train import Place, exploit, pick_preset
+from medveil.launch.audit.train import Place, Trial, exploit, pick_preset
 from medveil.launch.data.cache import caching
+from medveil.launch.exploiters.attacks import parse_attacks
 from medveil.launch.exploiters.config import ExploiterConfig, Preset, exploiter_config
-from medveil.launch.exploiters.defences import parse_defence
 from medveil.launch.exploiters.models import WITH_WIDTH, check_model
 from medveil.launch.release.manifest import MANIFEST
 from medveil.launch.results import CellResult, Exploiter, Options, Outcome, Portion
@@ -65,7 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead: how a segmentation model, trained on this clean set, sees released and original images",
     )
     add("--exploiter", metavar="LIST", help="models, such as unet,smp:unetplusplus:resnet34")
-    add("--defence", default="none", metavar="LIST", help="such as none,blur,jpeg30,median+adv")
+    add("--attacks", default="none", metavar="LIST", help="standard, full, or such as none,blur,jpeg30+adv4")
+    add("--weights", type=Path, metavar="FILE", help="pretrained weights, for the attacks that take some")
     add(
         "--preset",
         choices=["auto", *get_args(Preset)],
@@ -86,13 +87,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """``medveil audit``: records under OUT, a table on the screen; returns 0 when every training is done."""
     release: Path = args.release
-    defences = [str(parse_defence(name)) for name in _listed(args.defence, "--defence")]
+    attacks = parse_attacks(args.attacks)
     out: Path = args.out or release.resolve().with_name(f"{release.resolve().name}.audit")
     with caching(args.cache or out / "cache"):
-        return _audits(args, release, out, defences)
+        return _audits(args, release, out, attacks)
 
 
-def _audits(args: argparse.Namespace, release: Path, out: Path, defences: Sequence[str]) -> int:
+def _audits(args: argparse.Namespace, release: Path, out: Path, attacks: Sequence[str]) -> int:
     plan = plan_audit(release, args.original, args.test, args.size, args.part)
     if args.authorised is not None:
         make_private(out)
@@ -104,14 +105,14 @@ def _audits(args: argparse.Namespace, release: Path, out: Path, defences: Sequen
         likeness = None
         if first:
             make_private(out)
-            for line in _headlines(release, plan, configs, defences):
+            for line in _headlines(release, plan, configs, attacks):
                 print(line, flush=True)
             if args.original is not None:
                 likeness = compare_images(release, args.original, args.size, out / "pictures.npz")
         cells = []
         for config in configs:
-            for defence in defences:
-                cell = _audit(plan, config, defence, _place(args, out), args, processes)
+            for attack in attacks:
+                cell = _audit(plan, config, attack, _place(args, out), args, processes)
                 if likeness is not None:
                     cell = replace(
                         cell,
@@ -131,13 +132,14 @@ def _audits(args: argparse.Namespace, release: Path, out: Path, defences: Sequen
 
 
 def _audit(
-    plan: AuditPlan, config: ExploiterConfig, defence: str, place: Place, args: argparse.Namespace, processes: Processes
+    plan: AuditPlan, config: ExploiterConfig, attack: str, place: Place, args: argparse.Namespace, processes: Processes
 ) -> CellResult:
     """Train on the original, if there is one, and on the release, with the same budget."""
 
     def train(part: Part, side: str) -> Outcome:
-        label = f"{config.model} on {side} images, defence {defence}, seed {config.seed}"
-        return exploit(part, plan.test, config, defence, place, processes, label)
+        label = f"{config.model} on {side} images, attack {attack}, seed {config.seed}"
+        trial = Trial(part, plan.test, config, attack, plan.clean, args.weights)
+        return exploit(trial, place, processes, label)
 
     clean = train(plan.clean, "clean") if plan.clean is not None else None
     protected = train(plan.train, "protected")
@@ -146,7 +148,7 @@ def _audit(
         protector=plan.protector,
         options=plan.options,
         exploiter=_exploiter(config, _tuned(args), pick_preset(args.preset, processes), args.part),
-        defence=defence,
+        attack=attack,
         seed=config.seed,
         status="done",
         clean=clean,
@@ -204,11 +206,9 @@ def _listed(text: str, flag: str) -> list[str]:
     return parts
 
 
-def _headlines(
-    release: Path, plan: AuditPlan, configs: Sequence[ExploiterConfig], defences: Sequence[str]
-) -> list[str]:
+def _headlines(release: Path, plan: AuditPlan, configs: Sequence[ExploiterConfig], attacks: Sequence[str]) -> list[str]:
     height, width = plan.size
-    trainings = len(configs) * len(defences) * (1 if plan.clean is None else 2)
+    trainings = len(configs) * len(attacks) * (1 if plan.clean is None else 2)
     train, test = plan.train.open(), plan.test.open()
     config = configs[0]
     length = f"{config.epochs} epochs" if config.epochs else f"{config.iterations} iterations"
@@ -224,16 +224,16 @@ def table(cells: Sequence[CellResult]) -> list[str]:
     """Lines of text: percent, mean and sample standard deviation over seeds; PSNR and SSIM at the end."""
     groups: dict[tuple[str, str], list[CellResult]] = {}
     for cell in cells:
-        groups.setdefault((cell.exploiter_text, cell.defence), []).append(cell)
-    rows = [["exploiter", "defence", "metric", "clean", "protected", "best", "inside clean", "inside protected"]]
-    for (exploiter, defence), same in groups.items():
+        groups.setdefault((cell.exploiter_text, cell.attack), []).append(cell)
+    rows = [["exploiter", "attack", "metric", "clean", "protected", "best", "inside clean", "inside protected"]]
+    for (exploiter, attack), same in groups.items():
         clean = [cell.clean for cell in same if cell.clean]
         protected = [cell.protected for cell in same if cell.protected]
         for metric in protected[0].last:
             columns = [(clean, "last"), (protected, "last"), (protected, "best")]
             columns += [(clean, "inside"), (protected, "inside")]
             values = [_spread(outcomes, which, metric) for outcomes, which in columns]
-            rows.append([exploiter, defence, metric, *values])
+            rows.append([exploiter, attack, metric, *values])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.append(
@@ -285,7 +285,7 @@ def _audit_authorised(
             protector=plan.protector,
             options=plan.options,
             exploiter=exploiter,
-            defence="",
+            attack="",
             seed=seed,
             status="done",
             protected=outcome,

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--published",
         type=Path,
         metavar="CSV",
-        help="published values to show beside ours: data, protector, exploiter, defence, metric, value (percent)",
+        help="published values to show beside ours: data, protector, exploiter, attack, metric, value (percent)",
     )
 
 

@@ -17,6 +17,7 @@ from medveil.launch.audit.likeness import compare_images
 from medveil.launch.audit.train import ExploitJob, run_exploit
 from medveil.launch.data.cache import caching
 from medveil.launch.errors import Interrupted, explain
+from medveil.launch.exploiters.attacks import OutOfReach
 from medveil.launch.protect.job import ProtectJob, metrics_of, run_protect
 from medveil.launch.release.manifest import MANIFEST
 from medveil.launch.running.files import make_private, sha256_of, write_private
@@ -127,6 +128,8 @@ def execute(job: Job) -> Record:
                 record = Record("interrupted", str(error), results={"signal": error.number})
             except KeyboardInterrupt:
                 record = Record("interrupted", "stopped")
+            except OutOfReach as error:
+                record = Record("skipped", str(error))
             except Exception as error:
                 if explain(error) is None:
                     traceback.print_exc()

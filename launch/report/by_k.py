@@ -18,11 +18,11 @@ _COLOURS = ["#0f766e", "#b4431c", "#5b4bb3", "#2563a8"]
 
 
 def draw_by_k(rows: Sequence[Row], folder: Path) -> list[Picture]:
-    """One figure per data set, exploiter and defence under which SALM was tried with three values of k or more."""
+    """One figure per data set, exploiter and attack under which SALM was tried with three values of k or more."""
     groups: dict[tuple[str, Exploiter | None, str], list[Row]] = {}
     for row in rows:
         if row.protector == "salm" and row.scores:
-            groups.setdefault((row.data, row.exploiter, row.defence), []).append(row)
+            groups.setdefault((row.data, row.exploiter, row.attack), []).append(row)
     pictures = []
     with mpl.rc_context(STYLE):
         for same in groups.values():
@@ -37,9 +37,9 @@ def draw_by_k(rows: Sequence[Row], folder: Path) -> list[Picture]:
 
 
 def _by_k(rows: Sequence[Row], lines: dict[Options, list[tuple[float, Row]]], labels: Labels, folder: Path) -> Picture:
-    data, exploiter, defence, metric = rows[0].data, rows[0].exploiter, rows[0].defence, str(rows[0].headline)
+    data, exploiter, attack, metric = rows[0].data, rows[0].exploiter, rows[0].attack, str(rows[0].headline)
     name = METRICS.get(metric, metric)
-    suffix = f" · {defence}" if defence not in ("", "none") else ""
+    suffix = f" · {attack}" if attack not in ("", "none") else ""
     title = wrapped(f"{data} · {labels.exploiter(rows[0])}{suffix}", TITLE)
     figure = Figure(figsize=(WIDTH, 3.2 + 0.17 * title.count("\n") + 0.17 * len(lines)), layout="constrained")
     axes = figure.subplots()
@@ -68,7 +68,7 @@ def _by_k(rows: Sequence[Row], lines: dict[Options, list[tuple[float, Row]]], la
     return save(
         figure,
         folder,
-        f"by-k-{data}-{exploiter}-{defence or 'none'}",
+        f"by-k-{data}-{exploiter}-{attack or 'none'}",
         data,
         "curves",
         f"{name} of {exploiter}{suffix} on clean test images against SALM's k; bands are a standard deviation over "

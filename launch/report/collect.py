@@ -17,7 +17,7 @@ Key = tuple[str, str, Options, Exploiter | None, str, int]
 
 def cell_key(result: CellResult) -> Key:
     """What makes a cell the same cell in two records."""
-    return (result.data, result.protector, result.options, result.exploiter, result.defence, result.seed)
+    return (result.data, result.protector, result.options, result.exploiter, result.attack, result.seed)
 
 
 def collect(folder: Path) -> list[CellResult]:

@@ -23,13 +23,13 @@ class Gap:
 
 
 def gaps(rows: Sequence[Row]) -> list[Gap]:
-    """One for each row whose defence has a crop, if there are the same row without it and clean scores of both."""
-    known = {_key(row, row.defence or "none"): row for row in rows if row.scores}
+    """One for each row whose attack has a crop, if there are the same row without it and clean scores of both."""
+    known = {_key(row, row.attack or "none"): row for row in rows if row.scores}
     found = []
     for row in rows:
-        rest = "+".join(part for part in row.defence.split("+") if not part.startswith("crop")) or "none"
+        rest = "+".join(part for part in row.attack.split("+") if not part.startswith("crop")) or "none"
         whole = known.get(_key(row, rest))
-        if not row.scores or rest == row.defence or whole is None:
+        if not row.scores or rest == row.attack or whole is None:
             continue
         metric = str(row.headline)
         falls, falls_cropped = _drops(whole, metric), _drops(row, metric)
@@ -40,8 +40,8 @@ def gaps(rows: Sequence[Row]) -> list[Gap]:
     return found
 
 
-def _key(row: Row, defence: str) -> tuple[object, ...]:
-    return row.data, row.protector, row.options, row.exploiter, defence
+def _key(row: Row, attack: str) -> tuple[object, ...]:
+    return row.data, row.protector, row.options, row.exploiter, attack
 
 
 def _drops(row: Row, metric: str) -> dict[int, float]:

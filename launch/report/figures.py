@@ -91,8 +91,8 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Picture]:
                     continue  # drawn by medveil.launch.report.mixed and medveil.launch.report.authorised
                 audited = [row for row in of_data if row.exploiter == exploiter and row.scores]
                 pictures.append(_bars(audited, labels, folder))
-                for defence in dict.fromkeys(row.defence for row in audited):
-                    same = [row for row in audited if row.defence == defence]
+                for attack in dict.fromkeys(row.attack for row in audited):
+                    same = [row for row in audited if row.attack == attack]
                     if any(curve(row, side)[0].size for row in same for side in ("clean", "protected")):
                         pictures.append(_curves(same, labels, folder))
             pictures += _sheets(of_data, labels, folder)
@@ -206,7 +206,7 @@ def draw_curves(axes: Axes, lines: Sequence[Line], name: str, relative: bool = F
 
 def _curves(rows: Sequence[Row], labels: Labels, folder: Path) -> Picture:
     """Clean test score by epoch: the clean exploiter once, the protected one for every row."""
-    data, exploiter, defence, metric = rows[0].data, rows[0].exploiter, rows[0].defence, str(rows[0].headline)
+    data, exploiter, attack, metric = rows[0].data, rows[0].exploiter, rows[0].attack, str(rows[0].headline)
     name = METRICS.get(metric, metric)
     lines: list[Line] = []
     clean = next((row for row in rows if curve(row, "clean")[0].size), None)
@@ -220,7 +220,7 @@ def _curves(rows: Sequence[Row], labels: Labels, folder: Path) -> Picture:
             label = wrapped(labels.protector(row), 38)
             lines.append(Line(label, labels.colour(row), labels.style(row), row))
     left = len(rows) - sum(min(count, VARIANTS) for count in shown.values())
-    suffix = f" · {defence}" if defence not in ("", "none") else ""
+    suffix = f" · {attack}" if attack not in ("", "none") else ""
     title = wrapped(f"{data} · {labels.exploiter(rows[0])}{suffix}", TITLE)
     height = sum(
         max(line.label.count("\n") + 1 for line in pair) for pair in (lines[i : i + 2] for i in range(0, len(lines), 2))
@@ -233,7 +233,7 @@ def _curves(rows: Sequence[Row], labels: Labels, folder: Path) -> Picture:
     return save(
         figure,
         folder,
-        f"curves-{data}-{exploiter}-{defence or 'none'}",
+        f"curves-{data}-{exploiter}-{attack or 'none'}",
         data,
         "curves",
         f"{name} of {exploiter}{suffix} on clean test images while it trains; bands span the seeds."

@@ -48,8 +48,8 @@ class Labels:
         return self.exploiters[row.exploiter] if row.exploiter else ""
 
     def row(self, row: Row) -> str:
-        """The protector and, if there is one, the defence."""
-        return " · ".join([self.protector(row), *([row.defence] if row.defence not in ("", "none") else [])])
+        """The protector and, if there is one, the attack."""
+        return " · ".join([self.protector(row), *([row.attack] if row.attack not in ("", "none") else [])])
 
     def colour(self, row: Row) -> str:
         others = [name for name in dict.fromkeys(p for p, _ in self.options) if name not in COLOURS]

@@ -47,7 +47,7 @@ def _is_part(one: Row, whole: Row) -> bool:
     if one is whole or one.exploiter is None:
         return False
     alike = replace(one.exploiter, part="all") == whole.exploiter
-    return alike and (one.protector, one.options, one.defence) == (whole.protector, whole.options, whole.defence)
+    return alike and (one.protector, one.options, one.attack) == (whole.protector, whole.options, whole.attack)
 
 
 def _part(row: Row) -> str:
@@ -74,7 +74,7 @@ def _curves(whole: Row, parts: Sequence[Row], labels: Labels, folder: Path) -> P
     return save(
         figure,
         folder,
-        f"mix-{whole.data}-{whole.protector}-{whole.options}-{whole.exploiter_text}-{whole.defence}",
+        f"mix-{whole.data}-{whole.protector}-{whole.options}-{whole.exploiter_text}-{whole.attack}",
         whole.data,
         "curves",
         f"{name} of {whole.exploiter_text} on clean test images while it trains on a release of {whole.label}, and on "
@@ -118,7 +118,7 @@ def _embedding(row: Row, points: NDArray[np.float64], labels: Labels, folder: Pa
     return save(
         figure,
         folder,
-        f"tsne-{row.data}-{row.protector}-{row.options}-{row.exploiter_text}-{row.defence}",
+        f"tsne-{row.data}-{row.protector}-{row.options}-{row.exploiter_text}-{row.attack}",
         row.data,
         "curves",
         f"t-SNE of the features before the last layer of {row.model}, trained on the release of {row.label}: its clean "
@@ -173,7 +173,7 @@ def _matrix(row: Row, table: NDArray[np.int64], marked: Sequence[int], labels: L
     return save(
         figure,
         folder,
-        f"confusion-{row.data}-{row.protector}-{row.options}-{row.exploiter_text}-{row.defence}",
+        f"confusion-{row.data}-{row.protector}-{row.options}-{row.exploiter_text}-{row.attack}",
         row.data,
         "curves",
         f"Clean test images of each class (row) in percent, by the class that {row.exploiter_text} takes them for; it "

@@ -31,7 +31,7 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class Card:
-    """The headline of one protector: what training on its images did to the first exploiter, without a defence."""
+    """The headline of one protector: what training on its images did to the first exploiter, without an attack."""
 
     row: Row
     metric: str
@@ -110,7 +110,7 @@ def _section(anchor: str, data: str, rows: Sequence[Row], pictures: Sequence[Pic
 def _cards(rows: Sequence[Row]) -> list[Card]:
     if not rows:
         return []
-    plain = [r for r in rows if r.exploiter == rows[0].exploiter and r.defence == rows[0].defence]
+    plain = [r for r in rows if r.exploiter == rows[0].exploiter and r.attack == rows[0].attack]
     cards = [(r, str(r.headline)) for r in plain if r.protector != "none"]
     return [Card(r, m, r.scores[m], r.protector in CONTROLS) for r, m in cards]
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from medveil.errors import UserError
 
 Published = dict[tuple[str, str, str | None, str, str, str], float]
-"""(data, protector, options, exploiter, defence, metric) -> percent (``psnr``: dB); options None: whatever they are."""
+"""(data, protector, options, exploiter, attack, metric) -> percent (``psnr``: dB); options None: whatever they are."""
 
-COLUMNS = ["data", "protector", "exploiter", "defence", "metric", "value"]
+COLUMNS = ["data", "protector", "exploiter", "attack", "metric", "value"]
 
 
 def read_published(path: Path) -> Published:
-    """The values of a CSV file with the columns data, protector, exploiter, defence, metric, value (percent).
+    """The values of a CSV file with the columns data, protector, exploiter, attack, metric, value (percent).
 
     A file that tells a protector's settings apart has the column options too. ``psnr`` (dB) and ``ssim`` need no
     exploiter.
@@ -28,7 +28,7 @@ def read_published(path: Path) -> Published:
                 if not row["value"]:
                     continue
                 cell = (row["data"], row["protector"], row.get("options"), row["exploiter"])
-                key = (*cell, row["defence"] or "none", row["metric"])
+                key = (*cell, row["attack"] or "none", row["metric"])
                 try:
                     values[key] = float(row["value"])
                 except ValueError:

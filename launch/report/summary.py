@@ -71,7 +71,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Row:
-    """The finished seeds of one protector on one data set against one exploiter and defence (empty: only protected).
+    """The finished seeds of one protector on one data set against one exploiter and attack (empty: only protected).
 
     ``similarity``: :data:`SIMILARITY` in percent. ``cost``: :data:`COST` in seconds and GiB.
     """
@@ -80,7 +80,7 @@ class Row:
     protector: str
     options: Options
     exploiter: Exploiter | None
-    defence: str
+    attack: str
     cells: Sequence[CellResult]
     scores: dict[str, Score] = field(default_factory=dict)
     psnr: Stat | None = None
@@ -99,8 +99,8 @@ class Row:
 
     @property
     def label(self) -> str:
-        """Protector with its options and, if there is one, the defence: a name within one data set and exploiter."""
-        return " · ".join(part for part in (self.protector, str(self.options), _shown(self.defence)) if part)
+        """Protector with its options and, if there is one, the attack: a name within one data set and exploiter."""
+        return " · ".join(part for part in (self.protector, str(self.options), _shown(self.attack)) if part)
 
     @property
     def model(self) -> str:
@@ -112,8 +112,8 @@ class Row:
         return "" if self.exploiter is None else str(self.exploiter)
 
 
-def _shown(defence: str) -> str:
-    return "" if defence in ("", "none") else defence
+def _shown(attack: str) -> str:
+    return "" if attack in ("", "none") else attack
 
 
 def natural(text: str) -> tuple[tuple[int, float, str], ...]:
@@ -123,12 +123,12 @@ def natural(text: str) -> tuple[tuple[int, float, str], ...]:
 
 
 def order(result: CellResult | Row) -> tuple[object, ...]:
-    """Sorts cells and rows: by data set, exploiter, defence (none first), then controls before protectors."""
+    """Sorts cells and rows: by data set, exploiter, attack (none first), then controls before protectors."""
     rank = CONTROLS.index(result.protector) if result.protector in CONTROLS else len(CONTROLS)
     return (
         result.data,
         result.exploiter_text,
-        _shown(result.defence),
+        _shown(result.attack),
         rank,
         result.protector,
         natural(str(result.options)),
@@ -137,7 +137,7 @@ def order(result: CellResult | Row) -> tuple[object, ...]:
 
 
 def summarise(results: Sequence[CellResult], published: Published | None = None) -> list[Row]:
-    """One row per protector, options, exploiter and defence of a data set, over its finished seeds, in table order.
+    """One row per protector, options, exploiter and attack of a data set, over its finished seeds, in table order.
 
     A row that only protected is left out where an audit of the same release says the same and more. Where ``published``
     has values for the "mean of 4" exploiters, say, there is a row of that mean too, over seeds that have all of them.
@@ -145,7 +145,7 @@ def summarise(results: Sequence[CellResult], published: Published | None = None)
     groups: dict[tuple[str, str, Options, Exploiter | None, str], list[CellResult]] = defaultdict(list)
     done = [r for r in results if r.status == "done"]
     for cell in sorted([*done, *_means(done, published or {})], key=order):
-        groups[cell.data, cell.protector, cell.options, cell.exploiter, cell.defence].append(cell)
+        groups[cell.data, cell.protector, cell.options, cell.exploiter, cell.attack].append(cell)
     audited = {key[:3] for key in groups if key[3]}
     return sorted(
         (_row(cells, published or {}) for key, cells in groups.items() if key[3] or key[:3] not in audited), key=order
@@ -162,7 +162,7 @@ def _means(done: Sequence[CellResult], published: Published) -> list[CellResult]
     groups: dict[tuple[str, str, Options, str, int], list[CellResult]] = defaultdict(list)
     for cell in done:
         if cell.exploiter:
-            groups[cell.data, cell.protector, cell.options, cell.defence, cell.seed].append(cell)
+            groups[cell.data, cell.protector, cell.options, cell.attack, cell.seed].append(cell)
     wanted = {key[3] for key in published}
     return [
         replace(
@@ -194,11 +194,9 @@ def _mean(outcomes: Sequence[Outcome | None]) -> Outcome | None:
 def _row(cells: Sequence[CellResult], published: Published) -> Row:
     first = cells[0]
 
-    def printed_for(exploiter: str, defence: str, metric: str) -> float | None:
-        exact = published.get((first.data, first.protector, str(first.options), exploiter, defence, metric))
-        return (
-            published.get((first.data, first.protector, None, exploiter, defence, metric)) if exact is None else exact
-        )
+    def printed_for(exploiter: str, attack: str, metric: str) -> float | None:
+        exact = published.get((first.data, first.protector, str(first.options), exploiter, attack, metric))
+        return published.get((first.data, first.protector, None, exploiter, attack, metric)) if exact is None else exact
 
     scores = {}
     for metric in metrics_of([c.protected for c in cells] + [c.clean for c in cells]):
@@ -206,7 +204,7 @@ def _row(cells: Sequence[CellResult], published: Published) -> Row:
         protected = [_percent(c.protected, "last", metric) for c in cells]
         pairs = zip(clean, protected, strict=True)
         mean = Stat.of(protected)
-        printed = printed_for(first.exploiter_text, first.defence or "none", metric)
+        printed = printed_for(first.exploiter_text, first.attack or "none", metric)
         scores[metric] = Score(
             clean=Stat.of(clean),
             protected=mean,
@@ -222,7 +220,7 @@ def _row(cells: Sequence[CellResult], published: Published) -> Row:
         protector=first.protector,
         options=first.options,
         exploiter=first.exploiter,
-        defence=first.defence,
+        attack=first.attack,
         cells=cells,
         scores=scores,
         psnr=Stat.of(c.psnr for c in cells),
@@ -230,7 +228,7 @@ def _row(cells: Sequence[CellResult], published: Published) -> Row:
         seconds=Stat.of(c.seconds for c in cells),
         published_psnr=printed_for("", "none", "psnr"),
         published_ssim=printed_for("", "none", "ssim"),
-        published_gap=printed_for(first.exploiter_text, first.defence, "gap"),
+        published_gap=printed_for(first.exploiter_text, first.attack, "gap"),
         similarity=_stats({name: [_times(c.similarity.get(name), 100) for c in cells] for name in SIMILARITY}),
         published_similarity={
             name: value for name in SIMILARITY if (value := printed_for("", "none", name)) is not None

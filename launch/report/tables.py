@@ -14,7 +14,7 @@ COLUMNS = [
     "protector",
     "options",
     "exploiter",
-    "defence",
+    "attack",
     "seed",
     "metric",
     "clean",
@@ -32,7 +32,7 @@ def csv_text(results: Sequence[CellResult]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for r in sorted(results, key=order):
-        cell = [r.data, r.protector, str(r.options), r.exploiter_text, r.defence, str(r.seed)]
+        cell = [r.data, r.protector, str(r.options), r.exploiter_text, r.attack, str(r.seed)]
         tail = [_cell(r.psnr), _cell(r.ssim, 100), _cell(r.seconds), r.status]
         for metric in metrics_of([r.clean, r.protected]) or [""]:
             writer.writerow([*cell, metric, _last(r.clean, metric), _last(r.protected, metric), *tail])
@@ -90,9 +90,9 @@ def markdown_text(results: Sequence[CellResult], rows: Sequence[Row], title: str
             lines += ["", "### Releases", "", *_release_table(measured)]
     failed = failures(results)
     if failed:
-        head = ["data", "protector", "options", "exploiter", "defence", "seed", "reason"]
+        head = ["data", "protector", "options", "exploiter", "attack", "seed", "reason"]
         body = [
-            [r.data, r.protector, str(r.options), r.exploiter_text, r.defence, str(r.seed), r.status] for r in failed
+            [r.data, r.protector, str(r.options), r.exploiter_text, r.attack, str(r.seed), r.status] for r in failed
         ]
         lines += ["", f"## Without a result: {len(failed)} of {len(results)} cells", "", *_table(head, body)]
     return "\n".join(lines) + "\n"
@@ -106,13 +106,13 @@ def _likeness(row: Row) -> list[str]:
 
 def _metric_table(rows: Sequence[Row], metric: str) -> list[str]:
     rows = [row for row in rows if metric in row.scores]
-    head = ["protector", "options", "exploiter", "defence", "clean", "protected", "drop", "PSNR", "SSIM", "seeds"]
+    head = ["protector", "options", "exploiter", "attack", "clean", "protected", "drop", "PSNR", "SSIM", "seeds"]
     printed = any(row.scores[metric].published is not None for row in rows)
     costs = [name for name in COST if any(name in row.cost for row in rows)]
     body = []
     for row in rows:
         score = row.scores[metric]
-        cells = [row.protector, str(row.options), row.exploiter_text, row.defence]
+        cells = [row.protector, str(row.options), row.exploiter_text, row.attack]
         cells += [number(score.clean), number(score.protected), number(score.drop)]
         cells += [number(row.psnr, digits=2), number(row.ssim, digits=2), _seeds(row)]
         if printed:
@@ -154,7 +154,7 @@ def _gap_table(found: Sequence[Gap]) -> list[str]:
         "protector",
         "options",
         "exploiter",
-        "defence",
+        "attack",
         "clean",
         "clean, cropped",
         "protected",
@@ -165,7 +165,7 @@ def _gap_table(found: Sequence[Gap]) -> list[str]:
     for one in found:
         row = one.cropped
         scores = [part.scores[one.metric] for part in (one.whole, one.cropped)]
-        cells = [row.protector, str(row.options), row.exploiter_text, row.defence]
+        cells = [row.protector, str(row.options), row.exploiter_text, row.attack]
         cells += [number(score.clean) for score in scores] + [number(score.protected) for score in scores]
         cells.append(number(one.gap, signed=True))
         cells += [number(row.published_gap, signed=True)] if printed else []

@@ -11,8 +11,8 @@ import yaml
 from medveil.config import Settings, about, build, setting
 from medveil.dataset import Task
 from medveil.errors import UserError
+from medveil.launch.exploiters.attacks import parse_attacks
 from medveil.launch.exploiters.config import Preset, exploiter_config
-from medveil.launch.exploiters.defences import parse_defence
 from medveil.launch.exploiters.models import SEGMENTERS, check_model
 from medveil.launch.protect.job import Preset as ProtectPreset
 from medveil.launch.protect.methods import settings_of
@@ -47,9 +47,9 @@ class Method:
 
 @dataclass(frozen=True)
 class Cell:
-    """One protector on one data set with one seed against one exploiter under one defence.
+    """One protector on one data set with one seed against one exploiter under one attack.
 
-    ``exploiter`` is None, and ``defence`` empty, for a cell that only protects.
+    ``exploiter`` is None, and ``attack`` empty, for a cell that only protects.
     """
 
     data: str
@@ -57,7 +57,7 @@ class Cell:
     holdout: float
     method: Method
     exploiter: Exploiter | None
-    defence: str
+    attack: str
     seed: int
 
     def names(self) -> list[str]:
@@ -67,9 +67,9 @@ class Cell:
         return [self.data, *(str(data) for data in (support, authorised) if data is not None)]
 
     def columns(self) -> tuple[str, ...]:
-        """What identifies the cell in tables: data, protector, options, exploiter, defence, seed."""
+        """What identifies the cell in tables: data, protector, options, exploiter, attack, seed."""
         exploiter = str(self.exploiter) if self.exploiter else ""
-        return self.data, self.method.name, str(self.method.shown), exploiter, self.defence, str(self.seed)
+        return self.data, self.method.name, str(self.method.shown), exploiter, self.attack, str(self.seed)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Block(Settings):
     data: list[str] = field(metadata=about("data sets, as medveil protect names them or as folders do"))
     protectors: list[Any] = field(metadata=about("names of methods, or mappings with method and its options"))
     exploiters: list[Any] = setting([], "names of models, or mappings with model and its options")
-    defences: list[str] = setting(["none"], "what exploiters do to the images first")
+    attacks: str | list[str] = setting(["none"], "what a thief does: a list of attacks; standard, full")
     size: int | None = setting(None, "side that the images of folders are resized to", unit="pixels", low=1)
     holdout: float | None = setting(
         None, "share that is left out to test on; by default a fifth of a folder without a test part", low=0, below=1
@@ -91,7 +91,7 @@ class Sweep(Settings):
     """A whole sweep."""
 
     name: str = field(metadata=about("name of the sweep's folder"))
-    grid: list[Any] = field(metadata=about("blocks of data, protectors, exploiters and defences"))
+    grid: list[Any] = field(metadata=about("blocks of data, protectors, exploiters and attacks"))
     seeds: list[int] = setting([0], "seeds of every cell")
     size: int | None = setting(
         None, "side that the images of folders are resized to, in blocks that name none", unit="pixels", low=1
@@ -123,6 +123,8 @@ class Sweep(Settings):
             where = f"{self.name}: grid[{number}]"
             if not isinstance(entry, Mapping):
                 raise UserError(f"{where} must be a mapping with data, protectors and exploiters")
+            if "defences" in entry:
+                raise UserError(f"{where}: there is no 'defences': what a thief does is called attacks now")
             values = {**entry, "data": [entry["data"]]} if isinstance(entry.get("data"), str) else dict(entry)
             for cell in self._cells_of(build(Block, values, where), where):
                 cells[cell] = None
@@ -147,15 +149,13 @@ class Sweep(Settings):
             raise UserError(f"{where}: protectors must not be empty")
         against: list[tuple[Exploiter | None, str]] = [(None, "")]
         if exploiters:
-            against = [(exploiter, defence) for exploiter in exploiters for defence in block.defences]
-        for defence in block.defences:
-            parse_defence(defence)
+            against = [(exploiter, attack) for exploiter in exploiters for attack in parse_attacks(block.attacks)]
         size = block.size or self.size
-        for data, method, (exploiter, defence), seed in itertools.product(block.data, methods, against, self.seeds):
+        for data, method, (exploiter, attack), seed in itertools.product(block.data, methods, against, self.seeds):
             place = self.place(data)
             own_test = place.startswith(("phantom:", "medmnist:")) or place.endswith(".npz")
             holdout = (0.0 if own_test else _HOLDOUT) if block.holdout is None else block.holdout
-            yield Cell(data, size, holdout, method, exploiter, defence, seed)
+            yield Cell(data, size, holdout, method, exploiter, attack, seed)
 
 
 def read_sweep(path: Path, changes: Mapping[str, Any] | None = None) -> Sweep:

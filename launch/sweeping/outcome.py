@@ -31,7 +31,7 @@ def results(plan: SweepPlan, records: Mapping[str, Record]) -> list[CellResult]:
                 protector=cell.method.name,
                 options=cell.method.shown,
                 exploiter=cell.exploiter,
-                defence=cell.defence,
+                attack=cell.attack,
                 seed=cell.seed,
                 status=(failed or protect).status,
                 clean=_outcome(clean),

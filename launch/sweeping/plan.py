@@ -98,7 +98,7 @@ def _audit_job(sweep: Sweep, cell: Cell, folder: SweepFolder, protects: Sequence
         source,
         exploiter.preset,
         {**exploiter.options, "model": exploiter.model},
-        cell.defence,
+        cell.attack,
         cell.seed,
         sweep.threads,
         sweep.precision,
@@ -140,11 +140,11 @@ def _audit_job(sweep: Sweep, cell: Cell, folder: SweepFolder, protects: Sequence
             holdout=cell.holdout,
             preset=preset,
             options=trained,
-            defence=cell.defence,
+            attack=cell.attack,
             seed=cell.seed,
         )
     options = "" if clean else cell.method.shown
-    title = f"audit {cell.data} {what} {options} {exploiter} {cell.defence} seed {cell.seed}"
+    title = f"audit {cell.data} {what} {options} {exploiter} {cell.attack} seed {cell.seed}"
     key = _key("audit", f"{cell.data}-{what}-s{cell.seed}", values)
     needs = tuple(job.key for job in protects)
     return Job(key, " ".join(title.split()), work, folder.jobs, needs, releases if clean else ())

@@ -21,7 +21,7 @@ grid:
       - {method: salm, preset: cpu, width: 4, steps: 8, pgd_steps: 2}
     exploiters:
       - {model: resnet18, preset: cpu, width: 4, epochs: 1}
-    defences: [none, blur]
+    attacks: [none, blur]
 """
 
 # 30 steps of UMed: SALM's fit amplifies rounding, also within one process.

@@ -90,12 +90,12 @@ def audit(*arguments: str | Path) -> int:
 
 def test_segmentation_end_to_end(masked: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     original, release = masked
-    chosen = ["--defence", "none,blur+jpeg60", "--seeds", "0,1", "--width", "4"]
+    chosen = ["--attacks", "none,blur+jpeg60", "--seeds", "0,1", "--width", "4"]
     assert audit(release, "--original", original, *chosen) == 0
     out = release.with_name("release.audit")
     cells = [CellResult.load(path) for path in sorted(out.rglob("result.json"))]
-    assert {(c.model, c.defence, c.seed) for c in cells} == {
-        ("unet", defence, seed) for defence in ("none", "blur+jpeg60") for seed in (0, 1)
+    assert {(c.model, c.attack, c.seed) for c in cells} == {
+        ("unet", attack, seed) for attack in ("none", "blur+jpeg60") for seed in (0, 1)
     }
     for cell in cells:
         assert (cell.data, cell.protector, str(cell.options), cell.status) == ("discs", "umed", "eps=4/255", "done")
@@ -211,7 +211,7 @@ def test_another_original_is_refused(masked: tuple[Path, Path], tmp_path: Path) 
     ("flags", "says"),
     [
         (["--exploiter", "resnet18"], "not a model for segmentation"),
-        (["--defence", "blurr"], "blurr"),
+        (["--attacks", "blurr"], "blurr"),
         (["--seeds", "a"], "--seeds"),
         (["--width", "-1"], "width"),
         (["--exploiter", "smp:unet:resnet18", "--width", "8"], "--width"),
@@ -248,7 +248,7 @@ def test_a_cut_training_continues_and_a_finished_one_is_not_repeated(
     original, release = masked
     options = {"width": 4, "epochs": 4, "batch_size": 4}
     place = Place(tmp_path / "whole", device="cpu", threads=1, checkpoint_seconds=0, quiet=True)
-    job = ExploitJob(place, release=release, original=str(original), options=options, defence="jpeg30")
+    job = ExploitJob(place, release=release, original=str(original), options=options, attack="jpeg30")
     job = pickle.loads(pickle.dumps(job))
     whole = run_exploit(job)
     cut = replace(job, place=replace(place, runs=tmp_path / "cut"))

@@ -35,7 +35,7 @@ def record(protector: str, kept: Samples, folder: Path, options: Options | None 
         protector=protector,
         options=options or Options(),
         exploiter=Exploiter("unet"),
-        defence="none",
+        attack="none",
         seed=0,
         status="done",
         clean=outcome,

@@ -65,7 +65,7 @@ def results() -> list[CellResult]:
 def test_csv_has_exactly_the_stated_columns_and_values(results: list[CellResult]) -> None:
     lines = list(csv.reader(io.StringIO(csv_text(results))))
     assert ",".join(lines[0]) == (
-        "data,protector,options,exploiter,defence,seed,metric,clean,protected,psnr,ssim,seconds,status"
+        "data,protector,options,exploiter,attack,seed,metric,clean,protected,psnr,ssim,seconds,status"
     )
     name = ["phantom-seg", "umed", "eps=4/255", "unet", "none"]
     tail = ["46.5000", "99.0000", "12.5000", "done"]
@@ -104,7 +104,7 @@ def test_published_values_stand_beside_ours_and_missing_ones_stay_empty(
     results: list[CellResult], tmp_path: Path
 ) -> None:
     table = tmp_path / "published.csv"
-    header = "data,protector,exploiter,defence,metric,value\n"
+    header = "data,protector,exploiter,attack,metric,value\n"
     table.write_text(header + "phantom-seg,umed,unet,none,dsc,0.92\nphantom-seg,none,unet,none,dsc,\n")
     none, umed = summarise(results, read_published(table))
     assert umed.scores["dsc"].difference == pytest.approx(4.0 - 0.92)
@@ -190,9 +190,9 @@ def classified(seed: int, clean: float, protected: float, **changes: object) -> 
 
 
 def test_the_gap_is_how_much_more_the_protected_accuracy_falls_by_cropping(tmp_path: Path) -> None:
-    cells = [classified(0, 0.90, 0.60), classified(0, 0.84, 0.50, defence="crop75"), classified(1, 0.90, 0.60)]
+    cells = [classified(0, 0.90, 0.60), classified(0, 0.84, 0.50, attack="crop75"), classified(1, 0.90, 0.60)]
     table = tmp_path / "published.csv"
-    table.write_text("data,protector,exploiter,defence,metric,value\nset,salm,resnet18 width=8,crop75,gap,1.2\n")
+    table.write_text("data,protector,exploiter,attack,metric,value\nset,salm,resnet18 width=8,crop75,gap,1.2\n")
     rows = summarise(cells, read_published(table))
     (one,) = gaps(rows)
     # (60 - 50) - (90 - 84), of the one seed that has both

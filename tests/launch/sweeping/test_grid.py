@@ -21,7 +21,7 @@ grid:
       - {method: salm, preset: cpu, mode: [paper, strict], k: 10}
     exploiters:
       - {model: resnet18, preset: cpu, width: 4}
-    defences: [none, blur]
+    attacks: [none, blur]
   - data: phantom:seg
     protectors: [none]
 """
@@ -64,7 +64,8 @@ def test_only_folders_are_held_out_by_default(tmp_path):
         ("k: 10", "k: 1000", ["k must be", "salm"]),
         ("preset: cpu, mode", "preset: tiny, mode", ["tiny", "cpu"]),
         ("model: resnet18", "model: resnet", ["resnet"]),
-        ("defences: [none, blur]", "defences: [none, blurr]", ["blurr"]),
+        ("attacks: [none, blur]", "attacks: [none, blurr]", ["blurr"]),
+        ("attacks: [none, blur]", "defences: [none, blur]", ["'defences'", "attacks"]),
         ("seeds: [0, 1]", "seeds: []", ["seeds"]),
         ("seeds: [0, 1]", "sedes: [0, 1]", ["sedes"]),
         ("name: tiny", "name: ../tiny", ["name"]),
@@ -107,7 +108,7 @@ grid:
     protectors: [{method: random, eps: 8/255}, {method: random, eps: 4/255}]
     exploiters: [{model: unet, width: 2, epochs: 1}, {model: attention-unet, width: 2, epochs: 1}]
 """
-PRINTED = """data,protector,options,exploiter,defence,metric,value
+PRINTED = """data,protector,options,exploiter,attack,metric,value
 lesions,random,eps=8/255,unet width=2 epochs=1,none,dsc,50
 lesions,random,eps=8/255,mean of 2,none,dsc,40
 lesions,random,eps=8/255,,none,psnr,31.5
@@ -167,14 +168,14 @@ def test_the_papers_sweeps_have_the_papers_cells_and_values(name, cells):
     made = read_sweep(DEMO.parent / f"{name}.yaml", {"preset": "paper"})
     columns = {cell.columns()[:5] for cell in made.cells()}
     assert len(columns) == len(made.cells()) == cells
-    for data, protector, options, exploiter, defence, _ in read_published(Path(made.published)):
+    for data, protector, options, exploiter, attack, _ in read_published(Path(made.published)):
         of_row = [c for c in columns if c[:2] == (data, protector) and options in (None, c[2])]
         if not exploiter:  # how alike the images are, whatever is trained on them
             assert of_row
         elif exploiter.startswith("mean of"):
             assert len(of_row) == 4
-        elif defence != "jpeg60":
-            assert [c for c in of_row if c[3:] == (exploiter, defence)]
+        elif attack != "jpeg60":
+            assert [c for c in of_row if c[3:] == (exploiter, attack)]
 
 
 @pytest.mark.parametrize(

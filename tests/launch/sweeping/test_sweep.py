@@ -47,7 +47,7 @@ def test_a_failed_cell_is_reported_and_the_rest_goes_on(folder, capsys):
     assert run(folder) == 1
     report = folder / "runs" / "tiny" / "report"
     rows = list(csv.DictReader((report / "results.csv").open()))
-    names = "data protector options exploiter defence seed metric clean protected psnr ssim seconds status"
+    names = "data protector options exploiter attack seed metric clean protected psnr ssim seconds status"
     assert " ".join(rows[0]) == names
     done = {row["protector"] for row in rows if row["status"] == "done"}
     failed = {row["protector"]: row for row in rows if row["status"] != "done"}
