@@ -1,0 +1,37 @@
+"""Grey PNG and TIFF files of 16 bits."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from medveil.errors import UserError
+from medveil.launch.data.formats.stored import Stored
+from medveil.launch.data.formats.windows import Values
+
+
+def is_sixteen(image: Image.Image) -> bool:
+    """Whether Pillow opened a grey file of 16 bits, signed or not."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "TIFF"))
+
+
+def stored(values: Values, path: Path) -> Stored:
+    """What Pillow decoded of ``path``, [H, W], as 16 bits. Raises :class:`UserError` for other values."""
+    low, high = int(values.min()), int(values.max())
+    if low >= 0 and high <= 65535:
+        return Stored(values.astype(np.uint16)[None], limits=(0, 65535))
+    raise UserError(f"{path} has values of {low} to {high}: grey of 8 or 16 bits without sign is read")
+
+
+def write(path: Path, values: Values) -> None:
+    """Save ``values``, uint16 [1, H, W], as the PNG or TIFF ``path``, without loss."""
+    buffer = io.BytesIO()
+    kind = "TIFF" if path.suffix.lower() in (".tif", ".tiff") else "PNG"
+    options = {"compression": "tiff_adobe_deflate"} if kind == "TIFF" else {}
+    Image.fromarray(np.ascontiguousarray(values[0])).save(buffer, kind, **options)
+    with path.open("wb") as file:
+        file.write(buffer.getvalue())
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,30 @@
+"""Grey files of 16 bits: every bit comes back."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medveil.errors import UserError
+from medveil.launch.data.formats import sixteen
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_every_bit_comes_back(suffix: str, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (1, 33, 17)).astype(np.uint16)
+    values[0, 0, :2] = 0, 65535
+    path = tmp_path / f"x.{suffix}"
+    sixteen.write(path, values)
+    with Image.open(path) as image:
+        assert sixteen.is_sixteen(image)
+        stored = sixteen.stored(np.asarray(image), path)
+    assert stored.limits == (0, 65535)
+    assert np.array_equal(stored.values, values)
+    assert stored.values.dtype == np.uint16
+
+
+def test_eight_bits_are_not_sixteen_and_signed_values_are_refused(tmp_path: Path) -> None:
+    assert not sixteen.is_sixteen(Image.new("L", (2, 2)))
+    with pytest.raises(UserError, match="values of -5 to 9"):
+        sixteen.stored(np.array([[-5, 9]], np.int32), Path("x.tif"))
