@@ -10,7 +10,7 @@ from torch import Tensor
 from medveil import metrics
 from medveil.dataset import Dataset
 from medveil.launch.audit.samples import clean_part, opened
-from medveil.launch.release.manifest import read_manifest
+from medveil.launch.release.manifest import Manifest
 from medveil.launch.release.verify import SSIM_SAMPLE, evenly
 from medveil.launch.running.files import write_arrays
 from medveil.runtime import batches
@@ -41,7 +41,7 @@ def compare_images(release: Path, original: str, size: int | None, pictures: Pat
     or the two do not fit together.
     """
     source = opened(str(release), size)
-    clean = clean_part(release, original, source, read_manifest(release)).open()
+    clean = clean_part(release, original, source, Manifest.read(release)).open()
     psnrs: list[float] = []
     changed: list[int] = []
     for indices in batches(range(len(source.data)), _CHUNK):

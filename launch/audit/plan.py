@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from medveil.dataset import Dataset, Task
 from medveil.errors import UserError
 from medveil.launch.audit.samples import Part, clean_part, opened
 from medveil.launch.data import Source
-from medveil.launch.release.manifest import check_intact, ids_of_part, options_of, read_manifest
+from medveil.launch.release.manifest import Manifest
+from medveil.launch.release.originals import ids_of_part
 from medveil.launch.results import Options, Portion
 from medveil.runtime import batches
 
@@ -53,8 +53,8 @@ def plan_audit(
     to test on, or when a test image is also in the release's training part: by id or pixels in the original, or by
     exact pixels in the release. Exact copies in a test part that the data set brings itself are left out, and noted.
     """
-    manifest = read_manifest(release)
-    check_intact(release, manifest)
+    manifest = Manifest.read(release)
+    manifest.check_intact(release)
     source = opened(str(release), size)
     train = Part(str(release), size=size)
     clean = None if original is None else clean_part(release, original, source, manifest)
@@ -75,9 +75,9 @@ def plan_audit(
         train=train,
         clean=clean,
         test=chosen,
-        data=manifest["data"]["name"],
-        protector=manifest["method"],
-        options=options_of(manifest),
+        data=manifest.data.name,
+        protector=manifest.method,
+        options=manifest.options,
         task=source.data.task,
         size=source.data.size,
         notes=tuple(notes),
@@ -85,7 +85,7 @@ def plan_audit(
 
 
 def _choose_test(
-    release: Path, source: Source, manifest: dict[str, Any], original: str | None, test: str | None, side: int | None
+    release: Path, source: Source, manifest: Manifest, original: str | None, test: str | None, side: int | None
 ) -> tuple[Part, bool]:
     """The test part, and whether it belongs to the data set itself (rather than being named by the user)."""
     if test is not None:
@@ -94,7 +94,7 @@ def _choose_test(
         return Part(str(release), "test", size=side), True
     if original is not None and opened(original, side).test is not None:
         return Part(original, "test", size=side), True
-    held_out = tuple(manifest["held_out"])
+    held_out = manifest.held_out
     if not held_out:
         raise UserError(f"{release} has no test split and lists no held-out images: give --test DATA, clean images")
     if original is None:
@@ -105,13 +105,13 @@ def _choose_test(
     return Part(original, ids=held_out, size=side), True
 
 
-def _ids_in_common(chosen: Part, train: Part, clean: Part | None, manifest: dict[str, Any]) -> set[str]:
+def _ids_in_common(chosen: Part, train: Part, clean: Part | None, manifest: Manifest) -> set[str]:
     """The released ids where ``chosen`` names its samples as the release does; none where equal ids mean nothing."""
     source = opened(chosen.spec, chosen.size)
     named_alike = source.kind == "npz" and chosen.spec == train.spec
     if clean is not None:
         named_alike = named_alike or source.fingerprint == opened(clean.spec, clean.size).fingerprint
-    return {record["id"] for record in manifest["samples"]} if named_alike else set()
+    return {sample.id for sample in manifest.samples} if named_alike else set()
 
 
 def without_overlap(

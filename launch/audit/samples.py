@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from medveil.dataset import Batch, Dataset, Subset, View
 from medveil.errors import UserError
 from medveil.launch.data import Source, open_data
-from medveil.launch.release.manifest import original_ids
+from medveil.launch.release.manifest import Manifest
+from medveil.launch.release.originals import original_ids
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def open_alike(test: Part, train: Part) -> Dataset:
     return Relabelled(data, tuple(ours.index(name) for name in theirs))
 
 
-def clean_part(release: Path, original: str, source: Source, manifest: dict[str, Any]) -> Part:
+def clean_part(release: Path, original: str, source: Source, manifest: Manifest) -> Part:
     """The samples of the release in the original, in the release's order and size."""
     height, width = source.data.size
     part = Part(original, ids=tuple(original_ids(source, manifest)), size=height if height == width else None)

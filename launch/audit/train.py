@@ -19,7 +19,8 @@ from medveil.launch.data.cache import caching
 from medveil.launch.exploiters.attacks import Chain, OutOfReach, Thief, parse_attack
 from medveil.launch.exploiters.config import ExploiterConfig, Preset, exploiter_config
 from medveil.launch.exploiters.training import VALIDATION, train_exploiter
-from medveil.launch.release.manifest import MANIFEST, classes_of_part, ids_of_part, read_manifest
+from medveil.launch.release.manifest import MANIFEST, Manifest
+from medveil.launch.release.originals import classes_of_part, ids_of_part
 from medveil.launch.results import Outcome, Portion
 from medveil.launch.running.files import sha256_of
 from medveil.launch.running.processes import Device, Processes, joined
@@ -142,7 +143,7 @@ def _exploit(trial: Trial, attack: Chain, validate: bool, place: Place, processe
         folder = Path(train.spec)
         if not (folder / MANIFEST).is_file():
             return train_exploiter(data, tested, config, runtime, attack, thief=thief, validate=validate)
-        source, manifest = opened(train.spec, train.size), read_manifest(folder)
+        source, manifest = opened(train.spec, train.size), Manifest.read(folder)
         ids = ids_of_part(source, manifest, "protected") if config.embedding else []
         outcome = train_exploiter(data, tested, config, runtime, attack, ids, thief, validate)
         return replace(outcome, protected_classes=classes_of_part(source, manifest))

@@ -16,8 +16,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run ``medveil merge``."""
-    totals = merge(args.releases, args.out)["totals"]
-    print(
-        f"{totals['protected']} of {totals['samples']} released images are protected\nrelease: {args.out}", flush=True
-    )
+    totals = merge(args.releases, args.out).totals
+    print(f"{totals.protected} of {totals.samples} released images are protected\nrelease: {args.out}", flush=True)
     return 0

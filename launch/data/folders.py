@@ -15,7 +15,7 @@ import torch
 
 from medveil.errors import UserError
 from medveil.launch.data.images import SUFFIXES, Decoded, decoding, read_image, read_mask, resize
-from medveil.launch.data.source import Origin, Source
+from medveil.launch.data.source import MANIFEST, Origin, Source
 from medveil.launch.data.store import Pixels, PixelStore
 
 DEFAULT_SIZE = 224
@@ -235,7 +235,7 @@ def _size(samples: list[_Sample], root: Path, size: int | None) -> tuple[int, in
     """Height and width of the data set. A release was resized when it was written; opened again it keeps its size."""
     if not samples:
         raise UserError(f"{root} holds no PNG, JPEG, TIFF or BMP images: there is nothing to protect")
-    if size is None and (root / "manifest.json").is_file():
+    if size is None and (root / MANIFEST).is_file():
         width, height = read_image(samples[0].image).size
         return height, width
     return size or DEFAULT_SIZE, size or DEFAULT_SIZE

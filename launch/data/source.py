@@ -11,6 +11,12 @@ from medveil.errors import UserError
 
 Kind = Literal["segmentation-folder", "class-folder", "npz", "phantom"]
 
+MANIFEST = "manifest.json"
+"""The file that makes a folder a release; read by :class:`medveil.launch.release.manifest.Manifest`."""
+
+MAX_CLASSES = 10_000
+"""More classes, or labels of an image, than any set has: beyond it a number is a mistake, and would fill the memory."""
+
 
 @dataclass(frozen=True)
 class Origin:

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from medveil.launch.data import Source, open_data, split_holdout
 from medveil.launch.data.cache import caching
 from medveil.launch.protect.methods import METHODS, protector_of, settings_of
 from medveil.launch.protect.part import Chosen, PartOptions, choose
-from medveil.launch.release.manifest import MANIFEST, first_damage
+from medveil.launch.release.manifest import MANIFEST, Manifest
 from medveil.launch.release.verify import Plan, Summary
 from medveil.launch.release.write import LEFT, write_release
 from medveil.launch.running.files import check_place, drawn_once, make_private, sha256_of
@@ -263,7 +263,7 @@ def _finished(run: Run, out: Path) -> bool:
     manifest = out / MANIFEST
     if noted is None or not manifest.is_file() or sha256_of(manifest) != noted["manifest"]:
         raise _other_origin(out)
-    if (damaged := first_damage(out)) is not None:
+    if (damaged := Manifest.read(out).first_damage(out)) is not None:
         raise UserError(f"{out / damaged} was changed after the release was written: remove {out} to write it again")
     return True
 
@@ -276,7 +276,7 @@ def _other_origin(out: Path) -> UserError:
 
 def _finish(run: Run, out: Path, seconds: float | None) -> None:
     if run.read_note("done.json") is None:
-        totals = json.loads((out / MANIFEST).read_text())["totals"]
+        totals = asdict(Manifest.read(out).totals)
         run.finish({"totals": totals, "seconds": seconds, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
 
 

@@ -9,6 +9,7 @@ from medveil.dataset import Dataset, Subset
 from medveil.errors import UserError
 from medveil.launch.data import Source, open_data
 from medveil.launch.data.combined import Combined, Formed
+from medveil.launch.release.manifest import Scope
 from medveil.runtime import batches
 
 _CHUNK = 1024
@@ -41,7 +42,7 @@ class Chosen:
     fit: Dataset
     numbers: tuple[int, ...] | None
     identity: dict[str, Any]
-    public: dict[str, Any]
+    public: Scope
     notes: list[str]
 
 
@@ -72,7 +73,7 @@ def choose(source: Source, indices: Sequence[int], options: PartOptions, seed: i
         raise UserError(f"{source.spec}: none of the chosen samples is of these classes: choose others, or more")
     identity: dict[str, Any] = {"classes": numbers, "share": options.share}
     said = [names[i] if names else str(i) for i in numbers]
-    public = {"classes": said if options.classes else None, "share": options.share}
+    public = Scope(tuple(said) if options.classes else None, options.share)
     notes = [f"{len(mine)} of {len(indices)} images get noise, the others are released as they are"]
     if options.support is None:
         return Chosen(mine, Subset(source.data, known), None, identity, public, notes)

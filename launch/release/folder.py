@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,13 +16,22 @@ from medveil.dataset import Batch
 from medveil.launch.data import Source
 
 
+class SavedFiles(NamedTuple):
+    """The files of one sample within the release, and their sha256 (of the image's bytes where all share a file)."""
+
+    file: str
+    sha256: str
+    mask: str | None = None
+    mask_sha256: str | None = None
+
+
 class Saved(NamedTuple):
-    """Samples as they lie on the disk: uint8 [B, C, H, W], masks (None without), and each sample's record."""
+    """Samples as they lie on the disk: uint8 [B, C, H, W], masks (None without), and each sample's files."""
 
     indices: Sequence[int]
     images: Tensor
     targets: Tensor | None
-    records: list[dict[str, Any]]
+    files: list[SavedFiles]
 
 
 class FolderFiles:
@@ -46,18 +55,18 @@ class FolderFiles:
         segmentation = self.source.data.task == "segmentation"
         for first in range(0, len(indices), batch):
             some = indices[first : first + batch]
-            images, masks, records = [], [], []
+            images, masks, files = [], [], []
             for index in some:
                 image, digest = _read_png(self.folder / self._image(index))
-                record = {"file": self._image(index), "sha256": digest}
+                saved = SavedFiles(self._image(index), digest)
                 if segmentation:
                     mask, digest = _read_png(self.folder / self._mask(index))
                     masks.append(mask)
-                    record |= {"mask": self._mask(index), "mask_sha256": digest}
+                    saved = saved._replace(mask=self._mask(index), mask_sha256=digest)
                 images.append(image)
-                records.append(record)
+                files.append(saved)
             targets = torch.stack(masks) if segmentation else None
-            yield Saved(some, torch.stack(images), None if targets is None else _binary(targets), records)
+            yield Saved(some, torch.stack(images), None if targets is None else _binary(targets), files)
 
     def expected(self, indices: Sequence[int]) -> set[str]:
         """Every file that the release must hold, and no other."""

@@ -1,106 +1,306 @@
-"""The manifest of a release: what it holds, and whether its files are as it says."""
+"""The manifest of a release: what it holds, and whether its files are as it says. Read, written and checked here."""
 
 import json
-from pathlib import Path
-from typing import Any
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Final, Literal
 
+from pydantic import AfterValidator, Field, TypeAdapter
+
+from medveil.dataset import Task
 from medveil.errors import UserError
-from medveil.launch.data import Source
-from medveil.launch.results import Options, Portion
+from medveil.launch.data.source import MANIFEST, MAX_CLASSES, Kind
+from medveil.launch.errors import VerificationFailed
+from medveil.launch.results import Options
 from medveil.launch.running.files import sha256_of
+from medveil.launch.running.reading import STORED, read_as
 
-MANIFEST = "manifest.json"
+__all__ = ["MANIFEST", "Manifest", "Sample"]
+
+FORMAT: Final = 1
+
+_BYTES = 512 << 20
+"""The most that a manifest may have: about a million samples."""
 
 
-def first_damage(out: Path) -> str | None:
-    """The first file of the release at ``out`` that is not as its manifest says, or None."""
-    manifest = json.loads((out / MANIFEST).read_text())
-    samples = manifest["samples"]
-    if "npz_sha256" in manifest:
-        listed = {(samples[0]["file"], manifest["npz_sha256"])}
-    else:
-        listed = {(r["file"], r["sha256"]) for r in samples}
-        listed |= {(r["mask"], r["mask_sha256"]) for r in samples if "mask" in r}
-    for name, digest in sorted(listed):
-        if not (out / name).is_file() or sha256_of(out / name) != digest:
-            return str(name)
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("holds characters that are not plain text")
+    return text
+
+
+def _inside(name: str) -> str:
+    """A file's name within the release, that leads nowhere else."""
+    parts = PurePosixPath(name).parts
+    sound = name == "/".join(parts) and ".." not in parts and "\\" not in name and not name.startswith("/")
+    if not sound or name == MANIFEST or len(name.encode()) > 1024 or any(len(part.encode()) > 255 for part in parts):
+        raise ValueError(f"{name[:80]!a} is not the name of a file within the release")
+    return name
+
+
+Text = Annotated[str, Field(max_length=1000), AfterValidator(_printable)]
+Name = Annotated[str, Field(min_length=1), AfterValidator(_inside), AfterValidator(_printable)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, le=1 << 40)]
+Label = Annotated[int, Field(ge=0, lt=MAX_CLASSES)]
+Bits = Annotated[tuple[Annotated[int, Field(ge=0, le=1)], ...], Field(max_length=MAX_CLASSES)]
+Level = Annotated[int, Field(ge=0, le=255)]
+Side = Annotated[int, Field(ge=1, le=1 << 24)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One released image: its id in the original, its files within the release, and what was done to it.
+
+    ``sha256``: of the file, or of the image's bytes in an npz. ``target``: the class, the labels, or whether the mask
+    is empty. ``max_change``: in grey levels; ``changed``: share of its values. ``source_size``: width and height of the
+    original file. ``reason``: why nothing was changed.
+    """
+
+    __pydantic_config__ = STORED
+
+    id: Text
+    file: Name
+    sha256: Digest
+    mask: Name | None = None
+    mask_sha256: Digest | None = None
+    target: Literal["mask", "empty mask"] | Label | Bits
+    protected: bool
+    max_change: Level
+    changed: Share
+    source_size: tuple[Side, Side]
+    source_mode: Text
+    reason: Text | None = None
+
+    def __post_init__(self) -> None:
+        if (self.mask is None) != (self.mask_sha256 is None):
+            raise ValueError("mask and mask_sha256 go together")
+
+    def files(self) -> dict[str, str]:
+        """The sample's own files and their sha256; of an npz, which all samples share, the image's."""
+        mask = {} if self.mask is None or self.mask_sha256 is None else {self.mask: self.mask_sha256}
+        return {self.file: self.sha256, **mask}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The budget that holds for every image; None: none is promised (see :class:`medveil.protector.Budget`)."""
+
+    __pydantic_config__ = STORED
+
+    levels: Level | None
+    changed: Share | None
+
+
+@dataclass(frozen=True)
+class Described:
+    """The data of the release. ``size``: height and width. ``classes``: what the targets' numbers mean, if known."""
+
+    __pydantic_config__ = STORED
+
+    name: Text
+    kind: Kind
+    task: Task
+    channels: Annotated[int, Field(ge=1, le=64)]
+    size: tuple[Side, Side]
+    classes: Annotated[tuple[Text, ...], Field(max_length=MAX_CLASSES)] | None
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What of the data was to be protected: ``classes`` by name, ``share`` in percent; None: no such choice."""
+
+    __pydantic_config__ = STORED
+
+    classes: tuple[Text, ...] | None
+    share: Annotated[int | float, Field(ge=0, le=100)] | None
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Counts of images, and means over the protected ones (``psnr`` in dB; None: nothing changed)."""
+
+    __pydantic_config__ = STORED
+
+    samples: Count
+    protected: Count
+    unprotected: Count
+    dropped: Count
+    held_out: Count
+    psnr: float | None
+    ssim: float | None
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one of several merged releases was made with, and how many of its images are protected."""
+
+    __pydantic_config__ = STORED
+
+    method: Text
+    mode: Text | None
+    budget: Bound
+    part: Scope | None
+    protected: Count
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A sample that is not in the release, and why."""
+
+    __pydantic_config__ = STORED
+
+    id: Text
+    reason: Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a release holds. Nothing in it helps to recover an original: no seed, no name of the run, and of the
+    method's options the mode and the budget alone.
+
+    ``method``: "several" for a merged release of several; ``merged``: then what each was. ``held_out``: ids of the
+    original that were neither fitted nor released. ``npz_sha256``: of the file, where the release is an npz.
+    """
+
+    __pydantic_config__ = STORED
+
+    format: Literal[1]
+    method: Text
+    mode: Text | None
+    budget: Bound
+    part: Scope | None = None
+    merged: tuple[Contribution, ...] | None = None
+    data: Described
+    totals: Totals
+    versions: dict[Text, Text]
+    samples: Annotated[tuple[Sample, ...], Field(min_length=1)]
+    dropped: tuple[Dropped, ...]
+    held_out: tuple[Text, ...]
+    npz_sha256: Digest | None = None
+
+    def __post_init__(self) -> None:
+        """Whether the parts fit together. Raises ValueError."""
+        if len({sample.id for sample in self.samples}) < len(self.samples):
+            raise ValueError("two samples have the same id")
+        if (self.data.kind == "npz") != (self.npz_sha256 is not None):
+            raise ValueError("npz_sha256 is for releases that are an npz")
+        self._check_files()
+        self._check_targets()
+        protected = sum(sample.protected for sample in self.samples)
+        counted = (len(self.samples), protected, len(self.samples) - protected, len(self.dropped), len(self.held_out))
+        totals = self.totals
+        if (totals.samples, totals.protected, totals.unprotected, totals.dropped, totals.held_out) != counted:
+            raise ValueError("totals are not those of the samples")
+
+    def _check_files(self) -> None:
+        names = [name for sample in self.samples for name in sample.files()]
+        if self.data.kind == "npz":
+            if len(set(names)) > 1 or "/" in names[0] or not names[0].endswith(".npz"):
+                raise ValueError("the samples of an npz release must have one npz file")
+        elif len(set(names)) < len(names):
+            raise ValueError("two samples have the same file")
+        if any((sample.mask is not None) != (self.data.task == "segmentation") for sample in self.samples):
+            raise ValueError("masks go with segmentation, and every sample of it has one")
+
+    def _check_targets(self) -> None:
+        kind = {"segmentation": str, "classification": int, "multilabel": tuple}[self.data.task]
+        if not all(isinstance(sample.target, kind) for sample in self.samples):
+            raise ValueError(f"a target is not one of {self.data.task}")
+        if self.data.task == "classification" and self.data.classes is not None:
+            highest = max(sample.target for sample in self.samples if isinstance(sample.target, int))
+            if highest >= len(self.data.classes):
+                raise ValueError(f"target {highest} is out of range: there are {len(self.data.classes)} classes")
+
+    @staticmethod
+    def read(release: Path) -> "Manifest":
+        """The manifest of the release in the folder ``release``; every name in it is one of a place within.
+
+        Raises UserError when there is none, it is not one, or a link is on the way to one of its files.
+        """
+        path = release / MANIFEST
+        try:
+            manifest = read_as(Manifest, path, "the manifest of a release", "fetch or make the release again", _BYTES)
+        except FileNotFoundError:
+            raise UserError(f"{release} has no {MANIFEST}: give a release made by 'medveil protect'") from None
+        for name in manifest.listed():
+            if (link := _link_on_the_way(release, name)) is not None:
+                raise UserError(f"{link} is a link: a release holds its own files only; fetch or make it again")
+        return manifest
+
+    def write(self, folder: Path) -> None:
+        """Write it into ``folder``, whose files are there, and read it back. Raises :class:`VerificationFailed`."""
+        text = json.dumps(_ADAPTER.dump_python(self, mode="json", exclude_defaults=True), indent=1, allow_nan=False)
+        with (folder / MANIFEST).open("w") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if Manifest.read(folder) != self:
+            raise VerificationFailed("the manifest does not read back as it was written")
+
+    @property
+    def options(self) -> Options:
+        """Mode, bound and what is protected, as far as the release tells them: mode=strict eps=8/255 share=20."""
+        classes, share = (None, None) if self.part is None else (self.part.classes, self.part.share)
+        told = {
+            "mode": self.mode,
+            "eps": f"{self.budget.levels}/255" if self.budget.levels else None,
+            "classes": ",".join(classes) if classes else None,
+            "share": None if share is None else f"{share:g}",
+        }
+        return Options({name: value for name, value in told.items() if value is not None})
+
+    @property
+    def npz(self) -> str | None:
+        """The name of the file that holds all samples, where the release is an npz."""
+        return self.samples[0].file if self.npz_sha256 is not None else None
+
+    def listed(self) -> Mapping[str, str]:
+        """Every file of the release but the manifest, and its sha256."""
+        if self.npz is not None and self.npz_sha256 is not None:
+            return {self.npz: self.npz_sha256}
+        return {name: digest for sample in self.samples for name, digest in sample.files().items()}
+
+    def first_damage(self, release: Path) -> str | None:
+        """The first file of the release that is not as listed here, or None."""
+        for name, digest in sorted(self.listed().items()):
+            if not (release / name).is_file() or sha256_of(release / name) != digest:
+                return name
+        return None
+
+    def check_intact(self, release: Path) -> None:
+        """Raise UserError when a file of the release is missing, is not as listed here, or is not listed."""
+        damaged = self.first_damage(release)
+        if damaged is not None:
+            raise UserError(f"{release / damaged} is not as the manifest says: fetch or make the damaged release again")
+        listed = self.listed()
+        for path in sorted(release.rglob("*")):
+            name = path.relative_to(release).as_posix()
+            if path.is_symlink():
+                raise UserError(f"{path} is a link: a release holds its own files only; remove it")
+            if path.is_file() and not path.name.startswith(".") and name != MANIFEST and name not in listed:
+                raise UserError(f"{path} is not listed in the manifest: remove it")
+
+
+_ADAPTER = TypeAdapter(Manifest)
+
+
+def _link_on_the_way(release: Path, name: str) -> Path | None:
+    for path in _on_the_way(release, name):
+        try:
+            if stat.S_ISLNK(path.lstat().st_mode):
+                return path
+        except OSError:
+            return None  # nothing is there, which is for first_damage to say
     return None
 
 
-def read_manifest(release: Path) -> dict[str, Any]:
-    """The manifest of a release. Raises UserError when there is none that can be read."""
-    path = release / MANIFEST
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-        _ = (
-            manifest["method"],
-            manifest["data"]["name"],
-            options_of(manifest),
-            manifest["samples"],
-            manifest["held_out"],
-        )
-    except FileNotFoundError:
-        raise UserError(f"{release} has no {MANIFEST}: give a release made by 'medveil protect'") from None
-    except (NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-        raise UserError(f"{path} is not the manifest of a release: fetch or make the release again") from None
-    return manifest
-
-
-def options_of(manifest: dict[str, Any]) -> Options:
-    """Mode, bound and what is protected, as far as the release tells them: mode=strict eps=8/255 share=20."""
-    levels, part = manifest["budget"]["levels"], manifest.get("part") or {}
-    classes, share = part.get("classes"), part.get("share")
-    told = {
-        "mode": manifest["mode"],
-        "eps": f"{levels}/255" if levels else None,
-        "classes": ",".join(classes) if classes else None,
-        "share": None if share is None else f"{share:g}",
-    }
-    return Options({name: value for name, value in told.items() if value is not None})
-
-
-def check_intact(release: Path, manifest: dict[str, Any]) -> None:
-    """Raise UserError when a file of the release is missing, is not as the manifest says, or is not listed in it."""
-    damaged = first_damage(release)
-    if damaged is not None:
-        raise UserError(f"{release / damaged} is not as the manifest says: fetch or make the damaged release again")
-    listed = {r["file"] for r in manifest["samples"]} | {r["mask"] for r in manifest["samples"] if "mask" in r}
-    for path in sorted(release.rglob("*")):
-        name = path.relative_to(release).as_posix()
-        if path.is_file() and not path.name.startswith(".") and name != MANIFEST and name not in listed:
-            raise UserError(f"{path} is not listed in the manifest: remove it")
-
-
-def original_ids(source: Source, manifest: dict[str, Any]) -> list[str]:
-    """The id in the original of each sample of the release, in the release's order."""
-    if source.kind == "npz":
-        return list(source.data.ids)
-    by_file = {record["file"]: record["id"] for record in manifest["samples"]}
-    return [by_file[f"images/{sample}.png"] for sample in source.data.ids]
-
-
-def ids_of_part(source: Source, manifest: dict[str, Any], part: Portion) -> list[str]:
-    """The release's own ids of the samples that its manifest says are protected, or clean."""
-    wanted = {record["id"] for record in manifest["samples"] if record["protected"] == (part == "protected")}
-    names = original_ids(source, manifest)
-    return [sample for sample, name in zip(source.data.ids, names, strict=True) if name in wanted]
-
-
-def classes_of_part(source: Source, manifest: dict[str, Any]) -> list[int]:
-    """The classes of which the manifest lists protected samples, as the release at ``source`` numbers them, ascending.
-
-    Empty when these are all of its classes, when a share of the samples was chosen instead, and for data without one
-    class for each image.
-    """
-    part = manifest.get("part") or {}
-    if source.data.task != "classification" or part.get("share") is not None:
-        return []
-    present = {record["target"] for record in manifest["samples"]}
-    found = {record["target"] for record in manifest["samples"] if record["protected"]}
-    if found == present:
-        return []
-    if source.kind != "class-folder":
-        return sorted(found)
-    # A folder numbers its classes by name, whatever the data that it was made from called them.
-    names, ours = manifest["data"]["classes"], source.class_names or []
-    return sorted(ours.index(names[target]) for target in found)
+def _on_the_way(release: Path, name: str) -> Iterator[Path]:
+    path = release
+    for part in PurePosixPath(name).parts:
+        path = path / part
+        yield path

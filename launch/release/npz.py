@@ -16,7 +16,7 @@ from torch import Tensor
 from medveil.dataset import Batch
 from medveil.errors import UserError
 from medveil.launch.data import Source
-from medveil.launch.release.folder import Saved
+from medveil.launch.release.folder import Saved, SavedFiles
 
 _BLOCK_BYTES = 1 << 20
 
@@ -86,11 +86,11 @@ class NpzFiles:
                     for start in range(0, count, batch):
                         some = range(first + start, first + min(start + batch, count))
                         samples = [np.frombuffer(file.read(size), np.uint8).reshape(shape[1:]) for _ in some]
-                        records = [
-                            {"file": self.path.name, "sha256": hashlib.sha256(sample.tobytes()).hexdigest()}
+                        files = [
+                            SavedFiles(self.path.name, hashlib.sha256(sample.tobytes()).hexdigest())
                             for sample in samples
                         ]
-                        yield Saved(some, torch.stack([self._image(sample) for sample in samples]), None, records)
+                        yield Saved(some, torch.stack([self._image(sample) for sample in samples]), None, files)
                     if file.read(1):
                         raise ValueError(f"{split}_images is longer than its header says")
                 first += count
@@ -127,8 +127,13 @@ def member_info(member: zipfile.ZipInfo) -> zipfile.ZipInfo:
 
 
 def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = npy.read_magic(file)
-    return npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
+    """Shape, whether it is in Fortran order, and type of the npy array that begins here. Raises ValueError."""
+    try:
+        version = npy.read_magic(file)
+        return npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
+    except (TypeError, KeyError, SyntaxError, RecursionError, OverflowError) as error:
+        # Whatever numpy raises for a header that is not what it seems.
+        raise ValueError(f"its header says nothing ({' '.join(str(error).split())})") from None
 
 
 def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -16,6 +16,7 @@ from medveil.dataset import Batch
 from medveil.launch.data import Source
 from medveil.launch.errors import VerificationFailed
 from medveil.launch.release.folder import FolderFiles, Saved
+from medveil.launch.release.manifest import Sample, Scope
 from medveil.launch.release.npz import NpzFiles
 from medveil.launch.running.progress import shown
 from medveil.launch.running.runtime import ProcessRuntime
@@ -44,7 +45,7 @@ class Plan:
     held_out: Sequence[str] = ()
     chosen: Set[int] | None = None
     numbers: tuple[int, ...] | None = None
-    part: Mapping[str, Any] | None = None
+    part: Scope | None = None
 
 
 @dataclass
@@ -65,12 +66,12 @@ def verify(
     released: Sequence[int],
     reasons: Mapping[str, str],
     runtime: ProcessRuntime,
-) -> tuple[list[dict[str, Any]], Summary]:
+) -> tuple[list[Sample], Summary]:
     """Read the saved bytes back and hold them against the budget, the originals and their targets.
 
-    Returns a record per sample and the totals, both taken from the saved bytes. Raises :class:`VerificationFailed`.
+    Returns the samples and the totals, both taken from the saved bytes. Raises :class:`VerificationFailed`.
     """
-    records: list[dict[str, Any]] = []
+    samples: list[Sample] = []
     psnrs, ssims, summary = [], [], Summary(samples=len(released))
     measured = set(evenly([i for i in released if reasons.get(plan.source.data.ids[i]) is None], SSIM_SAMPLE))
     try:
@@ -81,40 +82,42 @@ def verify(
             runtime.check_stop("while verifying the release; the fit is saved")
             original = plan.source.data.read(saved.indices)
             change = _check(plan.protector, saved, original)
-            for i, record in enumerate(saved.records):
+            for i, index in enumerate(saved.indices):
                 changed = int((change[i] > 0).sum())
-                record = {
-                    "id": original.ids[i],
-                    **record,
-                    **_target(original.targets[i], plan.source),
-                    "protected": changed > 0,
-                    "max_change": int(change[i].max()),
-                    "changed": changed / change[i].numel(),
-                    **_origin(plan.source, saved.indices[i]),
-                }
-                if (reason := reasons.get(original.ids[i])) is not None:
-                    record["reason"] = reason
+                origin = plan.source.origin(index)
+                reason = reasons.get(original.ids[i])
                 if (reason is None) != (changed > 0):
                     what = "changed though it should not be" if changed else "unprotected, and nothing explains it"
                     raise VerificationFailed(f"{original.ids[i]} is {what}: take it out of the data, or report this")
                 if changed:
                     psnrs.append(metrics.psnr(original.images[i], saved.images[i]))
-                    if saved.indices[i] in measured:
+                    if index in measured:
                         ssims.append(metrics.ssim(original.images[i], saved.images[i]))
-                records.append(record)
+                sample = Sample(
+                    **saved.files[i]._asdict(),
+                    id=original.ids[i],
+                    target=_target(original.targets[i], plan.source),
+                    protected=changed > 0,
+                    max_change=int(change[i].max()),
+                    changed=changed / change[i].numel(),
+                    source_size=origin.size,
+                    source_mode=origin.mode,
+                    reason=reason,
+                )
+                samples.append(sample)
         if differing := files.differences():
             raise VerificationFailed(f"{', '.join(differing)} must stay as given and differs")
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise VerificationFailed(f"the saved files do not read back: {error}") from error
-    if [record["id"] for record in records] != [plan.source.data.ids[i] for i in released]:
+    if [sample.id for sample in samples] != [plan.source.data.ids[i] for i in released]:
         raise VerificationFailed("the saved samples are not the given ones")
-    summary.protected = sum(record["protected"] for record in records)
+    summary.protected = sum(sample.protected for sample in samples)
     summary.reasons = dict(Counter(reasons.values()))
     if psnrs:
         summary.psnr, summary.ssim = metrics.mean_psnr(psnrs), float(np.mean(ssims))
-    return records, summary
+    return samples, summary
 
 
 def evenly(among: Sequence[int], count: int) -> list[int]:
@@ -159,13 +162,8 @@ def batch_size(size: tuple[int, int]) -> int:
     return max(1, min(64, _BATCH_PIXELS // (size[0] * size[1])))
 
 
-def _target(target: Tensor, source: Source) -> dict[str, Any]:
+def _target(target: Tensor, source: Source) -> Any:
     """What the sample teaches: its class or labels, or whether its mask (a file of its own) is empty."""
     if source.data.task == "segmentation":
-        return {"target": "mask" if target.any() else "empty mask"}
-    return {"target": target.tolist()}
-
-
-def _origin(source: Source, index: int) -> dict[str, Any]:
-    origin = source.origin(index)
-    return {"source_size": list(origin.size), "source_mode": origin.mode}
+        return "mask" if target.any() else "empty mask"
+    return int(target) if source.data.task == "classification" else tuple(target.tolist())

@@ -3,11 +3,9 @@
 import glob
 import json
 import math
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +13,16 @@ from torch import Tensor
 from medveil.dataset import Batch
 from medveil.launch.errors import VerificationFailed
 from medveil.launch.release.folder import FolderFiles
-from medveil.launch.release.manifest import MANIFEST
+from medveil.launch.release.manifest import (
+    FORMAT,
+    MANIFEST,
+    Bound,
+    Described,
+    Dropped,
+    Manifest,
+    Sample,
+    Totals,
+)
 from medveil.launch.release.npz import NpzFiles
 from medveil.launch.release.verify import Files, Plan, Summary, batch_size, check_complete, verify
 from medveil.launch.running.files import make_private, open_to_others, sha256_of, sync_folder
@@ -27,7 +34,6 @@ from medveil.quantise import quantise, to_unit
 from medveil.runtime import batches, share
 from medveil.version import versions
 
-FORMAT = 1
 _UNROUNDED = 1e-3
 """Noise in grey levels below which there was none to be rounded away."""
 
@@ -141,20 +147,15 @@ def _finish(
         reasons |= json.loads((work / f"reasons-{rank}.json").read_text())
     ids = plan.source.data.ids
     released = [i for i in plan.indices if not _drops(plan, reasons.get(ids[i]))]
-    dropped = [{"id": ids[i], "reason": reasons[ids[i]]} for i in plan.indices if _drops(plan, reasons.get(ids[i]))]
+    dropped = [Dropped(ids[i], reasons[ids[i]]) for i in plan.indices if _drops(plan, reasons.get(ids[i]))]
     if not released:
         raise VerificationFailed("every image would be dropped: nothing is left to release")
     files.assemble(released, runtime.world)
-    records, summary = verify(plan, files, released, reasons, runtime)
+    samples, summary = verify(plan, files, released, reasons, runtime)
     check_complete(partial, files.expected(released))
     summary.dropped = len(dropped)
-    manifest = _manifest(plan, records, dropped, summary)
-    if isinstance(files, NpzFiles):
-        manifest["npz_sha256"] = sha256_of(files.path)
-    with (partial / MANIFEST).open("w") as file:
-        file.write(json.dumps(manifest, indent=1, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    npz = sha256_of(files.path) if isinstance(files, NpzFiles) else None
+    _manifest(plan, samples, dropped, summary, npz).write(partial)
     run.note("release.json", {"manifest": sha256_of(partial / MANIFEST)})
     open_to_others(partial)
     run.check_owner()
@@ -165,38 +166,38 @@ def _finish(
 
 
 def _manifest(
-    plan: Plan, records: list[dict[str, Any]], dropped: list[dict[str, str]], summary: Summary
-) -> dict[str, Any]:
-    """Nothing in it helps to recover an original: no seed, no option beyond mode and budget, no name of the run."""
-    data, budget = plan.source.data, plan.protector.budget()
-    return {
-        "format": FORMAT,
-        "method": plan.protector.name,
-        "mode": getattr(plan.protector.config, "mode", None),
-        "budget": {"levels": budget.levels, "changed": budget.changed},
-        **({} if plan.part is None else {"part": dict(plan.part)}),
-        "data": {
-            "name": plan.source.name,
-            "kind": plan.source.kind,
-            "task": data.task,
-            "channels": data.channels,
-            "size": list(data.size),
-            "classes": plan.source.class_names,
-        },
-        "totals": {
-            "samples": summary.samples,
-            "protected": summary.protected,
-            "unprotected": summary.samples - summary.protected,
-            "dropped": len(dropped),
-            "held_out": len(plan.held_out),
-            "psnr": summary.psnr,
-            "ssim": summary.ssim,
-        },
-        "versions": versions(),
-        "samples": records,
-        "dropped": dropped,
-        "held_out": list(plan.held_out),
-    }
+    plan: Plan, samples: Sequence[Sample], dropped: Sequence[Dropped], summary: Summary, npz_sha256: str | None
+) -> Manifest:
+    data, budget, classes = plan.source.data, plan.protector.budget(), plan.source.class_names
+    return Manifest(
+        format=FORMAT,
+        method=plan.protector.name,
+        mode=getattr(plan.protector.config, "mode", None),
+        budget=Bound(budget.levels, budget.changed),
+        part=plan.part,
+        data=Described(
+            name=plan.source.name,
+            kind=plan.source.kind,
+            task=data.task,
+            channels=data.channels,
+            size=data.size,
+            classes=None if classes is None else tuple(classes),
+        ),
+        totals=Totals(
+            samples=summary.samples,
+            protected=summary.protected,
+            unprotected=summary.samples - summary.protected,
+            dropped=len(dropped),
+            held_out=len(plan.held_out),
+            psnr=summary.psnr,
+            ssim=summary.ssim,
+        ),
+        versions=versions(),
+        samples=tuple(samples),
+        dropped=tuple(dropped),
+        held_out=tuple(plan.held_out),
+        npz_sha256=npz_sha256,
+    )
 
 
 def renumber(targets: Tensor, numbers: tuple[int, ...] | None) -> Tensor:

@@ -1,9 +1,8 @@
 """Audits: what is trained and tested on, what is refused, and that a cut audit continues."""
 
 import hashlib
-import json
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from medveil.launch.audit.train import ExploitJob, Place, run_exploit
 from medveil.launch.cli import main
 from medveil.launch.results import CellResult
 from medveil.launch.running.runtime import ProcessRuntime
+from tests.launch.releases import manifest, write_manifest
 
 SIDE = 16
 QUICK = ["--epochs", "2", "--batch-size", "8", "--threads", "1", "--device", "cpu"]
@@ -29,11 +29,6 @@ def save(path: Path, pixels: np.ndarray) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def write_manifest(folder: Path, samples: list[dict[str, Any]], held_out: Sequence[str] = (), **more: str) -> None:
-    manifest = {"method": "umed", "mode": None, "budget": {"levels": 4}, "data": {"name": "discs"}, **more}
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "samples": samples, "held_out": list(held_out)}))
 
 
 @pytest.fixture
@@ -57,7 +52,7 @@ def masked(tmp_path: Path) -> tuple[Path, Path]:
         record["sha256"] = save(release / record["file"], image + 2)
         record["mask_sha256"] = save(release / record["mask"], (mask * 255).astype(np.uint8))
         samples.append(record)
-    write_manifest(release, samples, held_out)
+    write_manifest(release, manifest(samples, "segmentation", "segmentation-folder", held_out=held_out))
     return original, release
 
 
@@ -80,7 +75,8 @@ def npz(tmp_path: Path) -> tuple[Path, Path]:
         {"id": f"train/{i}", "file": "twins.npz", "sha256": digest, "target": i % 2, "protected": True}
         for i, digest in enumerate(hashes)
     ]
-    write_manifest(release, records, npz_sha256=hashlib.sha256((release / "twins.npz").read_bytes()).hexdigest())
+    digest = hashlib.sha256((release / "twins.npz").read_bytes()).hexdigest()
+    write_manifest(release, manifest(records, "classification", "npz", npz_sha256=digest))
     return original, release
 
 

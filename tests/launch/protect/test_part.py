@@ -13,8 +13,9 @@ from medveil.launch.audit.plan import plan_audit
 from medveil.launch.cli import main
 from medveil.launch.data import open_data
 from medveil.launch.protect.part import PartOptions, choose
-from medveil.launch.release.manifest import classes_of_part
+from medveil.launch.release.manifest import Manifest
 from medveil.launch.release.merge import merge
+from medveil.launch.release.originals import classes_of_part
 from medveil.launch.report.mixed import draw_mixed
 from medveil.launch.report.summary import summarise
 from medveil.launch.results import CellResult
@@ -133,8 +134,8 @@ def test_an_audit_tells_which_of_its_classes_are_protected(typed: str, tmp_path:
 def test_only_releases_of_some_classes_have_them_marked(npz: Path, tmp_path: Path) -> None:
     for flags, expected in ((["--classes", "0,2"], [0, 2]), (["--share", "10"], []), ([], [])):
         out = tmp_path / f"out{len(flags)}{flags[-1:]}"
-        manifest = protect(npz, out, *flags)
-        assert classes_of_part(open_data(str(out)), manifest) == expected
+        protect(npz, out, *flags)
+        assert classes_of_part(open_data(str(out)), Manifest.read(out)) == expected
 
 
 def test_support_classes_stand_in_for_the_others(npz: Path, support: Path) -> None:
@@ -204,8 +205,8 @@ def test_a_folder_of_one_class_is_protected_alone_and_merged(support: Path, tmp_
         Image.fromarray(pixels).save(path)
     protect(tmp_path / "grey-only", tmp_path / "grey2", *flags)
     manifest = merge([tmp_path / "grey2", tmp_path / "boats"], tmp_path / "merged")
-    assert manifest["data"]["classes"] == ["boats", "grey"]
-    assert {(r["id"].split("/")[0], r["target"]) for r in manifest["samples"]} == {("boats", 0), ("grey", 1)}
+    assert manifest.data.classes == ("boats", "grey")
+    assert {(sample.id.split("/")[0], sample.target) for sample in manifest.samples} == {("boats", 0), ("grey", 1)}
     assert open_data(str(tmp_path / "merged")).class_names == ["boats", "grey"]
 
 

@@ -14,7 +14,7 @@ from medveil.dataset import ArrayDataset
 from medveil.launch.data import Source, open_data
 from medveil.launch.errors import VerificationFailed
 from medveil.launch.release.folder import FolderFiles
-from medveil.launch.release.manifest import first_damage
+from medveil.launch.release.manifest import Manifest
 from medveil.launch.release.npz import NpzFiles
 from medveil.launch.release.verify import Plan, Summary
 from medveil.launch.release.write import write_release
@@ -101,10 +101,10 @@ def test_a_segmentation_release(segmentation: Source, tmp_path: Path) -> None:
     assert first["protected"] is True
     assert first["source_size"] == [16, 24]
     assert manifest["totals"]["psnr"] == pytest.approx(10 * np.log10(255**2 / (16 * 90 / 384)))
-    assert first_damage(tmp_path / "out") is None
+    assert Manifest.read(tmp_path / "out").first_damage(tmp_path / "out") is None
     assert left_over(tmp_path / "out") == ["out"]
     (tmp_path / "out" / first["mask"]).write_bytes(b"other")
-    assert first_damage(tmp_path / "out") == "masks/case/0.png"
+    assert Manifest.read(tmp_path / "out").first_damage(tmp_path / "out") == "masks/case/0.png"
 
 
 def test_unprotected_samples_are_released_unchanged_with_their_reason(segmentation: Source, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_an_npz_release_differs_in_the_protected_split_alone(npz: Source, tmp_pa
         noise.fit(npz.data)
         assert (found["train_images"][69] == (noise.perturb(*batch)[0, 0] * 255).round().numpy()).all()
     assert len(manifest_of(tmp_path / "out")["samples"]) == 70
-    assert first_damage(tmp_path / "out") is None
+    assert Manifest.read(tmp_path / "out").first_damage(tmp_path / "out") is None
 
 
 def test_several_splits_keep_their_places(npz: Source, tmp_path: Path) -> None:

@@ -1,0 +1,40 @@
+"""Which samples of an opened release are which of its original, by what the manifest lists."""
+
+from medveil.launch.data import Source
+from medveil.launch.release.manifest import Manifest
+from medveil.launch.results import Portion
+
+
+def original_ids(source: Source, manifest: Manifest) -> list[str]:
+    """The id in the original of each sample of the release, in the release's order."""
+    if source.kind == "npz":
+        return list(source.data.ids)
+    by_file = {sample.file: sample.id for sample in manifest.samples}
+    return [by_file[f"images/{sample}.png"] for sample in source.data.ids]
+
+
+def ids_of_part(source: Source, manifest: Manifest, part: Portion) -> list[str]:
+    """The release's own ids of the samples that its manifest says are protected, or clean."""
+    wanted = {sample.id for sample in manifest.samples if sample.protected == (part == "protected")}
+    names = original_ids(source, manifest)
+    return [sample for sample, name in zip(source.data.ids, names, strict=True) if name in wanted]
+
+
+def classes_of_part(source: Source, manifest: Manifest) -> list[int]:
+    """The classes of which the manifest lists protected samples, as the release at ``source`` numbers them, ascending.
+
+    Empty when these are all of its classes, when a share of the samples was chosen instead, and for data without one
+    class for each image.
+    """
+    share = None if manifest.part is None else manifest.part.share
+    if source.data.task != "classification" or share is not None:
+        return []
+    present = {sample.target for sample in manifest.samples if isinstance(sample.target, int)}
+    found = {sample.target for sample in manifest.samples if sample.protected and isinstance(sample.target, int)}
+    if found == present:
+        return []
+    if source.kind != "class-folder":
+        return sorted(found)
+    # A folder numbers its classes by name, whatever the data that it was made from called them.
+    names, ours = manifest.data.classes or (), source.class_names or []
+    return sorted(ours.index(names[target]) for target in found)

@@ -1,0 +1,329 @@
+"""What a stranger's file or a slip of the user's can cause: one line that names it, exit code 2, nothing written."""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medveil.launch.cli import main
+from tests.launch.releases import manifest, write_manifest
+
+SIDE = 16
+Values = dict[str, Any]
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def save(path: Path, pixels: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(pixels, dtype=np.uint8)).save(path)
+    return path
+
+
+def noise(seed: int) -> Any:
+    return np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
+
+
+def masked_release(folder: Path, names: str = "abcd") -> Values:
+    """A release with one image and mask for each letter of ``names``; the two letters after them are held out."""
+    samples = []
+    for name in names:
+        image = save(folder / "images" / f"{name}.png", noise(ord(name)))
+        mask = save(folder / "masks" / f"{name}.png", np.pad(np.full((8, 8), 255), 4))
+        sample = {"id": name, "file": f"images/{name}.png", "sha256": sha256(image)}
+        samples.append({**sample, "mask": f"masks/{name}.png", "mask_sha256": sha256(mask)})
+    held_out = [chr(ord(max(names)) + 1), chr(ord(max(names)) + 2)]
+    return manifest(samples, "segmentation", "segmentation-folder", held_out=held_out)
+
+
+def npz_release(folder: Path, protected: bool = True, name: str = "set.npz") -> Values:
+    """A release of six images of a train split, called ``name`` in its manifest, and a test split."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = np.stack([noise(i) for i in range(6)])
+    labels = (np.arange(6) % 2).astype(np.uint8)[:, None]
+    splits = {"train_images": images, "train_labels": labels, "test_images": 255 - images, "test_labels": labels}
+    np.savez(folder / "set.npz", **splits)
+    samples = [
+        {"id": f"train/{i}", "file": name, "target": i % 2, "sha256": hashlib.sha256(image.tobytes()).hexdigest()}
+        | {"protected": protected}
+        for i, image in enumerate(images)
+    ]
+    return manifest(samples, "classification", "npz", npz_sha256=sha256(folder / "set.npz"))
+
+
+def tree(folder: Path) -> dict[str, bytes | str]:
+    """Everything under ``folder`` and what it holds."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() and not path.is_symlink() else str(path.stat)
+        for path in sorted(folder.rglob("*"))
+        if not path.is_fifo()
+    }
+
+
+def refused(argv: list[str], folder: Path, capsys: pytest.CaptureFixture[str], *said: str) -> None:
+    """``medveil ARGV`` ends with code 2 and one line that holds each of ``said``, and writes nothing in ``folder``."""
+    before = tree(folder)
+    capsys.readouterr()
+    assert main(argv) == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1, printed.err
+    assert printed.err.isprintable() or printed.err[:-1].isprintable(), ascii(printed.err)
+    for part in said:
+        assert part in printed.err
+    assert tree(folder) == before
+
+
+def at(values: Any, path: str, value: Any) -> Any:
+    """``values`` with the entry that ``path`` ("samples.0.file") names replaced; Ellipsis: removed."""
+    head, _, rest = path.partition(".")
+    key: Any = int(head) if head.isdecimal() else head
+    copied = list(values) if isinstance(values, list) else dict(values)
+    if rest:
+        copied[key] = at(copied[key], rest, value)
+    elif value is ...:
+        del copied[key]
+    else:
+        copied[key] = value
+    return copied
+
+
+MANIFESTS: list[tuple[str, Any]] = [
+    ("samples", [1, 2, 3]),
+    ("samples", []),
+    ("samples", None),
+    ("samples", {"0": 1}),
+    ("samples.0", None),
+    ("samples.0.id", ...),
+    ("samples.0.id", 3),
+    ("samples.0.id", "b"),
+    ("samples.0.id", "a\x1b[2J"),
+    ("samples.0.file", ...),
+    ("samples.0.file", None),
+    ("samples.0.file", 7),
+    ("samples.0.file", ""),
+    ("samples.0.file", "."),
+    ("samples.0.file", ".."),
+    ("samples.0.file", "../payload.txt"),
+    ("samples.0.file", "images/../../payload.txt"),
+    ("samples.0.file", "/etc/passwd"),
+    ("samples.0.file", "images//a.png"),
+    ("samples.0.file", "images\\a.png"),
+    ("samples.0.file", "images/a\x00.png"),
+    ("samples.0.file", "images/\x1b[31ma.png"),
+    ("samples.0.file", "images/b.png"),
+    ("samples.0.file", "manifest.json"),
+    ("samples.0.file", "x" * 5000),
+    ("samples.0.file", f"images/{'x' * 256}"),
+    ("samples.0.sha256", ...),
+    ("samples.0.sha256", None),
+    ("samples.0.sha256", "0"),
+    ("samples.0.mask", "../victim.png"),
+    ("samples.0.mask", ...),
+    ("samples.0.mask_sha256", ...),
+    ("samples.0.target", 1),
+    ("samples.0.target", "cat"),
+    ("samples.0.target", [0, 1]),
+    ("samples.0.target", 10**9),
+    ("samples.0.target", -1),
+    ("samples.0.protected", "yes"),
+    ("samples.0.max_change", 256),
+    ("samples.0.changed", float("nan")),
+    ("samples.0.source_size", [0, 16]),
+    ("held_out", ...),
+    ("held_out", None),
+    ("held_out", 5),
+    ("held_out", ["x\x1b]0;y\x07", "z"]),
+    ("part", "half"),
+    ("part", {"classes": 3, "share": None}),
+    ("part", {"classes": None, "share": 101}),
+    ("totals", ...),
+    ("totals", "many"),
+    ("totals.psnr", float("nan")),
+    ("totals.psnr", "good"),
+    ("totals.samples", 5),
+    ("dropped", ...),
+    ("dropped", [{"id": "x"}]),
+    ("budget", 8),
+    ("budget.levels", 2.5),
+    ("data", []),
+    ("data.classes", ...),
+    ("data.classes", "abc"),
+    ("data.kind", "zip"),
+    ("data.task", "art"),
+    ("data.size", [16]),
+    ("data.channels", 0),
+    ("data.name", "a\nb"),
+    ("method", None),
+    ("method", "\x1b[2Jumed"),
+    ("versions", ...),
+    ("format", 2),
+    ("format", "1"),
+    ("npz_sha256", "0" * 64),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), MANIFESTS, ids=[f"{path}-{i}" for i, (path, _) in enumerate(MANIFESTS)])
+def test_a_manifest_that_is_not_one_is_refused(
+    path: str, value: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "payload.txt").write_text("outside")
+    for number, letters in enumerate(("abcd", "efgh")):
+        values = masked_release(tmp_path / f"r{number}", letters)
+        write_manifest(tmp_path / f"r{number}", at(values, path, value) if number == 0 else values)
+    argv = ["merge", str(tmp_path / "r0"), str(tmp_path / "r1"), "--out", str(tmp_path / "out")]
+    refused(argv, tmp_path, capsys, str(tmp_path / "r0" / "manifest.json"), "is not the manifest of a release")
+
+
+def of_bytes(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content)
+
+
+FILES: dict[str, Callable[[Path], object]] = {
+    "absent": lambda path: None,
+    "empty": of_bytes(b""),
+    "cut": of_bytes(b'{"format": 1, "samp'),
+    "not UTF-8": of_bytes(b'{"format": "\xff\xfe"}'),
+    "a list": of_bytes(b"[]"),
+    "a number": of_bytes(b"7"),
+    "nested 100,000 deep": of_bytes(b'{"a":' + b"[" * 100_000),
+    "a number of 5,000 digits": of_bytes(b'{"format": ' + b"9" * 5000 + b"}"),
+    "a folder": lambda path: path.mkdir(),
+    "a pipe": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a link to nothing": lambda path: path.symlink_to("nothing"),
+}
+
+
+@pytest.mark.parametrize("make", FILES.values(), ids=list(FILES))
+def test_a_file_in_the_manifests_place_is_refused(
+    make: Callable[[Path], object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masked_release(tmp_path / "r")
+    make(tmp_path / "r" / "manifest.json")
+    refused(["audit", str(tmp_path / "r"), "--original", str(tmp_path)], tmp_path, capsys, "manifest.json")
+
+
+def copied(tmp_path: Path, name: str, digest: str) -> Values:
+    """A release whose first image is said to be the file ``name``."""
+    values = masked_release(tmp_path / "r0")
+    (tmp_path / "r0" / "images" / "a.png").unlink()
+    return at(at(values, "samples.0.file", name), "samples.0.sha256", digest)
+
+
+def through_a_link(tmp_path: Path) -> Values:
+    (tmp_path / "r0" / "images").mkdir(parents=True)
+    (tmp_path / "r0" / "images" / "l").symlink_to(tmp_path / "elsewhere")
+    return copied(tmp_path, "images/l/pay.png", sha256(tmp_path / "elsewhere" / "pay.png"))
+
+
+def a_link(tmp_path: Path) -> Values:
+    values = copied(tmp_path, "images/a.png", sha256(tmp_path / "elsewhere" / "pay.png"))
+    (tmp_path / "r0" / "images" / "a.png").symlink_to(tmp_path / "elsewhere" / "pay.png")
+    return values
+
+
+def an_unlisted_link(tmp_path: Path) -> Values:
+    values = masked_release(tmp_path / "r0")
+    (tmp_path / "r0" / "more").symlink_to(tmp_path / "elsewhere")
+    return values
+
+
+def beside(tmp_path: Path) -> Values:
+    return copied(tmp_path, "../payload.png", sha256(tmp_path / "payload.png"))
+
+
+@pytest.mark.parametrize("make", [beside, through_a_link, a_link, an_unlisted_link])
+@pytest.mark.parametrize("command", ["merge", "audit"])
+def test_no_name_in_a_manifest_leads_out_of_its_release(
+    command: str, make: Callable[[Path], Values], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "payload.png", noise(1))
+    save(tmp_path / "elsewhere" / "pay.png", noise(2))
+    write_manifest(tmp_path / "r0", make(tmp_path))
+    write_manifest(tmp_path / "r1", masked_release(tmp_path / "r1", "efgh"))
+    (tmp_path / "deep" / "place").mkdir(parents=True)
+    argv = {
+        "merge": ["merge", str(tmp_path / "r0"), str(tmp_path / "r1"), "--out", str(tmp_path / "deep" / "place" / "m")],
+        "audit": ["audit", str(tmp_path / "r0"), "--test", "phantom:seg:4:16"],
+    }[command]
+    refused(argv, tmp_path, capsys, str(tmp_path / "r0"))
+
+
+def test_a_merge_overwrites_no_file_beside_its_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Both releases list the same file beside them; on the way out the merged one would land on it.
+    for name in ("r0", "r1"):
+        write_manifest(tmp_path / name, npz_release(tmp_path / name, name == "r0", "../victim.npz"))
+        (tmp_path / name / "set.npz").rename(tmp_path / "victim.npz")
+    refused(["merge", str(tmp_path / "r0"), str(tmp_path / "r1"), "--out", str(tmp_path / "m")], tmp_path, capsys)
+
+
+def without_a_sample(folder: Path, values: Values) -> Values:
+    totals = {**values["totals"], "samples": 5}
+    totals |= {key: 5 for key in ("protected", "unprotected") if totals[key]}
+    return {**values, "samples": values["samples"][:-1], "totals": totals}
+
+
+def garbage(folder: Path, values: Values) -> Values:
+    (folder / "set.npz").write_bytes(b"PK\x03\x04 and no more")
+    return {**values, "npz_sha256": sha256(folder / "set.npz")}
+
+
+def of_another_split(folder: Path, values: Values) -> Values:
+    samples = [{**sample, "id": sample["id"].replace("train", "val")} for sample in values["samples"]]
+    return {**values, "samples": samples}
+
+
+def without_a_split(folder: Path, values: Values) -> Values:
+    return {**values, "samples": [{**sample, "id": str(i)} for i, sample in enumerate(values["samples"])]}
+
+
+def of_another_hash(folder: Path, values: Values) -> Values:
+    return at(values, "samples.3.sha256", "0" * 64)
+
+
+def of_numbers(folder: Path, values: Values) -> Values:
+    np.savez(folder / "set.npz", train_images=np.zeros((6, 16, 16)), train_labels=np.arange(6))
+    return {**values, "npz_sha256": sha256(folder / "set.npz")}
+
+
+def of_an_odd_header(folder: Path, values: Values) -> Values:
+    header = b"{'descr': [], 'fortran_order': {}, 'shape': ([],)}".ljust(117) + b"\n"
+    with zipfile.ZipFile(folder / "set.npz", "w") as archive:
+        archive.writestr("train_images.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    return {**values, "npz_sha256": sha256(folder / "set.npz")}
+
+
+DAMAGES = [
+    without_a_sample, garbage, of_another_split, without_a_split, of_another_hash, of_numbers, of_an_odd_header
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_an_npz_that_is_not_what_its_manifest_says_is_not_merged(
+    damage: Callable[[Path, Values], Values], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("r0", "r1"):
+        values = npz_release(tmp_path / name, name == "r0")
+        write_manifest(tmp_path / name, damage(tmp_path / name, values))
+    argv = ["merge", str(tmp_path / "r0"), str(tmp_path / "r1"), "--out", str(tmp_path / "m")]
+    refused(argv, tmp_path, capsys, "train_images" if damage in (of_numbers, of_an_odd_header) else "set.npz")
+
+
+def test_the_sound_releases_are_merged(tmp_path: Path) -> None:
+    for name, letters in (("r0", "abcd"), ("r1", "efgh")):
+        write_manifest(tmp_path / name, masked_release(tmp_path / name, letters))
+    assert main(["merge", str(tmp_path / "r0"), str(tmp_path / "r1"), "--out", str(tmp_path / "m")]) == 0
+    assert len(json.loads((tmp_path / "m" / "manifest.json").read_text())["samples"]) == 8
+    for name in ("n0", "n1"):
+        write_manifest(tmp_path / name, npz_release(tmp_path / name, name == "n0"))
+    assert main(["merge", str(tmp_path / "n0"), str(tmp_path / "n1"), "--out", str(tmp_path / "n")]) == 0
+    assert json.loads((tmp_path / "n" / "manifest.json").read_text())["totals"]["protected"] == 6
