@@ -77,8 +77,6 @@ def test_planes_lie_across_the_widest_spacing(tmp_path: Path) -> None:
     assert nifti.read(tmp_path / "flat.nii").values.shape == (1, 7, 6)
 
 
-
-
 def patched(offset: int, form: str, value: float) -> Callable[[bytes], bytes]:
     def patch(content: bytes) -> bytes:
         changed = bytearray(content)
