@@ -92,7 +92,7 @@ def _check_header(image: "Nifti1Image", path: Path) -> None:
     """Refuse what nibabel mends without a word: spacings and slopes that are none."""
     from nibabel.openers import ImageOpener
 
-    with ImageOpener(path) as file:
+    with ImageOpener(str(path)) as file:
         header = type(image.header).from_fileobj(file, check=False)
     zooms = [float(one) for one in header["pixdim"][1 : 1 + min(image.ndim, 3)]]
     if not all(0 < zoom < math.inf for zoom in zooms):
