@@ -9,9 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from submitit.helpers import TorchDistributedEnvironment, clean_env
-from submitit.slurm.slurm import SlurmExecutor
-
 from medveil.errors import UserError
 from medveil.launch.jobs import squeue
 from medveil.launch.jobs.job import Job, Record, execute
@@ -57,6 +54,9 @@ def submit(
 
 
 def _sbatch(chunk: Sequence[Job], parameters: Mapping[str, object], requeues: int, folder: Path) -> dict[str, str]:
+    from submitit.helpers import clean_env
+    from submitit.slurm.slurm import SlurmExecutor
+
     # What a site sets for all is kept; what an enclosing job left would be taken for this one's.
     kept = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or name.startswith("SBATCH_")}
     try:
@@ -98,6 +98,8 @@ def run_on_cluster(job: Job, requeues: int) -> None:
 
 def _meet() -> int:
     """Put this process's place among those of the job into the environment, where ``joined`` finds it."""
+    from submitit.helpers import TorchDistributedEnvironment
+
     # A requeued job keeps its id, from which submitit draws the port; its first copy may still hold that one.
     start = f"{os.environ['SLURM_JOB_ID']} {os.environ.get('SLURM_RESTART_COUNT', '0')}"
     os.environ["MASTER_PORT"] = str(random.Random(start).randint(20000, 60000))
