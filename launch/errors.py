@@ -6,6 +6,7 @@ import signal
 import sys
 
 from medveil.errors import UserError
+from medveil.launch.extras import missing_extra
 
 USAGE_ERROR = 2
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -37,6 +38,9 @@ def explain(error: Exception) -> int | None:
         return 128 + error.number
     if isinstance(error, UserError):
         say(str(error))
+        return USAGE_ERROR
+    if (line := missing_extra(error)) is not None:
+        say(line)
         return USAGE_ERROR
     if isinstance(error, OSError) and error.errno in _FULL:
         where = f" ({error.filename})" if error.filename else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from medveil.errors import UserError
+from medveil.launch.extras import require
 from medveil.launch.jobs import squeue
 from medveil.launch.jobs.sbatch import Slurm, preview, settings
 from medveil.launch.jobs.status import standings
@@ -98,7 +99,9 @@ def main(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(dry_run(sweep, folder, slurm if on_slurm else None))
         return 0
+    require("report")
     if on_slurm:
+        require("cluster")
         return _on_slurm(sweep, folder, slurm, args.resume, args.wait_minutes if args.wait else None)
     return _say_results(run(sweep, folder), folder)
 

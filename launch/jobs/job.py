@@ -18,6 +18,7 @@ from medveil.launch.audit.train import ExploitJob, run_exploit
 from medveil.launch.data.cache import caching
 from medveil.launch.errors import Interrupted, explain
 from medveil.launch.exploiters.attacks import OutOfReach
+from medveil.launch.extras import missing_extra
 from medveil.launch.protect.job import ProtectJob, metrics_of, run_protect
 from medveil.launch.release.manifest import MANIFEST
 from medveil.launch.running.files import make_private, sha256_of, write_private
@@ -134,7 +135,8 @@ def execute(job: Job) -> Record:
                 if explain(error) is None:
                     traceback.print_exc()
                 kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-                record = Record("failed", kind + " ".join(str(error).split()))
+                reason = missing_extra(error) or kind + " ".join(str(error).split())
+                record = Record("failed", reason)
             else:
                 # A job that was done before only looked at its files: what it took is what it took then.
                 seconds = before.seconds if before and before.state == "done" else time.monotonic() - begun

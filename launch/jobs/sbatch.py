@@ -155,7 +155,7 @@ def sbatch_text(parameters: Mapping[str, Any], count: int, folder: Path) -> str:
 
 @contextmanager
 def _no_slurm(place: Path) -> Iterator[None]:
-    """Within, submitit submits to commands in ``place`` that do nothing: it has no public way to write the file alone."""
+    """Within, submitit submits to commands in ``place`` that do nothing: it cannot write the file alone."""
     for name, line in (("srun", "exit 1"), ("sbatch", "echo Submitted batch job 1")):
         (place / name).write_text(f"#!/bin/sh\n{line}\n")
         (place / name).chmod(0o700)

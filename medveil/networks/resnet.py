@@ -1,9 +1,8 @@
-"""ResNet-18 (He et al., CVPR 2016) with a choice of stem and width; the residual block is torchvision's."""
+"""ResNet-18 (He et al., CVPR 2016) with a choice of stem and width."""
 
 from typing import Literal
 
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, conv1x1
 
 Stem = Literal["small", "large"]
 
@@ -13,6 +12,34 @@ SMALL = 64
 
 def stem_for(size: tuple[int, int]) -> Stem:
     return "small" if min(size) < SMALL else "large"
+
+
+class Residual(nn.Module):
+    """relu(f(x) + x), where f is two 3x3 convolutions with batch-norm; float [N, C, H, W] -> float [N, O, H', W']."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            # A 1x1 convolution of stride s sees every s-th pixel; taken apart, because oneDNN's backward of the strided
+            # one in channels_last crashes on odd batches (torch 2.15, more than one thread). Pooling over one pixel
+            # takes every s-th without losing the memory format in the backward, as slices do: the ReLUs and sums before
+            # it would be slow.
+            every_nth = nn.AvgPool2d(1, stride)
+            projection = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+            shortcut = nn.Sequential(every_nth, projection, nn.BatchNorm2d(out_channels))
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.shortcut = shortcut
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        inner += self.shortcut(x)
+        out: Tensor = self.relu(inner)
+        return out
 
 
 class ResNet18(nn.Module):
@@ -36,7 +63,7 @@ class ResNet18(nn.Module):
         channels = width
         for level in range(4):
             out = width * 2**level
-            stages += [_block(channels, out, stride=1 if level == 0 else 2), _block(out, out, stride=1)]
+            stages += [Residual(channels, out, stride=1 if level == 0 else 2), Residual(out, out, stride=1)]
             channels = out
         self.stages = nn.Sequential(*stages)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -50,14 +77,3 @@ class ResNet18(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.features(x))
         return logits
-
-
-def _block(in_channels: int, out_channels: int, stride: int) -> BasicBlock:
-    if stride == 1 and in_channels == out_channels:
-        return BasicBlock(in_channels, out_channels)
-    # A 1x1 convolution of stride s sees every s-th pixel; taken apart, because oneDNN's backward of the strided one in
-    # channels_last crashes on odd batches (torch 2.15, more than one thread). Pooling over one pixel takes every s-th
-    # without losing the memory format in the backward, as slices do: the ReLUs and sums before it would be slow.
-    every_nth = nn.AvgPool2d(1, stride)
-    shortcut = nn.Sequential(every_nth, conv1x1(in_channels, out_channels), nn.BatchNorm2d(out_channels))
-    return BasicBlock(in_channels, out_channels, stride, shortcut)

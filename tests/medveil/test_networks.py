@@ -10,7 +10,7 @@ from medveil.networks import ResNet18
 @pytest.mark.parametrize("side", [28, 25])
 def test_the_shortcut_is_the_strided_convolution(side):
     block = ResNet18(3, 2, width=4).stages[2].eval()
-    every, conv, norm = block.downsample
+    every, conv, norm = block.shortcut
     strided = nn.Conv2d(4, 8, 1, stride=2, bias=False)
     strided.weight = conv.weight
     x = torch.randn(3, 4, side, side)
