@@ -18,10 +18,8 @@ from medveil.config import plain
 from medveil.dataset import Dataset, Subset
 from medveil.errors import UserError
 from medveil.launch.audit.plan import plan_audit
-from medveil.launch.audit.samples import opened
 from medveil.launch.audit.train import Place, done_once, pick_preset
 from medveil.launch.data import split_holdout
-from medveil.launch.data.cache import caching
 from medveil.launch.data.combined import Formed
 from medveil.launch.exploiters.config import Preset, exploiter_config
 from medveil.launch.exploiters.training import trained
@@ -67,11 +65,11 @@ def run_authorised(job: AuthorisedJob) -> Outcome:
     decisions on them, ``on_original``, ``on_protected`` {0, 1} [K, H, W].
     Raises UserError when the set is not one for segmentation.
     """
-    with joined(job.place.device) as processes, caching(job.place.unpacked):
-        plan = plan_audit(job.release, job.original, job.test, job.size)
+    with joined(job.place.device) as processes:
+        plan = plan_audit(job.release, job.original, job.test, job.size, opener=job.place.opener)
         assert plan.clean is not None
         released, clean = plan.train.open(), plan.clean.open()
-        theirs = opened(job.trained_on, released.size[0])
+        theirs = job.place.opener.again(job.trained_on, released.size[0])
         train, test = _split(theirs.data, theirs.test, released, theirs.spec)
         config = exploiter_config(
             "segmentation", pick_preset(job.preset, processes), released.size, {**job.options, "seed": job.seed}

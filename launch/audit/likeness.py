@@ -9,7 +9,8 @@ from torch import Tensor
 
 from medveil import metrics
 from medveil.dataset import Dataset
-from medveil.launch.audit.samples import clean_part, opened
+from medveil.launch.audit.samples import clean_part
+from medveil.launch.data import Opener
 from medveil.launch.release.manifest import Manifest
 from medveil.launch.release.verify import SSIM_SAMPLE, evenly
 from medveil.launch.running.files import write_arrays
@@ -33,15 +34,18 @@ class Likeness(NamedTuple):
     similarity: dict[str, float]
 
 
-def compare_images(release: Path, original: str, size: int | None, pictures: Path) -> Likeness:
+def compare_images(
+    release: Path, original: str, size: int | None, pictures: Path, opener: Opener | None = None
+) -> Likeness:
     """Hold the images of the release against their originals, both at ``size`` (None: the release's own).
 
     Writes ``pictures``: an npz of a few changed samples, uint8 [K, H, W, C], as ``original`` and ``protected``, with
     the ``masks`` {0, 1} [K, H, W, 1] of a segmentation set. Raises UserError when a sample is missing in the original,
     or the two do not fit together.
     """
-    source = opened(str(release), size)
-    clean = clean_part(release, original, source, Manifest.read(release)).open()
+    opener = opener or Opener()
+    source = opener.again(str(release), size)
+    clean = clean_part(release, original, source, Manifest.read(release), opener).open()
     psnrs: list[float] = []
     changed: list[int] = []
     for indices in batches(range(len(source.data)), _CHUNK):

@@ -4,11 +4,12 @@ import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from medveil.dataset import Dataset, Task
 from medveil.errors import UserError
-from medveil.launch.audit.samples import Part, clean_part, opened
-from medveil.launch.data import Source
+from medveil.launch.audit.samples import Part, clean_part
+from medveil.launch.data import Opener, Source
 from medveil.launch.release.manifest import Manifest
 from medveil.launch.release.originals import ids_of_part
 from medveil.launch.results import Options, Portion
@@ -42,6 +43,7 @@ def plan_audit(
     test: str | None = None,
     size: int | None = None,
     part: Portion = "all",
+    opener: Opener | None = None,
 ) -> AuditPlan:
     """Check the release at ``release`` and choose the test images.
 
@@ -53,14 +55,15 @@ def plan_audit(
     to test on, or when a test image is also in the release's training part: by id or pixels in the original, or by
     exact pixels in the release. Exact copies in a test part that the data set brings itself are left out, and noted.
     """
+    opener = opener or Opener()
     manifest = Manifest.read(release)
     manifest.check_intact(release)
-    source = opened(str(release), size)
-    train = Part(str(release), size=size)
-    clean = None if original is None else clean_part(release, original, source, manifest)
+    train = Part(str(release), size=size, opener=opener)
+    source = train.source
+    clean = None if original is None else clean_part(release, original, source, manifest, opener)
     height, width = source.data.size
     side = height if height == width else None
-    chosen, own = _choose_test(release, source, manifest, original, test, side)
+    chosen, own = _choose_test(train, source, manifest, original, test, side)
     training = [train] if clean is None else [train, clean]
     chosen, notes = without_overlap(chosen, own, training, _ids_in_common(chosen, train, clean, manifest))
     if part != "all":
@@ -85,32 +88,36 @@ def plan_audit(
 
 
 def _choose_test(
-    release: Path, source: Source, manifest: Manifest, original: str | None, test: str | None, side: int | None
+    train: Part, source: Source, manifest: Manifest, original: str | None, test: str | None, side: int | None
 ) -> tuple[Part, bool]:
     """The test part, and whether it belongs to the data set itself (rather than being named by the user)."""
+
+    def part(spec: str, split: Literal["data", "test"] = "data") -> Part:
+        return Part(spec, split, size=side, opener=train.opener)
+
     if test is not None:
-        return Part(test, "test" if opened(test, side).test is not None else "data", size=side), False
+        return part(test, "test" if part(test).source.test is not None else "data"), False
     if source.test is not None:
-        return Part(str(release), "test", size=side), True
-    if original is not None and opened(original, side).test is not None:
-        return Part(original, "test", size=side), True
+        return part(train.spec, "test"), True
+    if original is not None and part(original).source.test is not None:
+        return part(original, "test"), True
     held_out = manifest.held_out
     if not held_out:
-        raise UserError(f"{release} has no test split and lists no held-out images: give --test DATA, clean images")
+        raise UserError(f"{train.spec} has no test split and lists no held-out images: give --test DATA, clean images")
     if original is None:
         raise UserError(
-            f"{release} lists {len(held_out)} held-out images but does not hold them: give --original DATA, "
+            f"{train.spec} lists {len(held_out)} held-out images but does not hold them: give --original DATA, "
             "or other clean images with --test DATA"
         )
-    return Part(original, ids=held_out, size=side), True
+    return replace(part(original), ids=held_out), True
 
 
 def _ids_in_common(chosen: Part, train: Part, clean: Part | None, manifest: Manifest) -> set[str]:
     """The released ids where ``chosen`` names its samples as the release does; none where equal ids mean nothing."""
-    source = opened(chosen.spec, chosen.size)
+    source = chosen.source
     named_alike = source.kind == "npz" and chosen.spec == train.spec
     if clean is not None:
-        named_alike = named_alike or source.fingerprint == opened(clean.spec, clean.size).fingerprint
+        named_alike = named_alike or source.fingerprint == clean.source.fingerprint
     return {sample.id for sample in manifest.samples} if named_alike else set()
 
 

@@ -2,8 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +10,7 @@ import torch
 
 from medveil.dataset import Batch, Dataset, Subset, View
 from medveil.errors import UserError
-from medveil.launch.data import Source, open_data
+from medveil.launch.data import Opener, Source
 from medveil.launch.release.manifest import Manifest
 from medveil.launch.release.originals import original_ids
 
@@ -22,16 +21,23 @@ class Part:
 
     ``spec``: as ``open_data`` reads it, a release too. ``split``: its samples to protect ("data") or its own test part.
     ``ids``: those samples alone, in this order; None: all. ``size``: the side in pixels, None for the data's own.
+    ``opener``: opens it.
     """
 
     spec: str
     split: Literal["data", "test"] = "data"
     ids: tuple[str, ...] | None = None
     size: int | None = None
+    opener: Opener = field(default_factory=Opener, compare=False, repr=False)
+
+    @property
+    def source(self) -> Source:
+        """The data set that the samples are of."""
+        return self.opener.again(self.spec, self.size)
 
     def open(self) -> Dataset:
         """The samples. Raises UserError when there are none of this split or one of the ids is missing."""
-        source = opened(self.spec, self.size)
+        source = self.source
         data = source.data if self.split == "data" else source.test
         if data is None:
             raise UserError(f"{self.spec} has no test part of its own")
@@ -39,27 +45,14 @@ class Part:
 
     def class_names(self) -> list[str] | None:
         """What the targets' numbers mean, where the data says."""
-        return opened(self.spec, self.size).class_names
+        return self.source.class_names
 
     def fingerprint(self) -> str:
         """sha256 over content, ids and size; the same wherever the data lies."""
-        source = opened(self.spec, self.size)
+        source = self.source
         ids = "all" if self.ids is None else "\x1f".join(self.ids)
         text = f"{source.fingerprint}\n{self.split}\n{source.data.size}\n{ids}"
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def opened(spec: str, size: int | None) -> Source:
-    """``open_data(spec, size=size)``, kept for the next training on the same files while these stay as they are."""
-    path = Path(spec).expanduser()
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    stats = [(str(file), file.stat()) for file in files if file.is_file()]
-    return _opened(spec, size, tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats))
-
-
-@lru_cache(maxsize=3)
-def _opened(spec: str, size: int | None, _: tuple[tuple[str, int, int], ...]) -> Source:
-    return open_data(spec, size=size)
 
 
 def select(data: Dataset, ids: Sequence[str], name: str) -> Dataset:
@@ -99,7 +92,7 @@ class Named(View):
 
 def originals_by_id(clean: Part, train: Part) -> Dataset:
     """The samples of ``clean``, which has those of the whole data set of ``train`` in its order, by the ids of that."""
-    return Named(clean.open(), tuple(opened(train.spec, train.size).data.ids)) if clean != train else clean.open()
+    return Named(clean.open(), tuple(train.source.data.ids)) if clean != train else clean.open()
 
 
 def open_alike(test: Part, train: Part) -> Dataset:
@@ -117,10 +110,12 @@ def open_alike(test: Part, train: Part) -> Dataset:
     return Relabelled(data, tuple(ours.index(name) for name in theirs))
 
 
-def clean_part(release: Path, original: str, source: Source, manifest: Manifest) -> Part:
+def clean_part(release: Path, original: str, source: Source, manifest: Manifest, opener: Opener) -> Part:
     """The samples of the release in the original, in the release's order and size."""
     height, width = source.data.size
-    part = Part(original, ids=tuple(original_ids(source, manifest)), size=height if height == width else None)
+    part = Part(
+        original, ids=tuple(original_ids(source, manifest)), size=height if height == width else None, opener=opener
+    )
     clean = part.open()
     for what in ("task", "channels", "size", "num_classes"):
         theirs, ours = getattr(clean, what), getattr(source.data, what)

@@ -13,9 +13,8 @@ import torch
 from medveil.config import plain
 from medveil.errors import UserError
 from medveil.launch.audit.plan import plan_audit, without_overlap
-from medveil.launch.audit.samples import Part, open_alike, opened, originals_by_id
-from medveil.launch.data import split_holdout
-from medveil.launch.data.cache import caching
+from medveil.launch.audit.samples import Part, open_alike, originals_by_id
+from medveil.launch.data import Opener, split_holdout
 from medveil.launch.exploiters.attacks import Chain, OutOfReach, Thief, parse_attack
 from medveil.launch.exploiters.config import ExploiterConfig, Preset, exploiter_config
 from medveil.launch.exploiters.training import VALIDATION, train_exploiter
@@ -44,8 +43,8 @@ class Place:
     quiet: bool = False
 
     @property
-    def unpacked(self) -> Path:
-        return self.cache or self.runs / "cache"
+    def opener(self) -> Opener:
+        return Opener(self.cache or self.runs / "cache")
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,9 @@ def run_exploit(job: ExploitJob) -> Outcome:
 
     Raises UserError for what the user can mend, Interrupted when asked to stop (the state is saved).
     """
-    with joined(job.place.device) as processes, caching(job.place.unpacked):
+    with joined(job.place.device) as processes:
         train, test, clean = _parts(job)
-        source = opened(train.spec, train.size)
+        source = train.source
         preset = pick_preset(job.preset, processes)
         options = {**job.options, "seed": job.seed}
         config = exploiter_config(source.data.task, preset, source.data.size, options)
@@ -143,7 +142,7 @@ def _exploit(trial: Trial, attack: Chain, validate: bool, place: Place, processe
         folder = Path(train.spec)
         if not (folder / MANIFEST).is_file():
             return train_exploiter(data, tested, config, runtime, attack, thief=thief, validate=validate)
-        source, manifest = opened(train.spec, train.size), Manifest.read(folder)
+        source, manifest = train.source, Manifest.read(folder)
         ids = ids_of_part(source, manifest, "protected") if config.embedding else []
         outcome = train_exploiter(data, tested, config, runtime, attack, ids, thief, validate)
         return replace(outcome, protected_classes=classes_of_part(source, manifest))
@@ -192,26 +191,25 @@ def pick_preset(preset: Preset | Literal["auto"], processes: Processes) -> Prese
 def _parts(job: ExploitJob) -> tuple[Part, Part, Part | None]:
     """What the job trains on, what it is tested on, and the originals of the first."""
     if job.release is not None:
-        plan = plan_audit(job.release, job.original, job.test, job.size, job.part)
+        plan = plan_audit(job.release, job.original, job.test, job.size, job.part, job.place.opener)
         return plan.train, plan.test, plan.clean
     if job.original is None:
         raise UserError("there is nothing to train on: give a release or an original")
     if job.like is not None:
-        plan = plan_audit(job.like, job.original, job.test, job.size)
+        plan = plan_audit(job.like, job.original, job.test, job.size, opener=job.place.opener)
         assert plan.clean is not None
         return plan.clean, plan.test, plan.clean
-    source = opened(job.original, job.size)
-    train = Part(job.original, size=job.size)
-    held_out = None
+    train = Part(job.original, size=job.size, opener=job.place.opener)
+    source, held_out = train.source, None
     if job.holdout:
         kept, held = split_holdout(source.data, job.holdout, job.holdout_seed)
-        train = Part(job.original, ids=tuple(source.data.ids[i] for i in kept), size=job.size)
-        held_out = Part(job.original, ids=tuple(source.data.ids[i] for i in held), size=job.size)
+        held_out = replace(train, ids=tuple(source.data.ids[i] for i in held))
+        train = replace(train, ids=tuple(source.data.ids[i] for i in kept))
     if job.test is not None:
-        own_test = opened(job.test, job.size).test is not None
-        test = Part(job.test, "test" if own_test else "data", size=job.size)
+        test = replace(train, spec=job.test, ids=None)
+        test = replace(test, split="data" if test.source.test is None else "test")
     elif source.test is not None:
-        test = Part(job.original, "test", size=job.size)
+        test = replace(train, split="test", ids=None)
     elif held_out is not None:
         test = held_out
     else:

@@ -14,7 +14,6 @@ from medveil.launch.audit.likeness import compare_images
 from medveil.launch.audit.plan import AuditPlan, plan_audit
 from medveil.launch.audit.samples import Part
 from medveil.launch.audit.train import Place, Trial, exploit, pick_preset
-from medveil.launch.data.cache import caching
 from medveil.launch.exploiters.attacks import parse_attacks
 from medveil.launch.exploiters.config import ExploiterConfig, Preset, exploiter_config
 from medveil.launch.exploiters.models import WITH_WIDTH, check_model
@@ -89,12 +88,8 @@ def main(args: argparse.Namespace) -> int:
     release: Path = args.release
     attacks = parse_attacks(args.attacks)
     out: Path = args.out or release.resolve().with_name(f"{release.resolve().name}.audit")
-    with caching(args.cache or out / "cache"):
-        return _audits(args, release, out, attacks)
-
-
-def _audits(args: argparse.Namespace, release: Path, out: Path, attacks: Sequence[str]) -> int:
-    plan = plan_audit(release, args.original, args.test, args.size, args.part)
+    opener = _place(args, out).opener
+    plan = plan_audit(release, args.original, args.test, args.size, args.part, opener)
     if args.authorised is not None:
         make_private(out)
         _audit_authorised(args, plan, out, _seeds(args), _tuned(args))
@@ -108,7 +103,7 @@ def _audits(args: argparse.Namespace, release: Path, out: Path, attacks: Sequenc
             for line in _headlines(release, plan, configs, attacks):
                 print(line, flush=True)
             if args.original is not None:
-                likeness = compare_images(release, args.original, args.size, out / "pictures.npz")
+                likeness = compare_images(release, args.original, args.size, out / "pictures.npz", opener)
         cells = []
         for config in configs:
             for attack in attacks:

@@ -16,19 +16,6 @@ from medveil.launch.data.store import Mapped, open_mapped
 VERSION = 1
 """Counts up when what is unpacked changes."""
 
-_folder: Path | None = None
-
-
-@contextmanager
-def caching(folder: Path | None) -> Iterator[None]:
-    """Within, sets larger than memory are unpacked to ``folder`` and stay there; None: to files that vanish."""
-    global _folder
-    before, _folder = _folder, folder
-    try:
-        yield
-    finally:
-        _folder = before
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -61,20 +48,17 @@ class Entry:
 
 
 @contextmanager
-def entry(file: Path, what: str) -> Iterator[Entry | None]:
-    """The entry of ``what`` of ``file`` as it is now, held by this process alone; None where nothing is cached."""
-    if _folder is None:
-        yield None
-        return
+def entry(folder: Path, file: Path, what: str) -> Iterator[Entry]:
+    """The entry in ``folder`` of ``what`` of ``file`` as it is now, held by this process alone."""
     try:
-        for missing in reversed([path for path in (_folder, *_folder.parents) if not path.exists()]):
+        for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
             missing.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{_folder} cannot be made ({error.strerror}): name another folder with --cache") from None
+        raise UserError(f"{folder} cannot be made ({error.strerror}): name another folder with --cache") from None
     stat = file.stat()
     text = f"{VERSION}\x1f{file.resolve()}\x1f{stat.st_size}\x1f{stat.st_mtime_ns}\x1f{what}"
-    one = Entry(_folder, hashlib.sha256(text.encode()).hexdigest()[:16])
-    lock = os.open(_folder / f"{one.key}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    one = Entry(folder, hashlib.sha256(text.encode()).hexdigest()[:16])
+    lock = os.open(folder / f"{one.key}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         # Where there are no locks two copies may unpack to one name; each replaces the other's file by its own.
         with suppress(OSError):

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from medveil.dataset import Dataset, Task
 from medveil.errors import UserError
-from medveil.launch.data import cache, store
+from medveil.launch.data import store
+from medveil.launch.data.cache import Entry, entry
 from medveil.launch.data.images import MAX_PIXELS
 from medveil.launch.data.medmnist_sets import registered
 from medveil.launch.data.source import Source
@@ -37,14 +38,22 @@ class _Header:
     dtype: np.dtype[Any]
 
 
-def open_npz(path: Path, spec: str, *, size: int | None = None, splits: tuple[str, ...] = ("train",)) -> Source:
+def open_npz(
+    path: Path,
+    spec: str,
+    *,
+    size: int | None = None,
+    splits: tuple[str, ...] = ("train",),
+    cache: Path | None = None,
+) -> Source:
     """The npz at ``path``: ``splits`` are to be protected; the test split, if not among them, is the test part.
 
     Images uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]; labels whole numbers [N], [N, 1] or [N, L]. Ids: "train/12".
+    ``cache``: where images that exceed memory are unpacked to, and stay; None: to files that vanish.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return _open(archive, path, spec, size, splits)
+            return _open(archive, path, spec, size, splits, cache)
     except UserError:
         raise
     except _DAMAGED as error:
@@ -52,7 +61,9 @@ def open_npz(path: Path, spec: str, *, size: int | None = None, splits: tuple[st
         raise UserError(f"{path} cannot be read ({reason}): it is damaged or no npz; fetch or write it again") from None
 
 
-def _open(archive: zipfile.ZipFile, path: Path, spec: str, size: int | None, splits: tuple[str, ...]) -> Source:
+def _open(
+    archive: zipfile.ZipFile, path: Path, spec: str, size: int | None, splits: tuple[str, ...], cache: Path | None
+) -> Source:
     headers = {name: _header(archive, name, path) for name in _members(archive, path)}
     _check_splits(headers, path, splits)
     test_splits = ("test",) if "test" in _splits(headers) and "test" not in splits else ()
@@ -65,7 +76,7 @@ def _open(archive: zipfile.ZipFile, path: Path, spec: str, size: int | None, spl
     targets = {name: torch.cat([_targets(labels[split], task) for split in part]) for name, part in parts.items()}
     large = any(math.prod(headers[f"{s}_images"].shape) > store.RAM_BUDGET for part in parts.values() for s in part)
     datasets: dict[str, Dataset]
-    with cache.entry(path, ",".join(splits)) if large else nullcontext() as kept:
+    with entry(cache, path, ",".join(splits)) if large and cache is not None else nullcontext() as kept:
         found = None if kept is None else kept.read()
         if kept is not None and found is not None:
             datasets = {
@@ -102,7 +113,7 @@ def _unpack(
     headers: dict[str, _Header],
     parts: dict[str, tuple[str, ...]],
     size: tuple[int, int],
-    kept: cache.Entry | None,
+    kept: Entry | None,
 ) -> tuple[dict[str, PixelStore], str]:
     """The images of each part, unpacked in one pass over the file, and its fingerprint."""
     stores, places = {}, {}

@@ -1,5 +1,7 @@
 """From what the user types to a :class:`Source`."""
 
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from medveil.errors import UserError
@@ -11,38 +13,66 @@ from medveil.launch.data.source import Source
 _FORMS = "a folder, a MedMNIST .npz, medmnist:NAME[:SIZE], phantom:seg or phantom:cls"
 
 
+@dataclass(frozen=True)
+class Opener:
+    """Opens data sets for one job. ``cache``: where sets larger than memory are unpacked to, and stay; None: they are
+    unpacked to files that vanish.
+    """
+
+    cache: Path | None = None
+
+    def open(
+        self, spec: str, *, size: int | None = None, splits: tuple[str, ...] = ("train",), alone: bool = False
+    ) -> Source:
+        """The data set that ``spec`` names: a folder, a release, an npz, ``medmnist:NAME[:SIZE]`` or
+        ``phantom:seg|cls``.
+
+        ``size``: the side in pixels that the images of folders (224 unless told; a release keeps its own) and phantoms
+        get, and which of its sizes is meant by ``medmnist:NAME``.
+        ``splits``: the parts of an npz that are to be protected, in the npz's order within each. ``alone``: a folder of
+        one class will do.
+
+        Raises :class:`UserError` for whatever cannot be used as it is, naming the file.
+        """
+        if size is not None and not 16 <= size <= 4096:
+            raise UserError(f"size {size} is out of range: give a side of 16 to 4096 pixels")
+        scheme = spec.partition(":")[0]
+        if scheme == "medmnist":
+            return npz.open_npz(fetch(spec, size), spec, size=size, splits=splits, cache=self.cache)
+        path = Path(spec).expanduser()
+        if path.is_file() and path.suffix == ".npz":
+            return npz.open_npz(path, spec, size=size, splits=splits, cache=self.cache)
+        inside = _release_npz(path)
+        if inside:
+            return npz.open_npz(inside, spec, size=size, splits=splits, cache=self.cache)
+        if splits != ("train",):
+            raise UserError(f"{spec} has no splits: leave out --splits, which is for MedMNIST npz files")
+        if scheme == "phantom":
+            return phantom.open_phantom(spec, size)
+        if path.is_dir():
+            return open_folder(path, spec, size, alone)
+        if path.exists():
+            raise UserError(f"{spec} is neither a folder nor an .npz file: give {_FORMS}")
+        raise UserError(f"{spec} does not exist: give {_FORMS}")
+
+    def again(self, spec: str, size: int | None) -> Source:
+        """As :meth:`open`, kept for the next training on the same files while these stay as they are."""
+        path = Path(spec).expanduser()
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        stats = [(str(file), file.stat()) for file in files if file.is_file()]
+        return _opened(self, spec, size, tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats))
+
+
+@lru_cache(maxsize=3)
+def _opened(opener: Opener, spec: str, size: int | None, _: tuple[tuple[str, int, int], ...]) -> Source:
+    return opener.open(spec, size=size)
+
+
 def open_data(
     spec: str, *, size: int | None = None, splits: tuple[str, ...] = ("train",), alone: bool = False
 ) -> Source:
-    """The data set that ``spec`` names: a folder, a release, an npz, ``medmnist:NAME[:SIZE]`` or ``phantom:seg|cls``.
-
-    ``size``: the side in pixels that the images of folders (224 unless told; a release keeps its own) and phantoms get,
-    and which of its sizes is meant by ``medmnist:NAME``.
-    ``splits``: the parts of an npz that are to be protected, in the npz's order within each. ``alone``: a folder of one
-    class will do.
-
-    Raises :class:`UserError` for whatever cannot be used as it is, naming the file.
-    """
-    if size is not None and not 16 <= size <= 4096:
-        raise UserError(f"size {size} is out of range: give a side of 16 to 4096 pixels")
-    scheme = spec.partition(":")[0]
-    if scheme == "medmnist":
-        return npz.open_npz(fetch(spec, size), spec, size=size, splits=splits)
-    path = Path(spec).expanduser()
-    if path.is_file() and path.suffix == ".npz":
-        return npz.open_npz(path, spec, size=size, splits=splits)
-    inside = _release_npz(path)
-    if inside:
-        return npz.open_npz(inside, spec, size=size, splits=splits)
-    if splits != ("train",):
-        raise UserError(f"{spec} has no splits: leave out --splits, which is for MedMNIST npz files")
-    if scheme == "phantom":
-        return phantom.open_phantom(spec, size)
-    if path.is_dir():
-        return open_folder(path, spec, size, alone)
-    if path.exists():
-        raise UserError(f"{spec} is neither a folder nor an .npz file: give {_FORMS}")
-    raise UserError(f"{spec} does not exist: give {_FORMS}")
+    """:meth:`Opener.open` without a cache."""
+    return Opener().open(spec, size=size, splits=splits, alone=alone)
 
 
 def _release_npz(path: Path) -> Path | None:

@@ -15,7 +15,7 @@ from medveil.errors import UserError
 from medveil.launch.audit.authorised import AuthorisedJob, run_authorised
 from medveil.launch.audit.likeness import compare_images
 from medveil.launch.audit.train import ExploitJob, run_exploit
-from medveil.launch.data.cache import caching
+from medveil.launch.data import Opener
 from medveil.launch.errors import Interrupted, explain
 from medveil.launch.exploiters.attacks import OutOfReach
 from medveil.launch.extras import missing_extra
@@ -157,8 +157,7 @@ def _work(job: Job, rank: int) -> dict[str, Any]:
     if rank > 0:
         return {}
     pictures = job.folder / f"{job.key}.npz"
-    with caching(job.work.cache):
-        likeness = compare_images(release, job.work.data, job.work.size, pictures)
+    likeness = compare_images(release, job.work.data, job.work.size, pictures, Opener(job.work.cache))
     spent = metrics_of(job.work)
     return {
         "release": sha256_of(release / MANIFEST),

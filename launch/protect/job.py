@@ -16,8 +16,7 @@ import torch
 from medveil.config import plain
 from medveil.dataset import Subset
 from medveil.errors import UserError
-from medveil.launch.data import Source, open_data, split_holdout
-from medveil.launch.data.cache import caching
+from medveil.launch.data import Opener, Source, split_holdout
 from medveil.launch.protect.methods import METHODS, protector_of, settings_of
 from medveil.launch.protect.part import Chosen, PartOptions, choose
 from medveil.launch.release.manifest import MANIFEST, Manifest
@@ -104,24 +103,24 @@ def run_protect(job: ProtectJob) -> Path:
 def _in_worker(job: ProtectJob, meeting: tuple[str, int, int] | None) -> None:
     begin_peak()
     own_cache = job.run_root / "cache"
-    with joined(job.device, meeting) as processes, caching(job.cache or own_cache):
-        _protect(job, processes)
+    with joined(job.device, meeting) as processes:
+        _protect(job, processes, Opener(job.cache or own_cache))
         if processes.rank == 0 and job.cache is None:
             shutil.rmtree(own_cache, ignore_errors=True)
 
 
-def _protect(job: ProtectJob, processes: Processes) -> None:
+def _protect(job: ProtectJob, processes: Processes, opener: Opener) -> None:
     if job.shards > 1:
         _check_shards(job, processes)
-    source = open_data(job.data, size=job.size, splits=job.splits, alone=job.part.support is not None)
+    source = opener.open(job.data, size=job.size, splits=job.splits, alone=job.part.support is not None)
     empty = job.empty or ("drop" if source.data.task == "segmentation" else "release")
     indices, held_out = _indices(job, source, empty)
     # Told seeds and wrong options are known now, a drawn seed only below.
-    part = choose(source, indices, job.part, job.seed or 0) if job.part else None
+    part = choose(source, indices, job.part, job.seed or 0, opener) if job.part else None
     # Only now is anything written: whatever is wrong with the input has been said.
     chosen = processes.from_first(lambda: _chosen(job, processes))
     if part is not None and job.seed is None:
-        part = choose(source, indices, job.part, chosen["seed"])
+        part = choose(source, indices, job.part, chosen["seed"], opener)
     protector = make_protector(job, chosen["preset"], chosen["seed"])
     torch.set_num_threads(chosen["threads"])
     config = {

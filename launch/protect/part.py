@@ -7,7 +7,7 @@ from typing import Any
 from medveil import keyed
 from medveil.dataset import Dataset, Subset
 from medveil.errors import UserError
-from medveil.launch.data import Source, open_data
+from medveil.launch.data import Opener, Source
 from medveil.launch.data.combined import Combined, Formed
 from medveil.launch.release.manifest import Scope
 from medveil.runtime import batches
@@ -46,7 +46,9 @@ class Chosen:
     notes: list[str]
 
 
-def choose(source: Source, indices: Sequence[int], options: PartOptions, seed: int) -> Chosen:
+def choose(
+    source: Source, indices: Sequence[int], options: PartOptions, seed: int, opener: Opener | None = None
+) -> Chosen:
     """What of ``indices`` of ``source`` is protected, and what the method is fitted on.
 
     With classes alone the fit sees all ``indices`` (the whole set is at hand, SALM D.1). With a share it sees the share
@@ -77,7 +79,7 @@ def choose(source: Source, indices: Sequence[int], options: PartOptions, seed: i
     notes = [f"{len(mine)} of {len(indices)} images get noise, the others are released as they are"]
     if options.support is None:
         return Chosen(mine, Subset(source.data, known), None, identity, public, notes)
-    support = open_data(options.support, size=source.data.size[0])
+    support = (opener or Opener()).open(options.support, size=source.data.size[0])
     fit, renumbered, theirs = _combined(source, mine, numbers, support, options)
     identity["support"] = [support.fingerprint, theirs]
     notes.append(f"the fit sees them and {len(fit) - len(mine)} images of {len(theirs)} classes of {support.name}")

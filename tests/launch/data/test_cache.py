@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from medveil.launch.cli import main
-from medveil.launch.data import npz, open_data, store
-from medveil.launch.data.cache import caching
+from medveil.launch.data import Opener, npz, open_data, store
 from medveil.launch.protect.job import ProtectJob, metrics_of
 from tests.launch.protecting import contents
 
@@ -32,11 +31,11 @@ def test_a_large_set_is_unpacked_once(large: Path, tmp_path: Path, monkeypatch: 
     plain = open_data(str(large))
     monkeypatch.setattr(store, "RAM_BUDGET", 100)
     folder = tmp_path / "cache"
-    with caching(folder):
-        first = open_data(str(large))
-        with monkeypatch.context() as patch:
-            patch.setattr(npz, "_unpack", None)
-            again = open_data(str(large))
+    opener = Opener(folder)
+    first = opener.open(str(large))
+    with monkeypatch.context() as patch:
+        patch.setattr(npz, "_unpack", None)
+        again = opener.open(str(large))
     for source in (first, again):
         assert isinstance(source.data, store.MappedDataset)
         assert source.fingerprint == plain.fingerprint
@@ -55,17 +54,17 @@ def test_what_was_not_finished_or_has_changed_is_unpacked_anew(
     large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "RAM_BUDGET", 100)
-    with caching(tmp_path / "cache"):
-        expected = open_data(str(large)).data.read([7]).images
-        note = next((tmp_path / "cache").glob("*.json"))
-        pixels = next((tmp_path / "cache").glob("*-data.npy"))
-        # As a killed process leaves it: pixels, perhaps wrong ones, and no note.
-        note.unlink()
-        pixels.write_bytes(pixels.read_bytes()[:200] + bytes(pixels.stat().st_size - 200))
-        assert open_data(str(large)).data.read([7]).images.equal(expected)
-        with np.load(large) as arrays:
-            np.savez_compressed(large, **{**arrays, "train_images": 255 - arrays["train_images"]})
-        assert open_data(str(large)).data.read([7]).images.equal(255 - expected)
+    opener = Opener(tmp_path / "cache")
+    expected = opener.open(str(large)).data.read([7]).images
+    note = next((tmp_path / "cache").glob("*.json"))
+    pixels = next((tmp_path / "cache").glob("*-data.npy"))
+    # As a killed process leaves it: pixels, perhaps wrong ones, and no note.
+    note.unlink()
+    pixels.write_bytes(pixels.read_bytes()[:200] + bytes(pixels.stat().st_size - 200))
+    assert opener.open(str(large)).data.read([7]).images.equal(expected)
+    with np.load(large) as arrays:
+        np.savez_compressed(large, **{**arrays, "train_images": 255 - arrays["train_images"]})
+    assert opener.open(str(large)).data.read([7]).images.equal(255 - expected)
 
 
 def test_a_mapped_array_gives_its_memory_back(tmp_path: Path) -> None:
