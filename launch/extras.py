@@ -13,6 +13,7 @@ EXTRAS = {
     "timm": "audit",
     "medmnist": "audit",
     "sklearn": "audit",
+    "medpy": "audit",
     "yaml": "audit",
     "rich": "audit",
     "cryptography": "key",

@@ -84,8 +84,9 @@ class CellResult:
     ``exploiter`` is None, and ``attack`` empty, for a cell that only protects. ``release``: the sha256 of the
     manifest of the release, by which a sweep and an audit know the same one; ``release_name``: its folder's.
     ``clean`` is missing when no original was given. ``psnr`` (dB), ``ssim``: means over the released images against
-    their originals. ``pictures`` names an npz with uint8 arrays ``original`` and ``protected`` [K, H, W, C] of a
-    few samples, and ``masks`` {0, 1} [K, H, W, 1] where there are any. ``similarity``: means of
+    their originals; ``roi_psnr`` (dB): inside the masks alone. ``pictures`` names an npz with uint8 arrays
+    ``original`` and ``protected`` [K, H, W, C] of a few samples, and ``masks`` {0, 1} [K, H, W, 1] where there are
+    any. ``similarity``: means of
     :data:`medveil.similarity.MEASURES`. ``spent``: time and memory of protecting, as
     :meth:`medveil.launch.running.spent.Spent.metrics` tells them. ``status``: "done", or "failed: reason",
     "skipped: reason", "interrupted: reason".
@@ -107,6 +108,7 @@ class CellResult:
     similarity: dict[str, float] = field(default_factory=dict)
     spent: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    roi_psnr: float | None = None
     release: str = ""
     release_name: str = ""
 

@@ -14,6 +14,15 @@ HEADLINE: dict[Task, str] = {"segmentation": "dsc", "classification": "accuracy"
 """The metric by which the best epoch of a task is chosen."""
 
 
+IN_PIXELS = frozenset({"hd95"})
+"""Metrics that are no shares but lengths; of these the lower is the better."""
+
+
+def shown(metric: str, value: float) -> float:
+    """``value`` as people read it: percent, or pixels."""
+    return value if metric in IN_PIXELS else 100 * value
+
+
 def overlap_counts(predicted: Tensor, target: Tensor) -> Tensor:
     """Pixels per image, int64 [N, 3]: in both, in ``predicted``, in ``target`` (bool or {0, 1} [N, 1, H, W])."""
     predicted, target = predicted.bool(), target.bool()
@@ -40,6 +49,24 @@ def segmentation_metrics(counts: Tensor) -> dict[str, float]:
         "jaccard": float(jaccard.mean()),
         "jaccard_pooled": float(pooled_both / (pooled_sum - pooled_both)),
     }
+
+
+def hd95(predicted: Tensor, target: Tensor) -> Tensor:
+    """The 95th percentile of the distances between the borders of two regions, both ways: float64 [N], in pixels.
+
+    ``predicted`` and ``target``: bool or {0, 1} [N, 1, H, W]; medpy's measure. One empty region is an image's diagonal
+    away from the other [ours]; two are left out (NaN).
+    """
+    from medpy.metric.binary import hd95 as of_pair
+
+    height, width = target.shape[-2:]
+    found = []
+    for ours, theirs in zip(predicted.bool().cpu().numpy(), target.bool().cpu().numpy(), strict=True):
+        if ours.any() and theirs.any():
+            found.append(float(of_pair(ours[0], theirs[0])))
+        else:
+            found.append(math.hypot(height, width) if ours.any() or theirs.any() else math.nan)
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def classification_metrics(scores: Tensor, targets: Tensor, task: Task) -> dict[str, float]:
@@ -81,6 +108,18 @@ def psnr(original: Tensor, released: Tensor) -> float:
     if torch.equal(original, released):
         return math.inf
     return float(peak_signal_noise_ratio(original.numpy(), released.numpy(), data_range=255))
+
+
+def roi_psnr(original: Tensor, released: Tensor, mask: Tensor) -> float:
+    """PSNR in dB of one uint8 image [C, H, W] over the pixels of ``mask`` {0, 1} [1, H, W] alone.
+
+    Infinite when nothing changed there, NaN for an empty mask.
+    """
+    inside = mask.bool().expand_as(original)
+    if not inside.any():
+        return math.nan
+    error = float((original.double() - released.double())[inside].square().mean())
+    return 10 * math.log10(255**2 / error) if error else math.inf
 
 
 def ssim(original: Tensor, released: Tensor) -> float:

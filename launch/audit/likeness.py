@@ -25,13 +25,14 @@ _SIMILARITY_SAMPLE = 256
 class Likeness(NamedTuple):
     """``psnr`` in dB and ``ssim``: means over the images that changed (infinite and 1 when none did), SSIM and
     ``similarity`` (:data:`medveil.similarity.MEASURES`) over an even sample of these where they are many (1,024 and
-    256). ``pictures``: the npz that was written.
+    256). ``pictures``: the npz that was written. ``roi_psnr``: PSNR inside the masks alone, None without any.
     """
 
     psnr: float
     ssim: float
     pictures: Path
     similarity: dict[str, float]
+    roi_psnr: float | None
 
 
 def compare_images(
@@ -47,13 +48,16 @@ def compare_images(
     source = opener.again(str(release), size)
     clean = clean_part(release, original, source, Manifest.read(release), opener).open()
     psnrs: list[float] = []
+    inside: list[float] = []
     changed: list[int] = []
     for indices in batches(range(len(source.data)), _CHUNK):
-        pairs = zip(clean.read(indices).images, source.data.read(indices).images, strict=True)
-        for index, (before, after) in zip(indices, pairs, strict=True):
+        originals, (released, targets, _) = clean.read(indices).images, source.data.read(indices)
+        for index, before, after, target in zip(indices, originals, released, targets, strict=True):
             if not before.equal(after):
                 changed.append(index)
                 psnrs.append(metrics.psnr(before, after))
+            if source.data.task == "segmentation" and target.any():
+                inside.append(metrics.roi_psnr(before, after, target))
     ssims = [metrics.ssim(*pair) for pair in _pairs(clean, source.data, evenly(changed, SSIM_SAMPLE))]
     alike = [similarity(*pair) for pair in _pairs(clean, source.data, evenly(changed, _SIMILARITY_SAMPLE))]
     among = changed or range(len(source.data))
@@ -67,7 +71,8 @@ def compare_images(
         sheets["masks"] = kept[1].targets.permute(0, 2, 3, 1).numpy()
     write_arrays(pictures, sheets)
     ssim = float(np.mean(ssims)) if ssims else 1.0
-    return Likeness(metrics.mean_psnr(psnrs), ssim, pictures, mean_similarity(alike))
+    roi_psnr = metrics.mean_psnr(inside) if inside else None
+    return Likeness(metrics.mean_psnr(psnrs), ssim, pictures, mean_similarity(alike), roi_psnr)
 
 
 def _pairs(clean: Dataset, released: Dataset, indices: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -22,6 +22,7 @@ from medveil.launch.results import CellResult, Exploiter, Options, Outcome, Port
 from medveil.launch.running.files import make_private, sha256_of
 from medveil.launch.running.processes import Device, Processes, joined
 from medveil.launch.running.runtime import Precision
+from medveil.metrics import shown
 from medveil.version import versions
 
 _TUNABLE = (
@@ -113,6 +114,7 @@ def main(args: argparse.Namespace) -> int:
                         cell,
                         psnr=likeness.psnr,
                         ssim=likeness.ssim,
+                        roi_psnr=likeness.roi_psnr,
                         similarity=likeness.similarity,
                         pictures="../pictures.npz",
                     )
@@ -248,7 +250,7 @@ def table(cells: Sequence[CellResult]) -> list[str]:
 
 def _spread(outcomes: Sequence[Outcome], which: str, metric: str) -> str:
     found: list[dict[str, float]] = [getattr(outcome, which) for outcome in outcomes]
-    values = [100 * one[metric] for one in found if metric in one]
+    values = [shown(metric, one[metric]) for one in found if metric in one]
     if not values:
         return "-"
     return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")

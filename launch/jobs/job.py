@@ -163,6 +163,7 @@ def _work(job: Job, rank: int) -> dict[str, Any]:
         "release": sha256_of(release / MANIFEST),
         "psnr": likeness.psnr,
         "ssim": likeness.ssim,
+        "roi_psnr": likeness.roi_psnr,
         "pictures": str(pictures),
         "similarity": likeness.similarity,
         "spent": spent,

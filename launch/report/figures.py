@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from medveil.errors import UserError
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.summary import METRICS, Row, Stat
+from medveil.launch.report.worst import highlighted
 from medveil.launch.results import Options
 
 WIDTH = 5.0
@@ -55,7 +56,7 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure on disk: ``kind`` is bars, curves, sheet or comparison, ``alt`` says in words what it shows."""
+    """A figure on disk: ``kind`` is bars, curves, heatmap, sheet or comparison, ``alt`` says in words what it shows."""
 
     path: Path
     data: str
@@ -89,7 +90,7 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Picture]:
             for exploiter in sorted(trained, key=str):
                 if exploiter.part != "all" or exploiter.authorised is not None:
                     continue  # drawn by medveil.launch.report.mixed and medveil.launch.report.authorised
-                audited = [row for row in of_data if row.exploiter == exploiter and row.scores]
+                audited = highlighted([row for row in of_data if row.exploiter == exploiter and row.scores])
                 pictures.append(_bars(audited, labels, folder))
                 for attack in dict.fromkeys(row.attack for row in audited):
                     same = [row for row in audited if row.attack == attack]

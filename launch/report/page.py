@@ -11,7 +11,9 @@ from medveil.launch.report.cropping import Gap, gaps
 from medveil.launch.report.figures import Picture, of_kind
 from medveil.launch.report.summary import CONTROLS, COST, METRICS, SIMILARITY, Row, Score, metrics_of
 from medveil.launch.report.tables import failures, number, releases
+from medveil.launch.report.worst import Worst, worst_cases
 from medveil.launch.results import CellResult
+from medveil.metrics import IN_PIXELS
 
 MEANINGS = {
     "differing_pixels": "The share of the pixels that an authorised user's segmentation model, trained on other clean "
@@ -21,6 +23,8 @@ MEANINGS = {
     "dsc_pooled": "The same overlap, counted over the pixels of all test images together, as the papers do.",
     "jaccard": "A stricter overlap: the shared area over the area that either covers, image by image.",
     "jaccard_pooled": "The stricter overlap, counted over the pixels of all test images together.",
+    "hd95": "How far, in pixels, the border of the drawn region lies from the true one, but for the farthest "
+    "twentieth. The lower, the better the model; a region that was missed altogether counts as the image's diagonal.",
     "accuracy": "The share of test images that the model puts in the right class. "
     "Always answering the most frequent class already scores that class's share.",
     "balanced_accuracy": "Accuracy as the mean over the classes, so that a frequent class does not hide the others. "
@@ -31,12 +35,16 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class Card:
-    """The headline of one protector: what training on its images did to the first exploiter, without an attack."""
+    """The headline of one protector: what training on its images did to the first exploiter.
+
+    ``worst``: after the attack that gave the most back, where several were tried; ``score``: without one.
+    """
 
     row: Row
     metric: str
     score: Score
     control: bool
+    worst: Worst | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class Section:
     gaps: list[Gap]
     releases: list[Row]
     costs: dict[str, str]
+    heatmaps: list[Picture]
     charts: list[Picture]
     comparisons: list[Picture]
     sheets: list[Picture]
@@ -81,6 +90,7 @@ def html_text(
         cells=len(results),
         seeds=sorted({r.seed for r in results}),
         names=METRICS,
+        pixels=IN_PIXELS,
         similarity=SIMILARITY,
         meanings={METRICS[m]: MEANINGS[m] for m in used},
         published=any(s.published is not None for row in rows for s in row.scores.values()),
@@ -101,6 +111,7 @@ def _section(anchor: str, data: str, rows: Sequence[Row], pictures: Sequence[Pic
         gaps=gaps(of_data),
         releases=releases(of_data),
         costs={name: title for name, title in COST.items() if any(name in row.cost for row in of_data)},
+        heatmaps=of_kind(pictures, data, "heatmap"),
         charts=of_kind(pictures, data, "bars") + of_kind(pictures, data, "curves"),
         comparisons=of_kind(pictures, data, "comparison"),
         sheets=of_kind(pictures, data, "sheet"),
@@ -112,7 +123,9 @@ def _cards(rows: Sequence[Row]) -> list[Card]:
         return []
     plain = [r for r in rows if r.exploiter == rows[0].exploiter and r.attack == rows[0].attack]
     cards = [(r, str(r.headline)) for r in plain if r.protector != "none"]
-    return [Card(r, m, r.scores[m], r.protector in CONTROLS) for r, m in cards]
+    cases = {(one.row.protector, one.row.options, one.row.exploiter): one for one in worst_cases(rows)}
+    worst = [cases.get((row.protector, row.options, row.exploiter)) for row, _ in cards]
+    return [Card(r, m, r.scores[m], r.protector in CONTROLS, w) for (r, m), w in zip(cards, worst, strict=True)]
 
 
 def inline(path: Path) -> str:

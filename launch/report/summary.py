@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from medveil.launch.report.published import Published
 from medveil.launch.results import CellResult, Exploiter, Options, Outcome
+from medveil.metrics import shown
 
 METRICS = {
     "dsc": "DSC",
@@ -17,6 +18,7 @@ METRICS = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
     "auc": "AUC",
+    "hd95": "HD95, pixels",
     "differing_pixels": "Pixels decided differently",
 }
 """Every metric's name for people, in the order in which tables show them; the first that a cell has is its headline."""
@@ -86,6 +88,7 @@ class Row:
     psnr: Stat | None = None
     ssim: Stat | None = None
     seconds: Stat | None = None
+    roi_psnr: Stat | None = None
     published_psnr: float | None = None
     published_ssim: float | None = None
     published_gap: float | None = None
@@ -224,6 +227,7 @@ def _row(cells: Sequence[CellResult], published: Published) -> Row:
         cells=cells,
         scores=scores,
         psnr=Stat.of(c.psnr for c in cells),
+        roi_psnr=Stat.of(c.roi_psnr for c in cells),
         ssim=Stat.of(None if c.ssim is None else 100 * c.ssim for c in cells),
         seconds=Stat.of(c.seconds for c in cells),
         published_psnr=printed_for("", "none", "psnr"),
@@ -251,4 +255,4 @@ def _unit(name: str) -> float:
 
 def _percent(outcome: Outcome | None, which: str, metric: str) -> float | None:
     values: dict[str, float] = getattr(outcome, which) if outcome else {}
-    return 100 * values[metric] if metric in values else None
+    return shown(metric, values[metric]) if metric in values else None

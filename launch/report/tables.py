@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from medveil.launch.report.cropping import Gap, gaps
 from medveil.launch.report.summary import COST, METRICS, SIMILARITY, Row, Stat, metrics_of, order
+from medveil.launch.report.worst import Worst, worst_cases
 from medveil.launch.results import CellResult, Options, Outcome
+from medveil.metrics import shown
 
 COLUMNS = [
     "data",
@@ -40,7 +42,7 @@ def csv_text(results: Sequence[CellResult]) -> str:
 
 
 def _last(outcome: Outcome | None, metric: str) -> str:
-    return _cell(outcome.last.get(metric), 100) if outcome else ""
+    return _cell(outcome.last.get(metric), shown(metric, 1)) if outcome else ""
 
 
 def _cell(value: float | None, scale: float = 1) -> str:
@@ -77,6 +79,8 @@ def markdown_text(results: Sequence[CellResult], rows: Sequence[Row], title: str
     for data in sorted({row.data for row in rows}):
         lines += ["", f"## {data}"]
         of_data = [row for row in rows if row.data == data]
+        if cases := worst_cases(of_data):
+            lines += ["", "### Worst case over the attacks", "", *_worst_table(cases)]
         for metric in metrics_of(o for row in of_data for c in row.cells for o in (c.protected, c.clean)):
             lines += ["", f"### {METRICS.get(metric, metric)}", "", *_metric_table(of_data, metric)]
         only = [row for row in of_data if not row.scores]
@@ -123,6 +127,19 @@ def _metric_table(rows: Sequence[Row], metric: str) -> list[str]:
     return _table(head + [COST[name] for name in costs], body)
 
 
+def _worst_table(cases: Sequence[Worst]) -> list[str]:
+    head = ["protector", "options", "exploiter", "clean", "protected", "worst", "attack", "given back"]
+    head += ["worst from the release alone", "attack", "attacks", "seeds"]
+    body = []
+    for one in cases:
+        back = "" if one.given_back is None else f"{one.given_back:.0f}%"
+        alone = one.alone.scores[one.metric].protected
+        cells = [one.row.protector, str(one.row.options), one.row.exploiter_text, number(one.clean)]
+        cells += [number(one.protected), number(one.score.protected), one.row.attack, back]
+        body.append([*cells, number(alone), one.alone.attack, str(one.attacks), _seeds(one.row)])
+    return _table(head, body)
+
+
 def releases(rows: Sequence[Row]) -> list[Row]:
     """One row for each protector and setting of which similarity or cost were measured, whatever was trained on it."""
     found: dict[tuple[str, str, Options], Row] = {}
@@ -134,12 +151,12 @@ def releases(rows: Sequence[Row]) -> list[Row]:
 
 def _release_table(rows: Sequence[Row]) -> list[str]:
     printed = [name for name in SIMILARITY if any(name in row.published_similarity for row in rows)]
-    head = ["protector", "options", "PSNR"]
+    head = ["protector", "options", "PSNR", "ROI PSNR"]
     for name, title in SIMILARITY.items():
         head += [title, f"published {title}"] if name in printed else [title]
     body = []
     for row in rows:
-        cells = [row.protector, str(row.options), number(row.psnr, digits=2)]
+        cells = [row.protector, str(row.options), number(row.psnr, digits=2), number(row.roi_psnr, digits=2)]
         for name in SIMILARITY:
             cells.append(number(row.similarity.get(name), digits=2))
             if name in printed:

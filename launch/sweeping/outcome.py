@@ -38,6 +38,7 @@ def results(plan: SweepPlan, records: Mapping[str, Record]) -> list[CellResult]:
                 protected=_outcome(protected if protected_key else None),
                 psnr=protect.results.get("psnr"),
                 ssim=protect.results.get("ssim"),
+                roi_psnr=protect.results.get("roi_psnr"),
                 seconds=protect.seconds + (protected.seconds if protected_key else 0.0),
                 pictures=protect.results.get("pictures"),
                 similarity=protect.results.get("similarity") or {},

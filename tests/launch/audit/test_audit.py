@@ -97,7 +97,8 @@ def test_segmentation_end_to_end(masked: tuple[Path, Path], capsys: pytest.Captu
         assert (cell.data, cell.protector, str(cell.options), cell.status) == ("discs", "umed", "eps=4/255", "done")
         assert cell.clean is not None
         assert cell.protected is not None
-        assert set(cell.protected.last) == {"dsc", "dsc_pooled", "jaccard", "jaccard_pooled"} == set(cell.clean.inside)
+        assert set(cell.clean.inside) == {"dsc", "dsc_pooled", "jaccard", "jaccard_pooled"}
+        assert set(cell.protected.last) == {*cell.clean.inside, "hd95"}
         assert len(cell.protected.curve) == 2
         assert cell.psnr == pytest.approx(42.11, abs=0.01)
         with np.load(out / cell.folder_name / str(cell.pictures)) as pictures:
@@ -285,8 +286,8 @@ def test_clean_jobs(masked: tuple[Path, Path], tmp_path: Path) -> None:
 
 def test_images_are_compared_with_their_own_originals(masked: tuple[Path, Path], tmp_path: Path) -> None:
     original, release = masked
-    psnr, ssim, pictures, alike = compare_images(release, str(original), None, tmp_path / "pictures.npz")
-    assert psnr == pytest.approx(20 * np.log10(255 / 2))
+    psnr, ssim, pictures, alike, roi_psnr = compare_images(release, str(original), None, tmp_path / "pictures.npz")
+    assert psnr == roi_psnr == pytest.approx(20 * np.log10(255 / 2))
     assert 0.99 < ssim < 1
     assert pictures.stat().st_mode & 0o777 == 0o600
     assert alike["psnr"] == pytest.approx(psnr) and alike["ssim"] == pytest.approx(ssim)

@@ -22,6 +22,7 @@ from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.published import read_published
 from medveil.launch.report.summary import natural, summarise
 from medveil.launch.report.tables import csv_text, markdown_text
+from medveil.launch.report.worst import worst_cases
 from medveil.launch.results import CellResult, Exploiter, Options, Outcome, Portion
 
 FAILED = "failed: out of memory | give <--batch-size> a smaller number"
@@ -60,6 +61,45 @@ def results() -> list[CellResult]:
         cell(0, 0.92, 0.02),
         cell(0, 0.9, 0.9, "none", options=Options(), psnr=math.inf, ssim=1.0),
     ]
+
+
+def test_worst_case_is_the_highest_mean_over_the_attacks(tmp_path: Path) -> None:
+    """With the attack that reached it, what it gives back, and the same without help from inside."""
+    reached = {
+        "none": (0.1, 0.2),
+        "blur": (0.7, 0.5),
+        "jpeg90": (0.4, 0.3),
+        "jpeg10": (0.55, 0.55),
+        "mix20": (0.85, 0.75),
+    }
+    results = [
+        cell(seed, 0.95, score, attack=attack)
+        for attack, scores in reached.items()
+        for seed, score in enumerate(scores)
+    ]
+    results += [cell(0, 0.9, 0.9, "none", attack=attack, options=Options()) for attack in ("none", "blur")]
+    rows = summarise(results)
+    umed = next(one for one in worst_cases(rows) if one.row.protector == "umed")
+    assert (umed.row.attack, umed.alone.attack, umed.attacks) == ("mix20", "blur", 5)
+    assert umed.score.protected is not None
+    assert umed.score.protected.mean == pytest.approx(80)
+    assert umed.given_back == pytest.approx(100 * (80 - 15) / (95 - 15))
+    write_report(results, tmp_path, "attacks")
+    first, second = csv.DictReader((tmp_path / "worst.csv").read_text().splitlines())
+    assert (second["worst"], second["attack"], second["given_back"]) == ("80.0000", "mix20", "81.2500")
+    assert (first["protector"], first["given_back"]) == ("none", "")  # nothing was lost
+    page = (tmp_path / "report.html").read_text()
+    assert "worst of 5 attacks: <strong>mix20</strong>, 81% given back" in page
+    assert [path.name for path in tmp_path.rglob("attacks-*.png")] == ["attacks-phantom-seg-unet.png"]
+    assert "| 80.0 ± 7.1 | mix20 | 81% | 60.0 ± 14.1 | blur | 5 | 2 |" in (tmp_path / "results.md").read_text()
+
+
+def test_lengths_are_no_percentages(tmp_path: Path) -> None:
+    both = (replace(cell(0, 0.9, 0.1).clean, last={"dsc": v, "hd95": h}) for v, h in ((0.9, 2.5), (0.1, 40.0)))  # type: ignore[type-var]
+    results = [replace(cell(0, 0.9, 0.1), **dict(zip(("clean", "protected"), both, strict=True)))]  # type: ignore[arg-type]
+    assert ",hd95,2.5000,40.0000," in csv_text(results)
+    score = summarise(results)[0].scores["hd95"]
+    assert (score.clean and score.clean.mean, score.protected and score.protected.mean) == (2.5, 40.0)
 
 
 def test_csv_has_exactly_the_stated_columns_and_values(results: list[CellResult]) -> None:
