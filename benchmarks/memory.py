@@ -22,7 +22,8 @@ from numpy.lib import format as npy
 
 from medveil.launch.cli import main as medveil
 from medveil.launch.data import store
-from medveil.launch.protect.job import ProtectJob, metrics_of
+from medveil.launch.protect.config import ProtectJob
+from medveil.launch.protect.job import metrics_of
 
 COUNTS = {"train": 89_996, "val": 10_004, "test": 7_180}
 SIDE, CLASSES = 224, 9

@@ -3,11 +3,15 @@
 import argparse
 import importlib
 import os
+import platform
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from typing import NoReturn
 
-from medveil.launch.errors import USAGE_ERROR, explain, say
+from medveil import __version__
+from medveil.errors import UserError
+from medveil.launch.errors import explain, say
 
 COMMANDS = {
     "protect": ("medveil.launch.commands.protect", "protect a data set and write a release"),
@@ -20,22 +24,14 @@ COMMANDS = {
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE_ERROR, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        raise UserError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; returns the exit code: 0 done, 2 for what the user can mend, 128 + signal when stopped."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _Parser(
-        prog="medveil", usage="medveil COMMAND ...", description="Make medical images useless for training."
-    )
-    parser.epilog = "commands:\n" + "".join(f"  {name:<9}{text}\n" for name, (_, text) in COMMANDS.items())
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND")
-    command = parser.parse_args(arguments[:1] or ["--help"]).command
     try:
-        # Imported only now: each sub-command starts without the others' weight.
-        return _run(command, arguments[1:])
+        return _run(arguments)
     except BrokenPipeError:
         os._exit(1)
     except KeyboardInterrupt:
@@ -48,14 +44,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
 
 
-def _run(command: str, arguments: list[str]) -> int:
-    parser = _Parser(prog=f"medveil {command}", description=COMMANDS[command][1].capitalize() + ".", allow_abbrev=False)
-    module = importlib.import_module(COMMANDS[command][0])
-    module.add_arguments(parser)
-    if command == "protect":
-        module.add_method_arguments(parser, arguments)
-    code: int = module.main(parser.parse_args(arguments))
+def _run(arguments: list[str]) -> int:
+    parser = _Parser(
+        prog="medveil", usage="medveil COMMAND ...", description="Make medical images useless for training."
+    )
+    parser.epilog = "commands:\n" + "".join(f"  {name:<9}{text}\n" for name, (_, text) in COMMANDS.items())
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--version", action="version", version=_versions())
+    parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND")
+    command = parser.parse_args(arguments[:1] or ["--help"]).command
+    place, text = COMMANDS[command]
+    parser = _Parser(
+        prog=f"medveil {command}",
+        description=f"{text[0].upper()}{text[1:]}.",
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32),
+    )
+    # Each sub-command starts without the others' weight, and shows its help without torch.
+    module = importlib.import_module(place)
+    module.add_arguments(parser, arguments[1:])
+    code: int = module.main(parser.parse_args(arguments[1:]))
     return code
+
+
+def _versions() -> str:
+    try:
+        torch = metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        torch = "absent"
+    return f"medveil {__version__}, Python {platform.python_version()}, torch {torch}"
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class About:
     """What a field means to a person, and which numbers it takes.
 
     ``low`` and ``high`` are allowed themselves, ``above`` and ``below`` are not; ``why`` says what goes wrong below
-    ``low``. ``group``: the heading that its flag stands under.
+    ``low``. ``group``: the heading that its flag stands under; ``metavar``: what stands for its value there.
     """
 
     text: str
@@ -52,6 +52,7 @@ class About:
     below: float | None = None
     why: str = ""
     group: str = ""
+    metavar: str = ""
 
     def takes(self, number: float) -> bool:
         """Whether ``number`` is finite and in range."""
@@ -80,9 +81,10 @@ def setting(
     below: float | None = None,
     why: str = "",
     group: str = "",
+    metavar: str = "",
 ) -> T:
     """A field of a configuration: its default, and what :class:`About` keeps of it."""
-    told = about(text, unit=unit, low=low, above=above, high=high, below=below, why=why, group=group)
+    told = about(text, unit=unit, low=low, above=above, high=high, below=below, why=why, group=group, metavar=metavar)
     if isinstance(default, list | dict):
         return field(default_factory=partial(copy, default), metadata=told)
     return field(default=default, metadata=told)
@@ -104,6 +106,8 @@ def shown(item: Field[Any], value: Any) -> str:
     """``value`` of the field ``item`` as a person would type it: 4/255 for 0.01568... of a budget."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
     if isinstance(value, float):
         short = value == round(value, 3) or Levels not in (item.type, *get_args(item.type))
         return f"{value:g}" if short else f"{value * 255:g}/255"
@@ -132,16 +136,17 @@ class Settings:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            complain(item, getattr(self, item.name))
+            if (wrong := objection(item, getattr(self, item.name))) is not None:
+                raise UserError(f"{item.name} {wrong}")
 
 
-def complain(item: Field[Any], value: Any) -> None:
-    """Raise ``ValueError`` for a number that the field ``item`` does not take."""
+def objection(item: Field[Any], value: Any) -> str | None:
+    """What is wrong with ``value`` for the field ``item``: "must be at least 1, not 0"; None where nothing is."""
     told = about_of(item)
     if isinstance(value, bool) or not isinstance(value, int | float) or told.takes(value):
-        return
+        return None
     why = f": {told.why}" if told.why and told.low is not None and value < told.low else ""
-    raise ValueError(f"{item.name} must be {range_of(item) or 'a finite number'}, not {shown(item, value)}{why}")
+    return f"must be {range_of(item) or 'a finite number'}, not {shown(item, value)}{why}"
 
 
 def build(cls: type[C], values: Mapping[str, Any], what: str) -> C:

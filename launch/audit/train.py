@@ -22,25 +22,19 @@ from medveil.launch.release.manifest import MANIFEST, Manifest
 from medveil.launch.release.originals import classes_of_part, ids_of_part
 from medveil.launch.results import Outcome, Portion
 from medveil.launch.running.files import sha256_of
-from medveil.launch.running.processes import Device, Processes, joined
+from medveil.launch.running.machine import Machine, Precision
+from medveil.launch.running.processes import Processes, joined
 from medveil.launch.running.runs import Run, owned
-from medveil.launch.running.runtime import CHECKPOINT_SECONDS, Precision, ProcessRuntime, running, threads_by_default
+from medveil.launch.running.runtime import ProcessRuntime, running, threads_by_default
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where and how trainings run. ``runs``: where their run directories lie. ``cache``: where a set larger than memory
-    is unpacked to (None: in ``runs``). ``threads`` None: torch's own choice, at most 4. ``precision`` None: bf16 on a
-    GPU, else fp32.
+class Place(Machine):
+    """Where and how trainings run. ``runs``: where their run directories lie, and a set larger than memory is unpacked
+    to without ``cache``.
     """
 
     runs: Path
-    device: Device = "auto"
-    threads: int | None = None
-    precision: Precision | None = None
-    cache: Path | None = None
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
-    quiet: bool = False
 
     @property
     def opener(self) -> Opener:

@@ -20,8 +20,8 @@ from medveil.launch.exploiters.models import WITH_WIDTH, check_model
 from medveil.launch.release.manifest import MANIFEST
 from medveil.launch.results import CellResult, Exploiter, Options, Outcome, Portion
 from medveil.launch.running.files import make_private, sha256_of
-from medveil.launch.running.processes import Device, Processes, joined
-from medveil.launch.running.runtime import Precision
+from medveil.launch.running.machine import Device, Precision
+from medveil.launch.running.processes import Processes, joined
 from medveil.metrics import shown
 from medveil.version import versions
 
@@ -43,7 +43,7 @@ _TUNABLE = (
 """Fields of ExploiterConfig that are flags; the model and the seed have lists of their own."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, _: Sequence[str] = ()) -> None:
     """The flags of ``medveil audit``."""
     add = parser.add_argument
     add("release", type=Path, metavar="RELEASE", help="a release written by medveil protect")
@@ -158,7 +158,13 @@ def _audit(
 
 
 def _place(args: argparse.Namespace, out: Path) -> Place:
-    return Place(out / "runs", args.device, args.threads, args.precision, args.cache or out / "cache")
+    return Place(
+        out / "runs",
+        device=args.device,
+        threads=args.threads,
+        precision=args.precision,
+        cache=args.cache or out / "cache",
+    )
 
 
 def _exploiter(config: ExploiterConfig, told: Mapping[str, str], preset: str, part: Portion) -> Exploiter:

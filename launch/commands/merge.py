@@ -1,12 +1,13 @@
 """``medveil merge``: its flags."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from medveil.launch.release.merge import merge
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, _: Sequence[str] = ()) -> None:
     """The flags of ``medveil merge``."""
     parser.add_argument(
         "releases", type=Path, nargs="+", metavar="RELEASE", help="releases of one data set, or of different classes"

@@ -1,6 +1,7 @@
 """``medveil report``: its flags, and the report on finished runs."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from medveil.launch.report import write_report
@@ -8,7 +9,7 @@ from medveil.launch.report.collect import collect
 from medveil.launch.report.published import read_published
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, _: Sequence[str] = ()) -> None:
     """The options of ``medveil report``."""
     parser.add_argument("runs", type=Path, metavar="RUNS_DIR", help="a folder that holds runs, for example runs/demo")
     parser.add_argument("--out", type=Path, help="where to write the report (default: RUNS_DIR/report)")

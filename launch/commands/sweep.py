@@ -29,7 +29,7 @@ _SLURM = "slurm "
 _WAIT_MINUTES = 7 * 24 * 60
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, _: Sequence[str] = ()) -> None:
     parser.usage = "medveil sweep [SWEEP.yaml] [options] | medveil sweep status DIR | medveil sweep cancel DIR"
     parser.add_argument("what", nargs="*", metavar="SWEEP.yaml", help="default: the demo")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where sweeps are kept (default: runs)")

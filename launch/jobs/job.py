@@ -19,7 +19,8 @@ from medveil.launch.data import Opener
 from medveil.launch.errors import Interrupted, explain
 from medveil.launch.exploiters.attacks import OutOfReach
 from medveil.launch.extras import missing_extra
-from medveil.launch.protect.job import ProtectJob, metrics_of, run_protect
+from medveil.launch.protect.config import ProtectJob
+from medveil.launch.protect.job import metrics_of, run_protect
 from medveil.launch.release.manifest import MANIFEST
 from medveil.launch.running.files import make_private, sha256_of, write_private
 from medveil.launch.running.runs import host

@@ -14,7 +14,7 @@ from medveil.launch.jobs import squeue
 from medveil.launch.jobs.job import Job, Record, execute
 from medveil.launch.jobs.sbatch import Slurm, array_parameters, arrays, dependencies
 from medveil.launch.jobs.submissions import note_submitted
-from medveil.launch.protect.job import ProtectJob
+from medveil.launch.protect.config import ProtectJob
 from medveil.launch.running.files import make_private
 from medveil.launch.running.processes import handling
 from medveil.launch.running.runtime import StopFlag

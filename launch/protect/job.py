@@ -7,9 +7,9 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -17,66 +17,18 @@ from medveil.config import plain
 from medveil.dataset import Subset
 from medveil.errors import UserError
 from medveil.launch.data import Opener, Source, split_holdout
+from medveil.launch.protect.config import ProtectJob
 from medveil.launch.protect.methods import METHODS, protector_of, settings_of
-from medveil.launch.protect.part import Chosen, PartOptions, choose
+from medveil.launch.protect.part import Chosen, choose
 from medveil.launch.release.manifest import MANIFEST, Manifest
 from medveil.launch.release.verify import Plan, Summary
 from medveil.launch.release.write import LEFT, write_release
-from medveil.launch.running.files import check_place, drawn_once, make_private, sha256_of
-from medveil.launch.running.processes import Device, Processes, joined, run_local
+from medveil.launch.running.files import check_apart, check_place, drawn_once, make_private, sha256_of
+from medveil.launch.running.processes import Processes, joined, run_local
 from medveil.launch.running.runs import Run, owned
-from medveil.launch.running.runtime import CHECKPOINT_SECONDS, Precision, running, threads_by_default
+from medveil.launch.running.runtime import running, threads_by_default
 from medveil.launch.running.spent import METRICS, begin_peak, spending, told
 from medveil.protector import Empty, Protector
-
-Preset = Literal["auto", "cpu", "gpu", "paper"]
-
-
-@dataclass(frozen=True)
-class ProtectJob:
-    """What to protect, how, and where to. Plain values, so that it can be pickled.
-
-    ``data``: as ``open_data`` reads it. ``out``: the release folder, which must not exist. ``options``: fields of the
-    method's configuration, over those of ``preset`` ("auto": "gpu" where there is one, else "cpu"; None: the paper's
-    defaults). ``seed``: None draws a secret one. ``holdout``: share of the samples that is neither fitted nor released,
-    chosen by ``holdout_seed``. ``part``: what of the rest is protected. ``splits``: of an npz. ``empty``: whether
-    samples with nothing to protect are released unchanged or dropped; by default dropped from segmentation sets.
-    ``threads``: per process (None: torch's own choice, at most 4). ``precision``: None is bf16 on a GPU, else fp32.
-    ``processes``: on this machine. ``shards``: parts that a batch is summed in, a power of two; any number of processes
-    that divides it releases the same bytes (on CPU, for one number of threads a process, uncompiled). Not for methods
-    that keep noise between visits.
-    ``run``: folder for the private run (None: ``.OUT.run`` beside ``out``).
-    ``cache``: folder where a set larger than memory is unpacked to and stays (None: in ``run`` while the job runs).
-    ``checkpoint_seconds``: between checkpoints.
-
-    What is drawn or chosen by default is kept in the run folder, so that a restart elsewhere takes the same.
-    """
-
-    method: str
-    data: str
-    out: Path
-    options: Mapping[str, Any] = field(default_factory=dict)
-    preset: Preset | None = None
-    seed: int | None = None
-    size: int | None = None
-    holdout: float = 0.0
-    holdout_seed: int = 0
-    part: PartOptions = field(default_factory=PartOptions)
-    splits: tuple[str, ...] = ("train",)
-    empty: Empty | None = None
-    threads: int | None = None
-    precision: Precision | None = None
-    device: Device = "auto"
-    processes: int = 1
-    shards: int = 1
-    run: Path | None = None
-    cache: Path | None = None
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
-    quiet: bool = False
-
-    @property
-    def run_root(self) -> Path:
-        return self.run or self.out.with_name(f".{self.out.name}.run")
 
 
 def run_protect(job: ProtectJob) -> Path:
@@ -86,11 +38,9 @@ def run_protect(job: ProtectJob) -> Path:
     when what was saved is not what was promised.
     """
     settings_of(job.method)
+    check_apart(job.out, job.data, job.part.support)
     if os.path.lexists(job.out) and not job.run_root.is_dir():
         raise _other_origin(job.out)
-    for name, value in (("processes", job.processes), ("threads", job.threads), ("shards", job.shards)):
-        if value is not None and value < 1:
-            raise UserError(f"--{name} {value}: at least 1")
     make_protector(job, "cpu" if job.preset == "auto" else job.preset, 0)
     check_place(job.out)
     if job.processes > 1:

@@ -16,6 +16,7 @@ from medveil.errors import UserError
 from medveil.method import MethodSettings
 from medveil.protector import Protector
 from medveil.salm.config import SALMConfig
+from medveil.task import Task
 from medveil.umed.config import UMedConfig
 
 _PLACES: Mapping[type[MethodSettings], str] = {
@@ -32,6 +33,10 @@ _PLACES: Mapping[type[MethodSettings], str] = {
 
 METHODS: Mapping[str, type[MethodSettings]] = {config.name: config for config in _PLACES}
 """The settings of every method, by its name."""
+
+
+METHOD_OF_TASK: Mapping[Task, str] = {"segmentation": "umed", "classification": "salm", "multilabel": "salm"}
+"""The method of whoever names none."""
 
 
 def settings_of(method: str) -> type[MethodSettings]:

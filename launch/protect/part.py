@@ -9,26 +9,11 @@ from medveil.dataset import Dataset, Subset
 from medveil.errors import UserError
 from medveil.launch.data import Opener, Source
 from medveil.launch.data.combined import Combined, Formed
+from medveil.launch.protect.config import PartOptions
 from medveil.launch.release.manifest import Scope
 from medveil.runtime import batches
 
 _CHUNK = 1024
-
-
-@dataclass(frozen=True)
-class PartOptions:
-    """What is to be protected. ``classes``: names, or numbers counted from 0; empty: all. ``share``: percent of the
-    samples of a contributor who knows only those. ``support``: a data set whose ``support_classes`` (empty: all) are
-    the other classes of the fit, instead of the data's own.
-    """
-
-    classes: tuple[str, ...] = ()
-    share: float | None = None
-    support: str | None = None
-    support_classes: tuple[str, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.classes or self.support or self.support_classes) or self.share is not None
 
 
 @dataclass(frozen=True)
@@ -56,8 +41,6 @@ def choose(
     classes and the support's samples, and none of the data's other classes (7.1).
     Raises UserError for options that do not fit the data.
     """
-    if options.share is not None and not 0 <= options.share <= 100:
-        raise UserError(f"--share {options.share:g}: percent of the images, 0 to 100")
     if options.support_classes and options.support is None:
         raise UserError("--support-classes goes with --support DATA, the set that has these classes")
     names = source.class_names

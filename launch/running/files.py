@@ -103,3 +103,16 @@ def check_place(out: Path) -> None:
         raise UserError(f"{out} cannot be written: {folder} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"{out} cannot be written: no permission to write in {folder}")
+
+
+def check_apart(out: Path, *data: str | Path | None) -> None:
+    """Raise UserError when ``out`` would be written into a folder of ``data``, or holds one."""
+    place = out.expanduser().resolve()
+    for named in data:
+        source = None if named is None else Path(named).expanduser().resolve()
+        if source is None or not source.exists() or (source.is_file() and source != place):
+            continue
+        if place == source or source in place.parents:
+            raise UserError(f"--out {out} lies in {named}, which it is made from: choose a place beside it")
+        if place in source.parents:
+            raise UserError(f"--out {out} holds {named}, which it is made from: choose a place beside it")

@@ -17,7 +17,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,8 +27,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from medveil.errors import UserError
 from medveil.launch.errors import Interrupted, WorkerFailed
-
-Device = Literal["auto", "cpu", "cuda"]
+from medveil.launch.running.machine import Device
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 

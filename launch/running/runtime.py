@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from inspect import signature
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from medveil import batchnorm
 from medveil.launch.errors import Interrupted
+from medveil.launch.running.machine import CHECKPOINT_SECONDS, Precision
 from medveil.launch.running.processes import Processes, handling
 from medveil.launch.running.progress import Progress
 from medveil.launch.running.runs import Run
 from medveil.runtime import State
 from medveil.shards import convert as compute_in_shards
 from medveil.shards import sum_over_ranks
-
-Precision = Literal["fp32", "bf16"]
-
-CHECKPOINT_SECONDS = 30.0
 
 _NEW_NAME = "forward_sync_buffers" in signature(DistributedDataParallel.__init__).parameters
 _BUFFERS_STAY: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}

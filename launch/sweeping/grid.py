@@ -14,12 +14,11 @@ from medveil.errors import UserError
 from medveil.launch.exploiters.attacks import parse_attacks
 from medveil.launch.exploiters.config import Preset, exploiter_config
 from medveil.launch.exploiters.models import SEGMENTERS, check_model
-from medveil.launch.protect.job import Preset as ProtectPreset
+from medveil.launch.protect.config import PartOptions
+from medveil.launch.protect.config import Preset as ProtectPreset
 from medveil.launch.protect.methods import settings_of
-from medveil.launch.protect.part import PartOptions
 from medveil.launch.results import Exploiter, Options, Portion
-from medveil.launch.running.processes import Device
-from medveil.launch.running.runtime import CHECKPOINT_SECONDS, Precision
+from medveil.launch.running.machine import CHECKPOINT_SECONDS, Device, Precision
 
 _HOLDOUT = 0.2
 

@@ -10,7 +10,7 @@ from medveil.launch.audit.authorised import AuthorisedJob
 from medveil.launch.audit.train import ExploitJob, Place
 from medveil.launch.exploiters.config import Preset
 from medveil.launch.jobs.job import Job
-from medveil.launch.protect.job import ProtectJob
+from medveil.launch.protect.config import ProtectJob
 from medveil.launch.protect.part import part_options
 from medveil.launch.running.files import canonical
 from medveil.launch.sweeping.folder import SweepFolder

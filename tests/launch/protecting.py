@@ -11,7 +11,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["medveil.launch.cli", "medveil.launch.commands.protect", "skimage.metrics"])
+_context.set_forkserver_preload(["medveil.launch.cli", "medveil.launch.protect.job", "skimage.metrics"])
 
 
 def _command(argv: Sequence[str], output: Path, file_limit: int | None, cpu_seconds: float | None) -> None:

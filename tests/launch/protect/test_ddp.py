@@ -102,7 +102,7 @@ def test_two_processes_release_what_one_does(pair: tuple[Path, Path], name: str,
 
 @pytest.mark.parametrize("number", [0, 3])
 def test_numbers_of_shards_that_make_no_tree_are_refused(number: int, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--shards"):
+    with pytest.raises(UserError, match="shards"):
         run_protect(ProtectJob("none", "phantom:cls:4:16", tmp_path / "out", seed=0, device="cpu", shards=number))
 
 

@@ -214,7 +214,6 @@ def test_a_folder_of_one_class_is_protected_alone_and_merged(support: Path, tmp_
     ("data", "options", "said"),
     [
         ("phantom:cls:12:16", PartOptions(classes=("round",)), "has no class 'round': .* 0 blob; 1 ring"),
-        ("phantom:cls:12:16", PartOptions(share=101), "--share 101: percent"),
         ("phantom:cls:12:16", PartOptions(support="phantom:cls:12:16"), "say with --classes which are own"),
         ("phantom:cls:12:16", PartOptions(support_classes=("a",)), "--support-classes goes with --support"),
         ("phantom:cls:12:16", PartOptions(("ring",), support="phantom:seg:8:16"), "--support .* is segmentation"),

@@ -1,0 +1,62 @@
+"""What a data set is by the look of its name and folder, before a file of it is read."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from medveil.task import Task
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+
+MASK_NAME = re.compile(r"(.+)_mask(?:_\d+)?")
+"""The stem of a mask in BUSI's layout."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """``words``: for the screen. ``images``: how many image files, or None where only reading tells."""
+
+    task: Task
+    words: str
+    images: int | None = None
+
+
+def layout_of(spec: str) -> Layout | None:
+    """The layout of the data set ``spec``; None where nothing is recognised, which opening it then explains."""
+    scheme, _, rest = spec.partition(":")
+    path = Path(spec).expanduser()
+    if scheme == "phantom":
+        if rest.startswith("seg"):
+            return Layout("segmentation", "generated images with masks")
+        return Layout("classification", "generated images with labels")
+    if scheme == "medmnist" or path.suffix == ".npz":
+        return Layout("classification", "a MedMNIST file")
+    try:
+        return _of_folder(path) if path.is_dir() else None
+    except OSError:
+        return None
+
+
+def _of_folder(root: Path) -> Layout | None:
+    images, masks = root / "images", root / "masks"
+    if images.is_dir() and masks.is_dir():
+        return Layout("segmentation", "images/ and masks/", len(_images(images)))
+    folders = _folders(root) or [root]
+    files = [path for folder in folders for path in _images(folder)]
+    pictures = [path for path in files if not MASK_NAME.fullmatch(path.stem)]
+    if len(pictures) < len(files):
+        return Layout("segmentation", "images beside their masks (NAME_mask)", len(pictures))
+    if any(path.suffix == ".npz" for path in root.iterdir()):
+        return Layout("classification", "a MedMNIST file")
+    classes = _folders(images if images.is_dir() else root)
+    if not classes:
+        return None
+    return Layout("classification", f"{len(classes)} class folders", sum(len(_images(folder)) for folder in classes))
+
+
+def _folders(root: Path) -> list[Path]:
+    return [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+
+
+def _images(folder: Path) -> list[Path]:
+    return [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]

@@ -1,0 +1,81 @@
+"""What to protect, how, and where to, as a person says it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from medveil.config import Settings, about, setting
+from medveil.launch.running.machine import HERE, Machine
+from medveil.protector import Empty
+
+Preset = Literal["auto", "cpu", "gpu", "paper"]
+
+DATA = "a folder, a MedMNIST npz, medmnist:NAME[:SIZE], phantom:seg or phantom:cls"
+
+WHAT, WHERE, HOW = "what", "where", "how"
+
+
+@dataclass(frozen=True)
+class PartOptions(Settings):
+    """What of a data set is protected; nothing said: all of it."""
+
+    classes: tuple[str, ...] = setting((), "only these classes get noise: names, or numbers from 0", group=WHAT)
+    share: float | None = setting(
+        None, "only so much of the images is known and gets noise", unit="percent", low=0, high=100, group=WHAT
+    )
+    support: str | None = setting(
+        None, "whose classes stand in, during the fit, for those that one does not have", metavar="DATA", group=WHAT
+    )
+    support_classes: tuple[str, ...] = setting((), "classes of --support that do; by default all", group=WHAT)
+
+    def __bool__(self) -> bool:
+        return bool(self.classes or self.support or self.support_classes) or self.share is not None
+
+
+@dataclass(frozen=True)
+class ProtectJob(Machine):
+    """One protect job. Plain values, so that it can be pickled.
+
+    ``options``: fields of the method's configuration, over those of ``preset`` ("auto": "gpu" where there is one, else
+    "cpu"; None: the paper's defaults). ``shards``: not for methods that keep noise between visits, on a CPU only.
+    ``run``: folder for the private run (None: ``.OUT.run`` beside ``out``). Without ``cache`` a set larger than memory
+    is unpacked there while the job runs.
+
+    What is drawn or chosen by default is kept in the run folder, so that a restart elsewhere takes the same.
+    """
+
+    method: str
+    data: str = field(metadata=about(DATA, metavar="DATA", group=WHAT))
+    out: Path = field(metadata=about("the release folder to write; it must not exist", metavar="RELEASE", group=WHERE))
+    options: Mapping[str, Any] = field(default_factory=dict)
+    preset: Preset | None = setting(None, "settings that go together; auto: gpu if there is one, else cpu", group=HOW)
+    seed: int | None = setting(
+        None, "seed of every random draw; by default a secret one, kept in the private run folder", group=HOW
+    )
+    size: int | None = setting(
+        None,
+        "side that the images of folders are resized to; by default 224, or a release's own",
+        unit="pixels",
+        low=16,
+        high=4096,
+        group=WHAT,
+    )
+    holdout: float = setting(
+        0.0, "share of the images that is neither fitted nor released, to test on", low=0, below=1, group=WHAT
+    )
+    holdout_seed: int = setting(0, "which images are held out", group=WHAT)
+    part: PartOptions = field(default_factory=PartOptions)
+    splits: tuple[str, ...] = setting(("train",), "parts of an npz to protect, such as train,val", group=WHAT)
+    empty: Empty | None = setting(
+        None, "images with nothing to protect; by default they are dropped from sets with masks", group=WHAT
+    )
+    processes: int = setting(1, "processes on this machine", low=1, group=HERE)
+    shards: int = setting(
+        1, "the same bytes from 1, 2, 4.. to N processes (a power of 2) of as many threads", low=1, group=HERE
+    )
+    run: Path | None = None
+
+    @property
+    def run_root(self) -> Path:
+        return self.run or self.out.with_name(f".{self.out.name}.run")
