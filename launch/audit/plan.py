@@ -12,10 +12,14 @@ from medveil.launch.audit.samples import Part, clean_part
 from medveil.launch.data import Opener, Source
 from medveil.launch.release.manifest import Manifest
 from medveil.launch.release.originals import ids_of_part
+from medveil.launch.release.private import PrivateManifest
 from medveil.launch.results import Options, Portion
 from medveil.runtime import batches
 
 _CHUNK = 64
+
+UNKNOWN = "unknown"
+"""What the method of a release is called whose private manifest is not at hand."""
 
 
 @dataclass(frozen=True)
@@ -44,32 +48,35 @@ def plan_audit(
     size: int | None = None,
     part: Portion = "all",
     opener: Opener | None = None,
+    run: Path | None = None,
 ) -> AuditPlan:
     """Check the release at ``release`` and choose the test images.
 
     ``part``: train on all of the release, on its unprotected samples alone ("clean"), or on the protected ones alone;
-    the clean row and the test images are those of the whole release, so that the three compare.
+    the clean row and the test images are those of the whole release, so that the three compare. ``run``: the private
+    run of the release, which knows what is protected, held out and by which method (None: the one beside it, if any).
 
     These are those of ``test``; else the npz's own test split; else the original's own test part; else the samples of
-    the original that the release lists as held out. Raises UserError when the release is damaged, when there is nothing
-    to test on, or when a test image is also in the release's training part: by id or pixels in the original, or by
-    exact pixels in the release. Exact copies in a test part that the data set brings itself are left out, and noted.
+    the original that the private manifest lists as held out. Raises UserError when the release is damaged, when there
+    is nothing to test on, or when a test image is also in the release's training part: by id or pixels in the original,
+    or by exact pixels in the release. Exact copies in a test part that the data set brings are left out, and noted.
     """
     opener = opener or Opener()
-    manifest = Manifest.read(release)
+    manifest, private = Manifest.read(release), PrivateManifest.find(release, run)
     manifest.check_intact(release)
     train = Part(str(release), size=size, opener=opener)
     source = train.source
     clean = None if original is None else clean_part(release, original, source, manifest, opener)
     height, width = source.data.size
     side = height if height == width else None
-    chosen, own = _choose_test(train, source, manifest, original, test, side)
+    chosen, own = _choose_test(train, source, private, original, test, side)
     training = [train] if clean is None else [train, clean]
     chosen, notes = without_overlap(chosen, own, training, _ids_in_common(chosen, train, clean, manifest))
     if part != "all":
-        kept = ids_of_part(source, manifest, part)
+        private = PrivateManifest.needed(release, run, "which of its images are protected, as --part asks")
+        kept = ids_of_part(source, manifest, private, part)
         if not kept:
-            raise UserError(f"--part {part}: the manifest of {release} lists no such sample")
+            raise UserError(f"--part {part}: {release} has no such sample")
         train = replace(train, ids=tuple(kept))
         notes.append(f"trained on the {part} part alone, {len(kept)} of {len(source.data)} samples")
     if clean is None:
@@ -78,9 +85,9 @@ def plan_audit(
         train=train,
         clean=clean,
         test=chosen,
-        data=manifest.data.name,
-        protector=manifest.method,
-        options=manifest.options,
+        data=release.resolve().name if private is None else private.data.name,
+        protector=UNKNOWN if private is None else private.method,
+        options=Options() if private is None else private.options,
         task=source.data.task,
         size=source.data.size,
         notes=tuple(notes),
@@ -88,7 +95,12 @@ def plan_audit(
 
 
 def _choose_test(
-    train: Part, source: Source, manifest: Manifest, original: str | None, test: str | None, side: int | None
+    train: Part,
+    source: Source,
+    private: PrivateManifest | None,
+    original: str | None,
+    test: str | None,
+    side: int | None,
 ) -> tuple[Part, bool]:
     """The test part, and whether it belongs to the data set itself (rather than being named by the user)."""
 
@@ -101,12 +113,14 @@ def _choose_test(
         return part(train.spec, "test"), True
     if original is not None and part(original).source.test is not None:
         return part(original, "test"), True
-    held_out = manifest.held_out
+    held_out = () if private is None else private.held_out
     if not held_out:
-        raise UserError(f"{train.spec} has no test split and lists no held-out images: give --test DATA, clean images")
+        unknown = "no held-out images are known: give --run DIR, its private run, or"
+        known = unknown if private is None else "none held out: give"
+        raise UserError(f"{train.spec} has no test split and {known} --test DATA, clean images")
     if original is None:
         raise UserError(
-            f"{train.spec} lists {len(held_out)} held-out images but does not hold them: give --original DATA, "
+            f"{len(held_out)} images were held out of {train.spec}, which does not hold them: give --original DATA, "
             "or other clean images with --test DATA"
         )
     return replace(part(original), ids=held_out), True

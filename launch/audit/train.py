@@ -20,6 +20,7 @@ from medveil.launch.exploiters.config import ExploiterConfig, Preset, exploiter_
 from medveil.launch.exploiters.training import VALIDATION, train_exploiter
 from medveil.launch.release.manifest import MANIFEST, Manifest
 from medveil.launch.release.originals import classes_of_part, ids_of_part
+from medveil.launch.release.private import PrivateManifest
 from medveil.launch.results import Outcome, Portion
 from medveil.launch.running.files import sha256_of
 from medveil.launch.running.machine import Machine, Precision
@@ -89,6 +90,7 @@ class Trial:
     """One training to be done, as plain values: on what, on what it is tested, and how.
 
     ``clean``: the originals of all of the data set that ``train`` is of. ``weights``: a file of pretrained weights.
+    ``private``: the private run of the release, if it does not lie beside it.
     """
 
     train: Part
@@ -97,6 +99,7 @@ class Trial:
     attack: str = "none"
     clean: Part | None = None
     weights: Path | None = None
+    private: Path | None = None
 
 
 def exploit(trial: Trial, place: Place, processes: Processes, label: str) -> Outcome:
@@ -134,12 +137,13 @@ def _exploit(trial: Trial, attack: Chain, validate: bool, place: Place, processe
         if run is not None:
             run.log(f"{label}: {len(data)} images of {train.spec}, tested on {len(tested)} of {test.spec}")
         folder = Path(train.spec)
-        if not (folder / MANIFEST).is_file():
+        private = PrivateManifest.find(folder, trial.private) if (folder / MANIFEST).is_file() else None
+        if private is None:
             return train_exploiter(data, tested, config, runtime, attack, thief=thief, validate=validate)
         source, manifest = train.source, Manifest.read(folder)
-        ids = ids_of_part(source, manifest, "protected") if config.embedding else []
+        ids = ids_of_part(source, manifest, private, "protected") if config.embedding else []
         outcome = train_exploiter(data, tested, config, runtime, attack, ids, thief, validate)
-        return replace(outcome, protected_classes=classes_of_part(source, manifest))
+        return replace(outcome, protected_classes=classes_of_part(source, manifest, private))
 
     return done_once(work, values, known, place, processes, label)
 

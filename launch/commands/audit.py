@@ -60,6 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser, _: Sequence[str] = ()) -> Non
         help="train on its unprotected or its protected images alone (default: all)",
     )
     add(
+        "--run",
+        type=Path,
+        metavar="DIR",
+        help="the release's private run, which knows what is protected and held out (default: .RELEASE.run)",
+    )
+    add(
         "--authorised",
         metavar="DATA",
         help="instead: how a segmentation model, trained on this clean set, sees released and original images",
@@ -90,7 +96,7 @@ def main(args: argparse.Namespace) -> int:
     attacks = parse_attacks(args.attacks)
     out: Path = args.out or release.resolve().with_name(f"{release.resolve().name}.audit")
     opener = _place(args, out).opener
-    plan = plan_audit(release, args.original, args.test, args.size, args.part, opener)
+    plan = plan_audit(release, args.original, args.test, args.size, args.part, opener, args.run)
     if args.authorised is not None:
         make_private(out)
         _audit_authorised(args, plan, out, _seeds(args), _tuned(args))
@@ -135,7 +141,7 @@ def _audit(
 
     def train(part: Part, side: str) -> Outcome:
         label = f"{config.model} on {side} images, attack {attack}, seed {config.seed}"
-        trial = Trial(part, plan.test, config, attack, plan.clean, args.weights)
+        trial = Trial(part, plan.test, config, attack, plan.clean, args.weights, args.run)
         return exploit(trial, place, processes, label)
 
     clean = train(plan.clean, "clean") if plan.clean is not None else None

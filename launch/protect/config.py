@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medveil.config import Settings, about, setting
+from medveil.launch.running.files import run_beside
 from medveil.launch.running.machine import HERE, Machine
 from medveil.protector import Empty
 
@@ -70,6 +71,7 @@ class ProtectJob(Machine):
     empty: Empty | None = setting(
         None, "images with nothing to protect; by default they are dropped from sets with masks", group=WHAT
     )
+    licence: str | None = setting(None, "the terms, as text, for the release's manifest", metavar="TEXT", group=WHERE)
     processes: int = setting(1, "processes on this machine", low=1, group=HERE)
     shards: int = setting(
         1, "the same bytes from 1, 2, 4.. to N processes (a power of 2) of as many threads", low=1, group=HERE
@@ -78,4 +80,4 @@ class ProtectJob(Machine):
 
     @property
     def run_root(self) -> Path:
-        return self.run or self.out.with_name(f".{self.out.name}.run")
+        return self.run or run_beside(self.out)

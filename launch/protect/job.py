@@ -21,6 +21,7 @@ from medveil.launch.protect.config import ProtectJob
 from medveil.launch.protect.methods import METHODS, protector_of, settings_of
 from medveil.launch.protect.part import Chosen, choose
 from medveil.launch.release.manifest import MANIFEST, Manifest
+from medveil.launch.release.private import PrivateManifest
 from medveil.launch.release.verify import Plan, Summary
 from medveil.launch.release.write import LEFT, write_release
 from medveil.launch.running.files import check_apart, check_place, drawn_once, make_private, sha256_of
@@ -114,7 +115,7 @@ def _protect(job: ProtectJob, processes: Processes, opener: Opener) -> None:
         else:
             protector = make_protector(replace(job, method="none", options={}), None, chosen["seed"])
         runtime.progress.close()
-        plan = _plan(source, indices, protector, empty, held_out, part)
+        plan = _plan(source, indices, protector, empty, held_out, part, job.licence)
         summary = write_release(plan, job.out, run, runtime)
         metrics = spent.metrics(len(indices))
         if run is not None and summary is not None:
@@ -132,10 +133,12 @@ def _plan(
     empty: Empty,
     held_out: Sequence[str],
     part: Chosen | None,
+    licence: str | None,
 ) -> Plan:
+    plan = Plan(source, indices, protector, empty, held_out, licence=licence)
     if part is None:
-        return Plan(source, indices, protector, empty, held_out)
-    return Plan(source, indices, protector, empty, held_out, frozenset(part.indices), part.numbers, part.public)
+        return plan
+    return replace(plan, chosen=frozenset(part.indices), numbers=part.numbers, part=part.scope)
 
 
 def metrics_of(job: ProtectJob) -> dict[str, Any] | None:
@@ -225,7 +228,8 @@ def _other_origin(out: Path) -> UserError:
 
 def _finish(run: Run, out: Path, seconds: float | None) -> None:
     if run.read_note("done.json") is None:
-        totals = asdict(Manifest.read(out).totals)
+        made = PrivateManifest.needed(out, run.path, "what was done to its images")
+        totals = asdict(made.totals)
         run.finish({"totals": totals, "seconds": seconds, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
 
 

@@ -10,7 +10,7 @@ from medveil.errors import UserError
 from medveil.launch.data import Opener, Source
 from medveil.launch.data.combined import Combined, Formed
 from medveil.launch.protect.config import PartOptions
-from medveil.launch.release.manifest import Scope
+from medveil.launch.release.private import Scope
 from medveil.runtime import batches
 
 _CHUNK = 1024
@@ -20,14 +20,14 @@ _CHUNK = 1024
 class Chosen:
     """``indices``: the samples that get noise. ``fit``: what the method is fitted on. ``numbers``: what the fit calls
     each class of the data (-1: it knows no such class), or None where it calls them alike. ``identity``: of these
-    choices, plain values for the run. ``public``: what the manifest tells. ``notes``: lines for the screen.
+    choices, plain values for the run. ``scope``: of both, for the private manifest. ``notes``: lines for the screen.
     """
 
     indices: list[int]
     fit: Dataset
     numbers: tuple[int, ...] | None
     identity: dict[str, Any]
-    public: Scope
+    scope: Scope
     notes: list[str]
 
 
@@ -58,15 +58,15 @@ def choose(
         raise UserError(f"{source.spec}: none of the chosen samples is of these classes: choose others, or more")
     identity: dict[str, Any] = {"classes": numbers, "share": options.share}
     said = [names[i] if names else str(i) for i in numbers]
-    public = Scope(tuple(said) if options.classes else None, options.share)
+    scope = Scope(tuple(said) if options.classes else None, options.share)
     notes = [f"{len(mine)} of {len(indices)} images get noise, the others are released as they are"]
     if options.support is None:
-        return Chosen(mine, Subset(source.data, known), None, identity, public, notes)
+        return Chosen(mine, Subset(source.data, known), None, identity, scope, notes)
     support = (opener or Opener()).open(options.support, size=source.data.size[0])
     fit, renumbered, theirs = _combined(source, mine, numbers, support, options)
     identity["support"] = [support.fingerprint, theirs]
     notes.append(f"the fit sees them and {len(fit) - len(mine)} images of {len(theirs)} classes of {support.name}")
-    return Chosen(mine, fit, renumbered, identity, public, notes)
+    return Chosen(mine, fit, renumbered, identity, scope, notes)
 
 
 def class_numbers(asked: Sequence[str], names: list[str] | None, count: int, spec: str, flag: str) -> list[int]:

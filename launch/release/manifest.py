@@ -1,4 +1,8 @@
-"""The manifest of a release: what it holds, and whether its files are as it says. Read, written and checked here."""
+"""The public manifest of a release: what it holds, and whether its files are as it says. Read, written, checked here.
+
+It tells a stranger what to load and whether it is whole. What was done to the images is in the private manifest
+(:mod:`medveil.launch.release.private`), which stays with the run.
+"""
 
 import json
 import os
@@ -14,13 +18,13 @@ from medveil.dataset import Task
 from medveil.errors import UserError
 from medveil.launch.data.source import MANIFEST, MAX_CLASSES, Kind
 from medveil.launch.errors import VerificationFailed
-from medveil.launch.results import Options
 from medveil.launch.running.files import sha256_of
 from medveil.launch.running.reading import STORED, read_as
 
 __all__ = ["MANIFEST", "Manifest", "Sample"]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""Format 1 was one manifest, in the release, with all that is private now."""
 
 _BYTES = 512 << 20
 """The most that a manifest may have: about a million samples."""
@@ -44,21 +48,17 @@ def _inside(name: str) -> str:
 Text = Annotated[str, Field(max_length=1000), AfterValidator(_printable)]
 Name = Annotated[str, Field(min_length=1), AfterValidator(_inside), AfterValidator(_printable)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0, le=1 << 40)]
 Label = Annotated[int, Field(ge=0, lt=MAX_CLASSES)]
 Bits = Annotated[tuple[Annotated[int, Field(ge=0, le=1)], ...], Field(max_length=MAX_CLASSES)]
-Level = Annotated[int, Field(ge=0, le=255)]
 Side = Annotated[int, Field(ge=1, le=1 << 24)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One released image: its id in the original, its files within the release, and what was done to it.
+    """One released image: its id in the original and its files within the release.
 
     ``sha256``: of the file, or of the image's bytes in an npz. ``target``: the class, the labels, or whether the mask
-    is empty. ``max_change``: in grey levels; ``changed``: share of its values. ``source_size``: width and height of the
-    original file. ``reason``: why nothing was changed.
+    is empty. ``size``: its own height and width, where the images of the release differ in these.
     """
 
     __pydantic_config__ = STORED
@@ -69,12 +69,7 @@ class Sample:
     mask: Name | None = None
     mask_sha256: Digest | None = None
     target: Literal["mask", "empty mask"] | Label | Bits
-    protected: bool
-    max_change: Level
-    changed: Share
-    source_size: tuple[Side, Side]
-    source_mode: Text
-    reason: Text | None = None
+    size: tuple[Side, Side] | None = None
 
     def __post_init__(self) -> None:
         if (self.mask is None) != (self.mask_sha256 is None):
@@ -87,22 +82,11 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Bound:
-    """The budget that holds for every image; None: none is promised (see :class:`medveil.protector.Budget`)."""
-
-    __pydantic_config__ = STORED
-
-    levels: Level | None
-    changed: Share | None
-
-
-@dataclass(frozen=True)
 class Described:
     """The data of the release. ``size``: height and width. ``classes``: what the targets' numbers mean, if known."""
 
     __pydantic_config__ = STORED
 
-    name: Text
     kind: Kind
     task: Task
     channels: Annotated[int, Field(ge=1, le=64)]
@@ -110,78 +94,20 @@ class Described:
     classes: Annotated[tuple[Text, ...], Field(max_length=MAX_CLASSES)] | None
 
 
-@dataclass(frozen=True)
-class Scope:
-    """What of the data was to be protected: ``classes`` by name, ``share`` in percent; None: no such choice."""
-
-    __pydantic_config__ = STORED
-
-    classes: tuple[Text, ...] | None
-    share: Annotated[int | float, Field(ge=0, le=100)] | None
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Counts of images, and means over the protected ones (``psnr`` in dB; None: nothing changed)."""
-
-    __pydantic_config__ = STORED
-
-    samples: Count
-    protected: Count
-    unprotected: Count
-    dropped: Count
-    held_out: Count
-    psnr: float | None
-    ssim: float | None
-
-
-@dataclass(frozen=True)
-class Contribution:
-    """What one of several merged releases was made with, and how many of its images are protected."""
-
-    __pydantic_config__ = STORED
-
-    method: Text
-    mode: Text | None
-    budget: Bound
-    part: Scope | None
-    protected: Count
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """A sample that is not in the release, and why."""
-
-    __pydantic_config__ = STORED
-
-    id: Text
-    reason: Text
-
-
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a release holds. Nothing in it helps to recover an original: no seed, no name of the run, and of the
-    method's options the mode and the budget alone.
+    """What a release holds, and nothing that helps a thief: no method, no bound, not which images are protected.
 
-    ``method``: "several" for a merged release of several; ``merged``: then what each was. ``held_out``: ids of the
-    original that were neither fitted nor released. ``npz_sha256``: of the file, where the release is an npz.
+    ``npz_sha256``: of the file, where the release is an npz. ``licence``: the terms that it is passed on under.
     """
 
     __pydantic_config__ = STORED
 
-    format: Literal[1]
-    method: Text
-    mode: Text | None
-    budget: Bound
-    part: Scope | None = None
-    merged: tuple[Contribution, ...] | None = None
+    format: Literal[1, 2]
     data: Described
-    totals: Totals
-    versions: dict[Text, Text]
     samples: Annotated[tuple[Sample, ...], Field(min_length=1)]
-    dropped: tuple[Dropped, ...]
-    held_out: tuple[Text, ...]
     npz_sha256: Digest | None = None
+    licence: Annotated[str, Field(max_length=100_000)] | None = None
 
     def __post_init__(self) -> None:
         """Whether the parts fit together. Raises ValueError."""
@@ -191,11 +117,6 @@ class Manifest:
             raise ValueError("npz_sha256 is for releases that are an npz")
         self._check_files()
         self._check_targets()
-        protected = sum(sample.protected for sample in self.samples)
-        counted = (len(self.samples), protected, len(self.samples) - protected, len(self.dropped), len(self.held_out))
-        totals = self.totals
-        if (totals.samples, totals.protected, totals.unprotected, totals.dropped, totals.held_out) != counted:
-            raise ValueError("totals are not those of the samples")
 
     def _check_files(self) -> None:
         names = [name for sample in self.samples for name in sample.files()]
@@ -241,18 +162,6 @@ class Manifest:
             os.fsync(file.fileno())
         if Manifest.read(folder) != self:
             raise VerificationFailed("the manifest does not read back as it was written")
-
-    @property
-    def options(self) -> Options:
-        """Mode, bound and what is protected, as far as the release tells them: mode=strict eps=8/255 share=20."""
-        classes, share = (None, None) if self.part is None else (self.part.classes, self.part.share)
-        told = {
-            "mode": self.mode,
-            "eps": f"{self.budget.levels}/255" if self.budget.levels else None,
-            "classes": ",".join(classes) if classes else None,
-            "share": None if share is None else f"{share:g}",
-        }
-        return Options({name: value for name, value in told.items() if value is not None})
 
     @property
     def npz(self) -> str | None:

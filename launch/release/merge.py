@@ -7,7 +7,8 @@ import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -16,129 +17,164 @@ from numpy.lib import format as npy
 
 from medveil.errors import UserError
 from medveil.launch.errors import VerificationFailed
-from medveil.launch.release.manifest import Bound, Contribution, Manifest, Sample, Totals
+from medveil.launch.release.manifest import FORMAT, MANIFEST, Manifest, Sample
 from medveil.launch.release.npz import member_info, read_header, unequal_members
-from medveil.launch.running.files import check_place, make_private, open_to_others, sha256_of, sync_folder
+from medveil.launch.release.private import Bound, Contribution, Named, PrivateManifest, Totals, Treated
+from medveil.launch.running.files import check_place, make_private, open_to_others, run_beside, sha256_of, sync_folder
 
 
-def merge(releases: Sequence[Path], out: Path) -> Manifest:
-    """Write ``out`` from ``releases``, verify it and return its manifest.
+@dataclass(frozen=True)
+class _Release:
+    """One contributor's: where it is, what it holds, and what was done to its images."""
+
+    path: Path
+    manifest: Manifest
+    private: PrivateManifest
+
+    @staticmethod
+    def read(path: Path, run: Path | None) -> "_Release":
+        manifest = Manifest.read(path)
+        manifest.check_intact(path)
+        return _Release(path, manifest, PrivateManifest.needed(path, run, "which of its images are protected"))
+
+
+def merge(releases: Sequence[Path], out: Path, runs: Sequence[Path] = ()) -> Totals:
+    """Write ``out`` from ``releases``, verify it, write what was done to it into ``.OUT.run``, and return its totals.
 
     An npz set is given whole by every contributor: all arrays but the protected images must be equal, and so must the
-    images that two of them left unprotected. Folders may hold different samples, which are put together. Raises
-    UserError when two releases protect one sample, or do not fit together.
+    images that two of them left unprotected. Folders may hold different samples, which are put together. ``runs``: the
+    private run of each release; none: those beside the releases. Raises UserError when two releases protect one
+    sample, do not fit together, or have no private manifest.
     """
     if os.path.lexists(out):
         raise UserError(f"{out} exists: choose another --out or remove it")
     if len(releases) < 2:
         raise UserError("give at least two releases to merge")
+    if runs and len(runs) != len(releases):
+        raise UserError(f"--run is given {len(runs)} times for {len(releases)} releases: once for each, in their order")
     check_place(out)
-    manifests = [Manifest.read(release) for release in releases]
-    for release, manifest in zip(releases, manifests, strict=True):
-        manifest.check_intact(release)
-    _check_alike(releases, manifests)
-    owner = _owners(releases, manifests)
+    parts = [_Release.read(path, run) for path, run in zip_longest(releases, runs)]
+    _check_alike(parts)
+    owner = _owners(parts)
     partial = out.with_name(f"{out.name}.partial-{secrets.token_hex(4)}")
     make_private(partial)
     try:
-        chosen = _chosen(manifests, owner)
+        chosen, owners = _chosen(parts, owner), [parts[number] for number in owner.values()]
         npz_sha256 = None
-        if manifests[0].npz is None:
-            _merge_folders(releases, chosen, list(owner.values()), partial)
+        if parts[0].manifest.npz is None:
+            _merge_folders(chosen, owners, partial)
         else:
-            npz_sha256 = _merge_npz(releases, manifests, chosen, list(owner.values()), partial)
-        merged = _manifest(manifests, chosen, npz_sha256)
+            npz_sha256 = _merge_npz(parts, chosen, list(owner.values()), partial)
+        merged = _public(parts, chosen, npz_sha256)
         merged.write(partial)
         merged.check_intact(partial)
+        private = _private(parts, owner, sha256_of(partial / MANIFEST))
+        for folder in (run_beside(out), run_beside(out) / "merged"):
+            make_private(folder)
+        private.write(run_beside(out) / "merged")
         open_to_others(partial)
         partial.rename(out)
         sync_folder(out.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return merged
+    return private.totals
 
 
-def _check_alike(releases: Sequence[Path], manifests: Sequence[Manifest]) -> None:
-    first = manifests[0]
-    for release, manifest in zip(releases[1:], manifests[1:], strict=True):
+def _check_alike(parts: Sequence[_Release]) -> None:
+    first = parts[0]
+    for part in parts[1:]:
         for key in ("kind", "task", "channels", "size"):
-            ours, theirs = getattr(first.data, key), getattr(manifest.data, key)
+            ours, theirs = getattr(first.manifest.data, key), getattr(part.manifest.data, key)
             if theirs != ours:
-                raise UserError(f"{releases[0]} and {release} do not fit together: their {key} is {ours} and {theirs}")
+                raise UserError(f"{first.path} and {part.path} do not fit together: their {key} is {ours} and {theirs}")
 
 
-def _owners(releases: Sequence[Path], manifests: Sequence[Manifest]) -> dict[str, int]:
+def _owners(parts: Sequence[_Release]) -> dict[str, int]:
     """For each sample, the number of the release that it is taken from, in the order of the samples."""
     owner: dict[str, int] = {}
-    found: dict[str, Sample] = {}
-    for number, manifest in enumerate(manifests):
-        for sample in manifest.samples:
-            known = found.get(sample.id)
-            if known is not None and known.protected and sample.protected:
-                ours, theirs = releases[owner[sample.id]], releases[number]
+    digests: dict[str, str] = {}
+    for number, part in enumerate(parts):
+        for sample in part.manifest.samples:
+            known = owner.get(sample.id)
+            mine = sample.id in part.private.protected
+            theirs = known is not None and sample.id in parts[known].private.protected
+            if known is not None and mine and theirs:
                 raise UserError(
-                    f"{sample.id} is protected in {ours} and in {theirs}: one of them must leave it as it is"
+                    f"{sample.id} is protected in {parts[known].path} and in {part.path}: "
+                    "one of them must leave it as it is"
                 )
-            if known is not None and not known.protected and not sample.protected:
-                if known.sha256 != sample.sha256:
-                    ours, theirs = releases[owner[sample.id]], releases[number]
-                    raise UserError(f"{sample.id} differs in {ours} and {theirs}, unprotected")
-            elif known is None or sample.protected:
-                owner[sample.id], found[sample.id] = number, sample
+            if known is not None and not mine and not theirs:
+                if digests[sample.id] != sample.sha256:
+                    raise UserError(f"{sample.id} differs in {parts[known].path} and {part.path}, unprotected")
+            elif known is None or mine:
+                owner[sample.id], digests[sample.id] = number, sample.sha256
     return owner
 
 
-def _chosen(manifests: Sequence[Manifest], owner: Mapping[str, int]) -> list[Sample]:
+def _chosen(parts: Sequence[_Release], owner: Mapping[str, int]) -> list[Sample]:
     """Each sample as its owner lists it; the classes, which every contributor's folder numbers, numbered together."""
-    by_id = [{sample.id: sample for sample in manifest.samples} for manifest in manifests]
+    by_id = [{sample.id: sample for sample in part.manifest.samples} for part in parts]
     samples = [by_id[number][name] for name, number in owner.items()]
-    if manifests[0].data.kind != "class-folder":
+    if parts[0].manifest.data.kind != "class-folder":
         return samples
-    together, own = _classes(manifests), [manifest.data.classes or () for manifest in manifests]
+    together, own = _classes(parts), [part.manifest.data.classes or () for part in parts]
     return [
         replace(sample, target=together.index(own[number][sample.target])) if isinstance(sample.target, int) else sample
         for sample, number in zip(samples, owner.values(), strict=True)
     ]
 
 
-def _classes(manifests: Sequence[Manifest]) -> tuple[str, ...]:
-    return tuple(sorted({name for manifest in manifests for name in manifest.data.classes or ()}))
+def _classes(parts: Sequence[_Release]) -> tuple[str, ...]:
+    return tuple(sorted({name for part in parts for name in part.manifest.data.classes or ()}))
 
 
-def _manifest(manifests: Sequence[Manifest], chosen: Sequence[Sample], npz_sha256: str | None) -> Manifest:
-    """As a release has one; the totals are those of the contributors, weighted by what each protected."""
-    first = manifests[0]
-    protected = sum(sample.protected for sample in chosen)
-    # What one dropped another may have released, or dropped as well.
-    released = {sample.id for sample in chosen}
-    left = {one.id: one for manifest in manifests for one in manifest.dropped}
-    dropped = tuple(one for name, one in left.items() if name not in released)
-    held_out = tuple(dict.fromkeys(name for manifest in manifests for name in manifest.held_out))
-    same = {manifest.method for manifest in manifests}
+def _public(parts: Sequence[_Release], chosen: Sequence[Sample], npz_sha256: str | None) -> Manifest:
+    data = parts[0].manifest.data
+    licences = {part.manifest.licence for part in parts}
     return Manifest(
-        format=first.format,
-        method=same.pop() if len(same) == 1 else "several",
-        mode=first.mode if all(manifest.mode == first.mode for manifest in manifests) else None,
+        format=FORMAT,
+        data=replace(data, classes=_classes(parts)) if data.kind == "class-folder" else data,
+        samples=tuple(chosen),
+        npz_sha256=npz_sha256,
+        licence=licences.pop() if len(licences) == 1 else None,
+    )
+
+
+def _private(parts: Sequence[_Release], owner: Mapping[str, int], public: str) -> PrivateManifest:
+    """The totals are those of the contributors, weighted by what each protected."""
+    privates = [part.private for part in parts]
+    by_id: list[dict[str, Treated]] = [{sample.id: sample for sample in private.samples} for private in privates]
+    samples = tuple(by_id[number][name] for name, number in owner.items())
+    # What one dropped another may have released, or dropped as well.
+    left = {one.id: one for private in privates for one in private.dropped}
+    dropped = tuple(one for name, one in left.items() if name not in owner)
+    held_out = tuple(dict.fromkeys(name for private in privates for name in private.held_out))
+    methods, modes = {private.method for private in privates}, {private.mode for private in privates}
+    protected = sum(sample.protected for sample in samples)
+    return PrivateManifest(
+        format=FORMAT,
+        public=public,
+        data=Named(privates[0].data.name),
+        method=methods.pop() if len(methods) == 1 else "several",
+        mode=modes.pop() if len(modes) == 1 else None,
         budget=Bound(
-            _loosest([manifest.budget.levels for manifest in manifests]),
-            _loosest([manifest.budget.changed for manifest in manifests]),
+            _loosest([private.budget.levels for private in privates]),
+            _loosest([private.budget.changed for private in privates]),
         ),
-        merged=tuple(Contribution(m.method, m.mode, m.budget, m.part, m.totals.protected) for m in manifests),
-        data=replace(first.data, classes=_classes(manifests)) if first.data.kind == "class-folder" else first.data,
+        merged=tuple(Contribution(p.method, p.mode, p.budget, p.part, p.totals.protected) for p in privates),
         totals=Totals(
-            samples=len(chosen),
+            samples=len(samples),
             protected=protected,
-            unprotected=len(chosen) - protected,
+            unprotected=len(samples) - protected,
             dropped=len(dropped),
             held_out=len(held_out),
-            psnr=_mean([(m.totals.psnr, m.totals.protected) for m in manifests]),
-            ssim=_mean([(m.totals.ssim, m.totals.protected) for m in manifests]),
+            psnr=_mean([(p.totals.psnr, p.totals.protected) for p in privates]),
+            ssim=_mean([(p.totals.ssim, p.totals.protected) for p in privates]),
         ),
-        versions=first.versions,
-        samples=tuple(chosen),
+        versions=privates[0].versions,
+        samples=samples,
         dropped=dropped,
         held_out=held_out,
-        npz_sha256=npz_sha256,
     )
 
 
@@ -158,38 +194,32 @@ def _mean(values: Sequence[tuple[float | None, int]]) -> float | None:
     return sum(value * count for value, count in told) / whole if whole else None
 
 
-def _merge_folders(releases: Sequence[Path], chosen: Sequence[Sample], owner: Sequence[int], partial: Path) -> None:
-    for sample, number in zip(chosen, owner, strict=True):
+def _merge_folders(chosen: Sequence[Sample], owners: Sequence[_Release], partial: Path) -> None:
+    for sample, part in zip(chosen, owners, strict=True):
         for name in sample.files():
             target = partial / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists():
                 raise UserError(f"two samples would be saved as {name}: rename one of them")
-            shutil.copyfile(releases[number] / name, target)
+            shutil.copyfile(part.path / name, target)
 
 
-def _merge_npz(
-    releases: Sequence[Path],
-    manifests: Sequence[Manifest],
-    chosen: Sequence[Sample],
-    owner: Sequence[int],
-    partial: Path,
-) -> str:
+def _merge_npz(parts: Sequence[_Release], chosen: Sequence[Sample], owner: Sequence[int], partial: Path) -> str:
     """The npz, written image by image; returns its sha256."""
     name = chosen[0].file
     protected = {sample.id.rpartition("/")[0] for sample in chosen}
     members = {f"{split}_images.npy" for split in protected}
-    paths = [release / manifest.samples[0].file for release, manifest in zip(releases, manifests, strict=True)]
+    paths = [part.path / part.manifest.samples[0].file for part in parts]
     by_id = {sample.id: (number, sample.sha256) for sample, number in zip(chosen, owner, strict=True)}
     with ExitStack() as stack:
         archives = [stack.enter_context(_archive(path)) for path in paths]
         for path, archive in zip(paths, archives, strict=True):
             if lacking := members - set(archive.namelist()):
                 raise UserError(f"{path} has no {min(lacking)}, of which its manifest lists samples: make it again")
-        for release, archive in zip(releases[1:], archives[1:], strict=True):
+        for part, archive in zip(parts[1:], archives[1:], strict=True):
             if differing := unequal_members(archives[0], archive, members):
                 raise UserError(
-                    f"{releases[0]} and {release} do not fit together: {', '.join(differing)} must be equal"
+                    f"{parts[0].path} and {part.path} do not fit together: {', '.join(differing)} must be equal"
                 )
         merged = stack.enter_context(zipfile.ZipFile(partial / name, "w", allowZip64=True))
         for member in archives[0].infolist():

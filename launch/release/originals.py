@@ -2,6 +2,7 @@
 
 from medveil.launch.data import Source
 from medveil.launch.release.manifest import Manifest
+from medveil.launch.release.private import PrivateManifest
 from medveil.launch.results import Portion
 
 
@@ -13,24 +14,25 @@ def original_ids(source: Source, manifest: Manifest) -> list[str]:
     return [by_file[f"images/{sample}.png"] for sample in source.data.ids]
 
 
-def ids_of_part(source: Source, manifest: Manifest, part: Portion) -> list[str]:
-    """The release's own ids of the samples that its manifest says are protected, or clean."""
-    wanted = {sample.id for sample in manifest.samples if sample.protected == (part == "protected")}
+def ids_of_part(source: Source, manifest: Manifest, private: PrivateManifest, part: Portion) -> list[str]:
+    """The release's own ids of the samples that are protected, or clean, by its private manifest."""
+    wanted = {sample.id for sample in private.samples if sample.protected == (part == "protected")}
     names = original_ids(source, manifest)
     return [sample for sample, name in zip(source.data.ids, names, strict=True) if name in wanted]
 
 
-def classes_of_part(source: Source, manifest: Manifest) -> list[int]:
-    """The classes of which the manifest lists protected samples, as the release at ``source`` numbers them, ascending.
+def classes_of_part(source: Source, manifest: Manifest, private: PrivateManifest) -> list[int]:
+    """The classes that have protected samples, as the release at ``source`` numbers them, ascending.
 
     Empty when these are all of its classes, when a share of the samples was chosen instead, and for data without one
     class for each image.
     """
-    share = None if manifest.part is None else manifest.part.share
+    share = None if private.part is None else private.part.share
+    protected = private.protected
     if source.data.task != "classification" or share is not None:
         return []
     present = {sample.target for sample in manifest.samples if isinstance(sample.target, int)}
-    found = {sample.target for sample in manifest.samples if sample.protected and isinstance(sample.target, int)}
+    found = {sample.target for sample in manifest.samples if sample.id in protected and isinstance(sample.target, int)}
     if found == present:
         return []
     if source.kind != "class-folder":

@@ -16,8 +16,9 @@ from medveil.dataset import Batch
 from medveil.launch.data import Source
 from medveil.launch.errors import VerificationFailed
 from medveil.launch.release.folder import FolderFiles, Saved
-from medveil.launch.release.manifest import Sample, Scope
+from medveil.launch.release.manifest import Sample
 from medveil.launch.release.npz import NpzFiles
+from medveil.launch.release.private import Scope, Treated
 from medveil.launch.running.progress import shown
 from medveil.launch.running.runtime import ProcessRuntime
 from medveil.protector import Empty, Protector
@@ -35,7 +36,8 @@ class Plan:
     """What a release is made of: ``indices`` of ``source.data``; ``held_out`` ids are left out.
 
     ``chosen``: those of ``indices`` that get noise, the others are released as they are; None: all. ``numbers``: what
-    the protector calls each class, where it was fitted on other numbers. ``part``: what the manifest says of both.
+    the protector calls each class, where it was fitted on other numbers. ``part``: what the private manifest says of
+    both. ``licence``: for the public one.
     """
 
     source: Source
@@ -46,6 +48,7 @@ class Plan:
     chosen: Set[int] | None = None
     numbers: tuple[int, ...] | None = None
     part: Scope | None = None
+    licence: str | None = None
 
 
 @dataclass
@@ -66,12 +69,14 @@ def verify(
     released: Sequence[int],
     reasons: Mapping[str, str],
     runtime: ProcessRuntime,
-) -> tuple[list[Sample], Summary]:
+) -> tuple[list[Sample], list[Treated], Summary]:
     """Read the saved bytes back and hold them against the budget, the originals and their targets.
 
-    Returns the samples and the totals, both taken from the saved bytes. Raises :class:`VerificationFailed`.
+    Returns the samples, what was done to each, and the totals, all taken from the saved bytes. Raises
+    :class:`VerificationFailed`.
     """
     samples: list[Sample] = []
+    treated: list[Treated] = []
     psnrs, ssims, summary = [], [], Summary(samples=len(released))
     measured = set(evenly([i for i in released if reasons.get(plan.source.data.ids[i]) is None], SSIM_SAMPLE))
     try:
@@ -93,10 +98,10 @@ def verify(
                     psnrs.append(metrics.psnr(original.images[i], saved.images[i]))
                     if index in measured:
                         ssims.append(metrics.ssim(original.images[i], saved.images[i]))
-                sample = Sample(
-                    **saved.files[i]._asdict(),
+                target = _target(original.targets[i], plan.source)
+                samples.append(Sample(**saved.files[i]._asdict(), id=original.ids[i], target=target))
+                done = Treated(
                     id=original.ids[i],
-                    target=_target(original.targets[i], plan.source),
                     protected=changed > 0,
                     max_change=int(change[i].max()),
                     changed=changed / change[i].numel(),
@@ -104,7 +109,7 @@ def verify(
                     source_mode=origin.mode,
                     reason=reason,
                 )
-                samples.append(sample)
+                treated.append(done)
         if differing := files.differences():
             raise VerificationFailed(f"{', '.join(differing)} must stay as given and differs")
     except (ValueError, OSError) as error:
@@ -113,11 +118,11 @@ def verify(
         raise VerificationFailed(f"the saved files do not read back: {error}") from error
     if [sample.id for sample in samples] != [plan.source.data.ids[i] for i in released]:
         raise VerificationFailed("the saved samples are not the given ones")
-    summary.protected = sum(sample.protected for sample in samples)
+    summary.protected = sum(one.protected for one in treated)
     summary.reasons = dict(Counter(reasons.values()))
     if psnrs:
         summary.psnr, summary.ssim = metrics.mean_psnr(psnrs), float(np.mean(ssims))
-    return samples, summary
+    return samples, treated, summary
 
 
 def evenly(among: Sequence[int], count: int) -> list[int]:

@@ -13,17 +13,9 @@ from torch import Tensor
 from medveil.dataset import Batch
 from medveil.launch.errors import VerificationFailed
 from medveil.launch.release.folder import FolderFiles
-from medveil.launch.release.manifest import (
-    FORMAT,
-    MANIFEST,
-    Bound,
-    Described,
-    Dropped,
-    Manifest,
-    Sample,
-    Totals,
-)
+from medveil.launch.release.manifest import FORMAT, MANIFEST, Described, Manifest, Sample
 from medveil.launch.release.npz import NpzFiles
+from medveil.launch.release.private import Bound, Dropped, Named, PrivateManifest, Totals, Treated
 from medveil.launch.release.verify import Files, Plan, Summary, batch_size, check_complete, verify
 from medveil.launch.running.files import make_private, open_to_others, sha256_of, sync_folder
 from medveil.launch.running.progress import shown
@@ -44,9 +36,9 @@ LEFT = "not among those to protect"
 def write_release(plan: Plan, out: Path, run: Run | None, runtime: ProcessRuntime) -> Summary | None:
     """Perturb on all ranks, then verify and rename to ``out`` on rank 0 (the others return None).
 
-    ``run`` is rank 0's. Before the rename it notes the manifest's sha256 in ``release.json``, so that a restart knows
-    its own release. Raises :class:`VerificationFailed`, and removes what was written, when the saved bytes break a
-    promise.
+    ``run`` is rank 0's. Before the rename it gets the private manifest, and notes the public one's sha256 in
+    ``release.json``, so that a restart knows its own release. Raises :class:`VerificationFailed`, and removes what was
+    written, when the saved bytes break a promise.
     """
     partial, work = map(Path, runtime.processes.from_first(lambda: _begin(out, run)))
     files: Files = (
@@ -151,12 +143,14 @@ def _finish(
     if not released:
         raise VerificationFailed("every image would be dropped: nothing is left to release")
     files.assemble(released, runtime.world)
-    samples, summary = verify(plan, files, released, reasons, runtime)
+    samples, treated, summary = verify(plan, files, released, reasons, runtime)
     check_complete(partial, files.expected(released))
     summary.dropped = len(dropped)
-    npz = sha256_of(files.path) if isinstance(files, NpzFiles) else None
-    _manifest(plan, samples, dropped, summary, npz).write(partial)
-    run.note("release.json", {"manifest": sha256_of(partial / MANIFEST)})
+    _public(plan, samples, sha256_of(files.path) if isinstance(files, NpzFiles) else None).write(partial)
+    digest = sha256_of(partial / MANIFEST)
+    run.check_owner()
+    _private(plan, treated, dropped, summary, digest).write(run.path)
+    run.note("release.json", {"manifest": digest})
     open_to_others(partial)
     run.check_owner()
     # Fails on any folder that holds something: nothing is ever overwritten.
@@ -165,24 +159,35 @@ def _finish(
     return summary
 
 
-def _manifest(
-    plan: Plan, samples: Sequence[Sample], dropped: Sequence[Dropped], summary: Summary, npz_sha256: str | None
-) -> Manifest:
-    data, budget, classes = plan.source.data, plan.protector.budget(), plan.source.class_names
+def _public(plan: Plan, samples: Sequence[Sample], npz_sha256: str | None) -> Manifest:
+    data, classes = plan.source.data, plan.source.class_names
     return Manifest(
         format=FORMAT,
-        method=plan.protector.name,
-        mode=getattr(plan.protector.config, "mode", None),
-        budget=Bound(budget.levels, budget.changed),
-        part=plan.part,
         data=Described(
-            name=plan.source.name,
             kind=plan.source.kind,
             task=data.task,
             channels=data.channels,
             size=data.size,
             classes=None if classes is None else tuple(classes),
         ),
+        samples=tuple(samples),
+        npz_sha256=npz_sha256,
+        licence=plan.licence,
+    )
+
+
+def _private(
+    plan: Plan, treated: Sequence[Treated], dropped: Sequence[Dropped], summary: Summary, public: str
+) -> PrivateManifest:
+    budget = plan.protector.budget()
+    return PrivateManifest(
+        format=FORMAT,
+        public=public,
+        data=Named(plan.source.name),
+        method=plan.protector.name,
+        mode=getattr(plan.protector.config, "mode", None),
+        budget=Bound(budget.levels, budget.changed),
+        part=plan.part,
         totals=Totals(
             samples=summary.samples,
             protected=summary.protected,
@@ -193,10 +198,9 @@ def _manifest(
             ssim=summary.ssim,
         ),
         versions=versions(),
-        samples=tuple(samples),
+        samples=tuple(treated),
         dropped=tuple(dropped),
         held_out=tuple(plan.held_out),
-        npz_sha256=npz_sha256,
     )
 
 

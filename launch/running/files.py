@@ -21,6 +21,12 @@ def canonical(values: Any) -> str:
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def run_beside(release: Path) -> Path:
+    """Where the private run of a release lies unless another place was named: ``.RELEASE.run``."""
+    place = release.absolute()
+    return place.with_name(f".{place.name}.run")
+
+
 def make_private(path: Path) -> None:
     """The folder ``path`` with mode 0700. Raises UserError when it cannot be made there."""
     try:

@@ -1,4 +1,4 @@
-"""Small releases written by hand, whose manifests say what a test wants."""
+"""Small releases written by hand, whose manifests say what a test wants; and both manifests of a real one."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 def manifest(
     samples: Sequence[dict[str, Any]], task: str, kind: str, size: Sequence[int] = (16, 16), **more: Any
 ) -> dict[str, Any]:
-    """A manifest whose ``samples`` say only what matters: the rest of each, and the totals, are filled in."""
+    """A manifest of format 1 whose ``samples`` say only what matters: the rest, and the totals, are filled in."""
     filled = [
         {"target": "mask", "protected": True, "max_change": 2, "changed": 1.0, "source_size": [16, 16]}
         | {"source_mode": "L"}
@@ -32,6 +32,16 @@ def manifest(
         "held_out": held_out,
         **more,
     }
+
+
+def both_manifests(out: Path) -> dict[str, Any]:
+    """All that the public and the private manifest of the release ``out`` say, together as format 1 had it."""
+    public = json.loads((out / "manifest.json").read_text())
+    (path,) = out.with_name(f".{out.name}.run").glob("*/private.json")
+    private = json.loads(path.read_text())
+    by_id = {sample["id"]: sample for sample in private["samples"]}
+    samples = [{**sample, **by_id[sample["id"]]} for sample in public["samples"]]
+    return {**public, **private, "data": {**public["data"], **private["data"]}, "samples": samples}
 
 
 def write_manifest(folder: Path, values: Any) -> None:

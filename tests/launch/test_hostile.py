@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from medveil.launch.cli import main
-from tests.launch.releases import manifest, write_manifest
+from tests.launch.releases import both_manifests, manifest, write_manifest
 
 SIDE = 16
 Values = dict[str, Any]
@@ -165,7 +165,7 @@ MANIFESTS: list[tuple[str, Any]] = [
     ("method", None),
     ("method", "\x1b[2Jumed"),
     ("versions", ...),
-    ("format", 2),
+    ("format", 3),
     ("format", "1"),
     ("npz_sha256", "0" * 64),
 ]
@@ -326,4 +326,4 @@ def test_the_sound_releases_are_merged(tmp_path: Path) -> None:
     for name in ("n0", "n1"):
         write_manifest(tmp_path / name, npz_release(tmp_path / name, name == "n0"))
     assert main(["merge", str(tmp_path / "n0"), str(tmp_path / "n1"), "--out", str(tmp_path / "n")]) == 0
-    assert json.loads((tmp_path / "n" / "manifest.json").read_text())["totals"]["protected"] == 6
+    assert both_manifests(tmp_path / "n")["totals"]["protected"] == 6

@@ -16,12 +16,14 @@ from medveil.launch.protect.part import PartOptions, choose
 from medveil.launch.release.manifest import Manifest
 from medveil.launch.release.merge import merge
 from medveil.launch.release.originals import classes_of_part
+from medveil.launch.release.private import PrivateManifest
 from medveil.launch.report.mixed import draw_mixed
 from medveil.launch.report.summary import summarise
 from medveil.launch.results import CellResult
 from medveil.launch.sweeping.folder import SweepFolder
 from medveil.launch.sweeping.grid import Sweep, build
 from medveil.launch.sweeping.plan import plan
+from tests.launch.releases import both_manifests
 
 CLASSES = 3
 
@@ -53,8 +55,7 @@ def support(tmp_path: Path) -> Path:
 def protect(data: Path, out: Path, *flags: str, method: str = "random") -> dict[str, Any]:
     command = ["protect", "--method", method, "--data", str(data), "--out", str(out), "--threads", "1", "--seed", "1"]
     assert main([*command, *flags]) == 0
-    manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text())
-    return manifest
+    return both_manifests(out)
 
 
 def changed(release: Path, original: Path) -> set[int]:
@@ -109,7 +110,7 @@ def test_a_part_of_the_release_is_audited_alone(npz: Path, tmp_path: Path, capsy
     record = json.loads(next((tmp_path / "out.audit").glob("*/result.json")).read_text())
     assert (record["exploiter"]["model"], record["exploiter"]["part"]) == ("resnet18", "clean")
     protect(npz, tmp_path / "full")
-    with pytest.raises(UserError, match=r"--part clean: .* lists no such sample"):
+    with pytest.raises(UserError, match=r"--part clean: .* has no such sample"):
         plan_audit(tmp_path / "full", part="clean")
 
 
@@ -135,7 +136,9 @@ def test_only_releases_of_some_classes_have_them_marked(npz: Path, tmp_path: Pat
     for flags, expected in ((["--classes", "0,2"], [0, 2]), (["--share", "10"], []), ([], [])):
         out = tmp_path / f"out{len(flags)}{flags[-1:]}"
         protect(npz, out, *flags)
-        assert classes_of_part(open_data(str(out)), Manifest.read(out)) == expected
+        assert (
+            classes_of_part(open_data(str(out)), Manifest.read(out), PrivateManifest.needed(out, None, "")) == expected
+        )
 
 
 def test_support_classes_stand_in_for_the_others(npz: Path, support: Path) -> None:
@@ -173,12 +176,12 @@ def test_contributors_merge_their_classes(
     for number, out in enumerate(parts):
         protect(npz, out, "--classes", str(number), *tiny, method=method)
     assert main(["merge", *map(str, parts), "--out", str(tmp_path / "merged")]) == 0
-    manifest = json.loads((tmp_path / "merged" / "manifest.json").read_text())
+    manifest = both_manifests(tmp_path / "merged")
     expected = {i for i in range(30) if i % CLASSES != 2}
     assert changed(tmp_path / "merged", npz) == listed(manifest) == expected
     with np.load(tmp_path / "merged" / npz.name) as merged, np.load(parts[1] / npz.name) as second:
         assert np.array_equal(merged["train_images"][1::CLASSES], second["train_images"][1::CLASSES])
-    totals = [json.loads((part / "manifest.json").read_text())["totals"] for part in parts]
+    totals = [both_manifests(part)["totals"] for part in parts]
     assert manifest["totals"]["psnr"] == pytest.approx(np.mean([one["psnr"] for one in totals]))
     assert len(plan_audit(tmp_path / "merged", str(npz), part="protected").train.open()) == 20
     with pytest.raises(UserError, match="train/0 is protected in"):
@@ -204,7 +207,8 @@ def test_a_folder_of_one_class_is_protected_alone_and_merged(support: Path, tmp_
         pixels[..., 0] //= 2
         Image.fromarray(pixels).save(path)
     protect(tmp_path / "grey-only", tmp_path / "grey2", *flags)
-    manifest = merge([tmp_path / "grey2", tmp_path / "boats"], tmp_path / "merged")
+    merge([tmp_path / "grey2", tmp_path / "boats"], tmp_path / "merged")
+    manifest = Manifest.read(tmp_path / "merged")
     assert manifest.data.classes == ("boats", "grey")
     assert {(sample.id.split("/")[0], sample.target) for sample in manifest.samples} == {("boats", 0), ("grey", 1)}
     assert open_data(str(tmp_path / "merged")).class_names == ["boats", "grey"]

@@ -14,6 +14,7 @@ from medveil.launch.protect.job import ProtectJob, run_protect
 from medveil.launch.protect.methods import METHODS
 from medveil.launch.running import runs
 from tests.launch.protecting import contents
+from tests.launch.releases import both_manifests
 
 DATA = "phantom:seg:10:16"
 
@@ -115,7 +116,7 @@ def test_the_secret_seed_stays_in_the_private_run(tmp_path: Path, capsys: pytest
 
 def test_held_out_samples_are_listed_and_not_released(tmp_path: Path) -> None:
     assert protect(tmp_path / "out", "--holdout", "0.2") == 0
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    manifest = both_manifests(tmp_path / "out")
     ids = [sample["id"] for sample in manifest["samples"]]
     assert len(ids) == 8
     assert sorted(ids + manifest["held_out"]) == sorted(f"phantom/{i}" for i in range(10))
@@ -171,7 +172,7 @@ def test_the_methods_make_verified_releases(method: str, tmp_path: Path) -> None
     data = DATA if method == "umed" else "phantom:cls:8:16"
     job = ProtectJob(method, data, tmp_path / "out", options, preset="cpu", seed=2, threads=1, device="cpu", quiet=True)
     assert run_protect(job) == tmp_path / "out"
-    totals = json.loads((tmp_path / "out" / "manifest.json").read_text())["totals"]
+    totals = both_manifests(tmp_path / "out")["totals"]
     assert totals["protected"] == (0 if method == "none" else totals["samples"])
     with pytest.raises(UserError, match="has no option"):
         run_protect(ProtectJob(method, data, tmp_path / "other", {"nonsense": 1}))

@@ -1,13 +1,12 @@
 """Every rival through a whole protect job: fitted, saved as 8-bit files, read back and held against its bound."""
 
-import json
-
 import pytest
 
 from medveil.errors import UserError
 from medveil.launch.data import open_data
 from medveil.launch.protect.job import ProtectJob, run_protect
 from tests.baselines.rivals import EM, SEP, TAP
+from tests.launch.releases import both_manifests
 
 OPTIONS = {"em": EM, "tap": TAP, "sep": SEP, "lsp": {}, "ar": {}}
 
@@ -17,7 +16,7 @@ OPTIONS = {"em": EM, "tap": TAP, "sep": SEP, "lsp": {}, "ar": {}}
 def test_a_release_reads_back_within_its_bound(tmp_path, method, data):
     out = tmp_path / "release"
     run_protect(ProtectJob(method, data, out, OPTIONS[method], seed=1, threads=1, device="cpu", quiet=True))
-    manifest = json.loads((out / "manifest.json").read_text())
+    manifest = both_manifests(out)
     levels = {"phantom:seg:11:16": 4, "phantom:cls:11:16": 8}[data]
     assert manifest["budget"]["levels"] == (None if method in ("lsp", "ar") else levels)
     samples = manifest["samples"]

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from medveil.launch.running.runs import own
 from medveil.launch.running.runtime import running
 from medveil.protector import Budget
 from medveil.quantise import to_unit
+from tests.launch.releases import both_manifests
 
 
 class Noise(RandomSigns):
@@ -78,8 +78,7 @@ def release(source: Source, protector: Any, out: Path, empty: Any = "drop", indi
 
 
 def manifest_of(out: Path) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text())
-    return manifest
+    return both_manifests(out)
 
 
 def left_over(out: Path) -> list[str]:
