@@ -18,8 +18,10 @@ from medveil.protector import Protector
 from medveil.salm.config import SALMConfig
 from medveil.task import Task
 from medveil.umed.config import UMedConfig
+from medveil.veil.config import VeilConfig
 
 _PLACES: Mapping[type[MethodSettings], str] = {
+    VeilConfig: "medveil.veil.Veil",
     UMedConfig: "medveil.umed.UMed",
     SALMConfig: "medveil.salm.SALM",
     ErrorMinimisingConfig: "medveil.baselines.ErrorMinimising",

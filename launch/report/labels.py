@@ -10,6 +10,7 @@ from medveil.launch.results import Exploiter, Options
 COLOURS = {
     "none": "#6b7280",
     "random": "#b08900",
+    "veil": "#1d4ed8",
     "umed": "#0f766e",
     "salm": "#0f766e",
     "em": "#b4431c",

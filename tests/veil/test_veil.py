@@ -1,0 +1,172 @@
+"""Veil: what it may change, what its surrogates see, and fits that resume and reproduce."""
+
+import io
+
+import pytest
+import torch
+
+from medveil.dataset import ArrayDataset
+from medveil.errors import UserError
+from medveil.quantise import quantise
+from medveil.runtime import SingleProcess
+from medveil.veil import Veil, VeilConfig, spectrum, swapping
+from medveil.veil.young import Young
+
+TINY = {"steps": 7, "learning_rate": 0.1, "width": 2, "depth": 2, "batch_size": 4, "restart": 3, "surrogates": 2}
+EVERYTHING = {
+    "scales": 2,
+    "alone": 0.5,
+    "masking": 0.5,
+    "pipeline": 1.0,
+    "pipeline_from": 0.2,
+}
+
+
+def disks(count: int = 10, size: int = 24, channels: int = 1) -> ArrayDataset:
+    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    radius = torch.arange(count).view(-1, 1, 1, 1) * 0.6 + 3
+    masks = ((rows - 11) ** 2 + (columns - 12) ** 2 < radius**2).to(torch.uint8)
+    grain = torch.randint(0, 30, (count, channels, size, size), generator=torch.Generator().manual_seed(0))
+    images = (80 + 60 * masks + grain).to(torch.uint8)
+    return ArrayDataset(images, masks, [f"disk/{i}" for i in range(count)], "segmentation", 1)
+
+
+class Halting(SingleProcess):
+    """Keeps the state of step ``at`` and stops there; started with a state, goes on from it."""
+
+    def __init__(self, at=None, state=None):
+        super().__init__("cpu")
+        self.at, self.state = at, state
+
+    def restore(self):
+        return self.state
+
+    def step(self, done, total, state, **metrics):
+        if done == self.at:
+            # Through bytes, as a checkpoint goes, so that later steps cannot change what was kept.
+            buffer = io.BytesIO()
+            torch.save(state(), buffer)
+            buffer.seek(0)
+            self.state = torch.load(buffer, weights_only=True)
+            raise InterruptedError
+
+
+class Watching(SingleProcess):
+    """Keeps what each wrapped network but the first, the noise's, is shown, in grey levels."""
+
+    def __init__(self):
+        super().__init__("cpu")
+        self.wrapped = 0
+        self.shown = []
+
+    def wrap(self, module):
+        self.wrapped += 1
+        if self.wrapped > 1:
+            module.register_forward_pre_hook(lambda _, given: self.shown.append(given[0].detach() * 255))
+        return module
+
+
+def protected(data: ArrayDataset, runtime: SingleProcess | None = None, **options) -> torch.Tensor:
+    images, masks, ids = data.read(range(len(data)))
+    return Veil(**{**TINY, **options}).fit(data, runtime or SingleProcess("cpu")).perturb(images, masks, ids)
+
+
+@pytest.mark.parametrize("options", [{}, {"noise": "pattern", "tile": 5}, {"texture": "fixed", **EVERYTHING}])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_noise_stays_within_its_bound_and_support(options, channels):
+    data = disks(channels=channels)
+    veil = Veil(**TINY, **options, eps="6/255")
+    images, masks, ids = data.read(range(len(data)))
+    saved = quantise(veil.fit(data, SingleProcess("cpu")).perturb(images, masks, ids), images, veil.budget().levels)
+    change = (saved.int() - images.int()).abs()
+    assert 1 < change.max() <= 6
+    assert not (change * ~veil.support(masks)).any()
+
+
+@pytest.mark.parametrize("options", [{}, {"noise": "pattern"}, EVERYTHING])
+def test_an_interrupted_fit_ends_as_an_uninterrupted_one(options):
+    data = disks()
+    halting = Halting(at=4)
+    with pytest.raises(InterruptedError):
+        protected(data, halting, **options)
+    resumed = protected(data, Halting(state=halting.state), **options)
+    assert torch.equal(protected(data, **options), resumed)
+
+
+def test_another_seed_is_another_noise():
+    data = disks()
+    assert torch.equal(protected(data, seed=1), protected(data, seed=1))
+    assert not torch.equal(protected(data, seed=1), protected(data, seed=2))
+
+
+def test_a_kept_fit_protects_as_it_did():
+    data = disks()
+    images, masks, ids = data.read(range(len(data)))
+    veil = Veil(**TINY, **EVERYTHING).fit(data, SingleProcess("cpu"))
+    again = Veil(**TINY, **EVERYTHING)
+    again.load_state_dict(veil.state_dict())
+    assert torch.equal(again.perturb(images, masks, ids), veil.perturb(images, masks, ids))
+
+
+@pytest.mark.parametrize("swap", [0.0, 1.0])
+def test_the_surrogate_sees_noise_on_its_own_image_or_on_anothers(swap):
+    """Ten images of ten flat levels, all with one mask: what is shown outside of it tells which image it is."""
+    data = disks(count=4)
+    images = torch.arange(4).view(-1, 1, 1, 1) * 30 + torch.full((4, 1, 24, 24), 60)
+    data = ArrayDataset(images.to(torch.uint8), data.targets, data.ids, "segmentation", 1)
+    watching = Watching()
+    Veil(**{**TINY, "steps": 1}, swap=swap).fit(data, watching)
+    shown = watching.shown[0]
+    changed = [(image != image[0, 0, 0]) for image in shown]
+    levels = [int((image[0, 0, 0] - 60) / 30) for image in shown]
+    assert sorted(levels) == [0, 1, 2, 3]
+    outside = [(~Veil(**TINY).support(data.targets[level : level + 1])[0]) for level in levels]
+    stays = [not bool((change & out).any()) for change, out in zip(changed, outside, strict=True)]
+    # Larger noise on the image of a smaller disc sticks out of it; the reverse cannot be seen.
+    assert all(stays) == (swap == 0)
+
+
+def test_partners_are_other_samples_of_the_batch():
+    assert swapping.partners([4, 7, 1]) == [7, 1, 4]
+    data = disks(count=3)
+    x = data.images / 255
+    shown = swapping.hosts(x, [1, 2, 0], torch.tensor([True, False, True]), data)
+    assert torch.equal(shown, x[[1, 1, 0]])
+
+
+def test_a_surrogate_starts_anew_and_the_others_go_on():
+    config = VeilConfig(width=2, depth=1, surrogates=2, restart=4, seed=3)
+    young = Young(config, 1, SingleProcess("cpu"))
+    fresh = []
+    for step in range(9):
+        net, _ = young.at(step)
+        weight = next(net.parameters())
+        fresh.append(not bool((weight == 7).any()))
+        torch.nn.init.constant_(weight, 7)
+    # Lives of the first begin at 0, 4 and 8, of the second, half a life ahead, at 0 and 2 and 6: its turns are odd.
+    assert fresh == [True, True, False, True, True, False, False, True, True]
+
+
+def test_no_two_lives_begin_alike():
+    config = VeilConfig(width=2, depth=1, surrogates=2, restart=2)
+    young = Young(config, 1, SingleProcess("cpu"))
+    begins = [next(young.at(step)[0].parameters()).clone() for step in range(4)]
+    assert len({tuple(begin.flatten().tolist()) for begin in begins}) == 4
+
+
+def test_masking_removes_its_band_and_nothing_else():
+    rows = torch.arange(32.0)
+    slow, fast = (torch.cos(2 * torch.pi * f * rows).expand(32, 32)[None, None] for f in (0.125, 0.375))
+    without = spectrum.masked(slow + fast, torch.tensor([0.3]), torch.tensor([0.1]))
+    torch.testing.assert_close(without, slow, atol=1e-5, rtol=0)
+
+
+def test_the_pipeline_sets_in_late_and_grows():
+    config = VeilConfig(steps=100, pipeline_from=0.5)
+    assert [config.strength(step) for step in (0, 50, 75, 100)] == [0, 0, 0.5, 1]
+
+
+@pytest.mark.parametrize("options", [{"eps": 0.001}, {"swap": 2}, {"pipeline_from": 1.0}, {"scales": 0}])
+def test_impossible_settings_are_refused(options):
+    with pytest.raises(UserError, match="veil"):
+        Veil(**options)

@@ -1,0 +1,66 @@
+"""Every setting of Veil, with its default."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from medveil.config import Levels, budget, setting
+from medveil.method import MethodSettings, Presets
+from medveil.task import Task
+from medveil.umed.config import UMedConfig
+
+
+@dataclass(frozen=True)
+class VeilConfig(MethodSettings):
+    """Settings of Veil. Bounds are on the [0, 1] scale, shares are of a whole of 1."""
+
+    name: ClassVar[str] = "veil"
+    tasks: ClassVar[frozenset[Task]] = frozenset({"segmentation"})
+    presets: ClassVar[Presets] = {"paper": {}, "gpu": {}, "cpu": {"width": 8}}
+
+    eps: Levels = budget(4 / 255, "largest change of a pixel")
+    band: int = setting(1, "radius of the contour band", unit="pixels", low=1, group="noise")
+    texture: Literal["lbp", "fixed"] = setting(
+        "lbp", "bound inside the region of interest: by the local binary pattern, or eps everywhere", group="noise"
+    )
+    lbp: Literal["default", "ror", "uniform"] = setting(
+        "default", "variant of the local binary pattern behind the texture bound", group="noise"
+    )
+    noise: Literal["generator", "pattern"] = setting(
+        "generator", "a U-Net's output for each image, or one learned tile for all", group="noise"
+    )
+    tile: int = setting(8, "side of the learned tile", unit="cells", low=2, group="noise")
+    scales: int = setting(
+        1, "equal parts of the noise, of cells of 1, 2, 4, ... pixels in turn", low=1, high=5, group="noise"
+    )
+    finest: int = setting(
+        0, "where the scales begin: 0 at cells of 1 pixel, 1 at 2, 2 at 4, ...", low=0, high=4, group="noise"
+    )
+    alone: float = setting(
+        0.0, "share of the samples that show the surrogate one scale without the others", low=0, high=1
+    )
+    swap: float = setting(0.5, "share of the samples whose noise is shown on another sample's image", low=0, high=1)
+    surrogates: int = setting(3, "surrogates in turn", low=1)
+    restart: int = setting(400, "steps after which a surrogate starts anew", unit="steps", low=1)
+    masking: float = setting(0.0, "share of the samples whose noise lacks a band of frequencies", low=0, high=1)
+    pipeline: float = setting(
+        0.0, "share of the steps whose images go through blur, JPEG, a resizer or the like", low=0, high=1
+    )
+    pipeline_from: float = setting(
+        0.3, "share of the fit before the pipeline sets in, mildly; its strength then grows to the end", low=0, below=1
+    )
+    steps: int = setting(6000, "length of the fit", unit="steps", low=1)
+    batch_size: int = setting(16, "images of one step", low=2)
+    learning_rate: float = setting(1e-3, "learning rate of the noise (Adam)", above=0)
+    surrogate_learning_rate: float = setting(1e-3, "learning rate of the surrogates (Adam)", above=0)
+    width: int = setting(64, "channels of the first level of the generator and the surrogates", low=1)
+    depth: int = setting(4, "levels of the generator and the surrogates below the first", low=1)
+    seed: int = setting(0, "seed of every random draw")
+
+    @property
+    def place(self) -> UMedConfig:
+        """Where UMed's maps allow noise, and how much of it."""
+        return UMedConfig(eps=self.eps, band=self.band, texture=self.texture, lbp=self.lbp)
+
+    def strength(self, step: int) -> float:
+        """Of the thief's pipeline at ``step``: 0 until it sets in, 1 at the end of the fit."""
+        return max(0.0, (step / self.steps - self.pipeline_from) / (1 - self.pipeline_from))

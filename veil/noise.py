@@ -1,0 +1,54 @@
+"""What the noise is made of before it is bounded: a generator's output or a learned tile, in cells of several sizes."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medveil.networks import UNet
+from medveil.veil.config import VeilConfig
+
+_START = 0.1
+"""Of a tile's entries before the tanh: small, so that the fit and not the draw decides their signs."""
+
+
+class Noise(nn.Module):
+    """float [N, C, H, W] in [0, 1] -> float [N, scales, C, H, W] in [-1, 1], one noise for each scale."""
+
+    def __init__(self, config: VeilConfig, channels: int) -> None:
+        super().__init__()
+        self.cells = [2 ** (config.finest + scale) for scale in range(config.scales)]
+        self.channels = channels
+        count = config.scales * channels
+        self.net = UNet(channels, count, config.width, config.depth) if config.noise == "generator" else None
+        self.tile = nn.Parameter(_START * torch.randn(count, config.tile, config.tile)) if self.net is None else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.net is not None:
+            raw = self.net(x).float().split(self.channels, 1)
+            each = [_averaged(part, cells) for part, cells in zip(raw, self.cells, strict=True)]
+        else:
+            assert self.tile is not None
+            # A tile that darkens what is dark already would only strengthen what the image itself tells.
+            raw = (self.tile - self.tile.mean((1, 2), keepdim=True)).split(self.channels)
+            each = [_tiled(part, cells, x) for part, cells in zip(raw, self.cells, strict=True)]
+        return torch.tanh(torch.stack(each, 1))
+
+
+def _averaged(raw: Tensor, cells: int) -> Tensor:
+    """``raw`` [N, C, H, W] as its mean over squares of ``cells`` pixels, cut off at the border."""
+    if cells == 1:
+        return raw
+    means = F.avg_pool2d(raw, cells, ceil_mode=True)
+    return _spread(means, cells)[..., : raw.shape[-2], : raw.shape[-1]]
+
+
+def _tiled(tile: Tensor, cells: int, x: Tensor) -> Tensor:
+    """``tile`` [C, T, T], each entry a square of ``cells`` pixels, repeated to the size of ``x`` [N, C, H, W]."""
+    large = _spread(tile[None], cells)
+    rows, columns = (-(-side // large.shape[-1]) for side in x.shape[-2:])
+    whole = large.repeat(1, 1, rows, columns)[..., : x.shape[-2], : x.shape[-1]]
+    return whole.expand(len(x), -1, -1, -1)
+
+
+def _spread(raw: Tensor, cells: int) -> Tensor:
+    return raw.repeat_interleave(cells, -2).repeat_interleave(cells, -1)

@@ -1,0 +1,60 @@
+"""Surrogates that never grow old: what a network sees in its first steps is what a thief's meets first."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Adam
+
+from medveil.networks import UNet
+from medveil.runtime import Runtime, State
+from medveil.surrogate import seeded
+from medveil.veil.config import VeilConfig
+
+
+class Young:
+    """A pool of U-Nets that take turns, one a step, and start anew one after the other.
+
+    The weights that one starts with depend on (seed, its place in the pool, its life) alone.
+    """
+
+    def __init__(self, config: VeilConfig, channels: int, runtime: Runtime) -> None:
+        self.config, self.channels = config, channels
+        self.nets = [self._fresh(index, 0) for index in range(config.surrogates)]
+        for net in self.nets:
+            net.to(runtime.device)
+        self.wrapped = [runtime.wrap(net) for net in self.nets]
+        self.optimisers = [Adam(net.parameters(), config.surrogate_learning_rate) for net in self.nets]
+
+    def at(self, step: int) -> tuple[nn.Module, Adam]:
+        """The surrogate whose turn ``step`` is, and its optimiser; begun anew if its time has come.
+
+        To be called once for every step, in order.
+        """
+        index = step % len(self.nets)
+        life = self._life(index, step)
+        if step >= len(self.nets) and life != self._life(index, step - len(self.nets)):
+            self.nets[index].load_state_dict(self._fresh(index, life).state_dict())
+            self.optimisers[index].state.clear()
+        return self.wrapped[index], self.optimisers[index]
+
+    def _life(self, index: int, step: int) -> int:
+        return (step + index * self.config.restart // len(self.nets)) // self.config.restart
+
+    def _fresh(self, index: int, life: int) -> UNet:
+        config = self.config
+        purpose = f"veil surrogate {index} life {life}"
+        net = seeded(lambda: UNet(self.channels, 1, config.width, config.depth), config.seed, purpose)
+        return net.to(memory_format=torch.channels_last)
+
+    def state_dict(self) -> State:
+        return {
+            "nets": [net.state_dict() for net in self.nets],
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        both: list[tuple[list[Any], str]] = [(self.nets, "nets"), (self.optimisers, "optimisers")]
+        for items, key in both:
+            for item, kept in zip(items, state[key], strict=True):
+                item.load_state_dict(kept)
