@@ -3,17 +3,36 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_after_validator_function
+
+from medveil.launch.reading import STORED, read_as
 
 Portion = Literal["all", "clean", "protected"]
 """Of a release: everything, or the samples that its manifest lists as unprotected or as protected."""
 
 
+Number = Annotated[int, Field(ge=-(2**53), le=2**53)] | Annotated[float, Field(allow_inf_nan=True)]
+"""Of a curve: that of a training that ran away holds what is no number."""
+
+Decibel = Annotated[float, Field(ge=-1e9, allow_inf_nan=True)]
+"""Infinite for equal images."""
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
 class Options(dict[str, Any]):
     """Settings by name, as a person gave them: plain values. Hashable, so that rows can be grouped by them."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_after_validator_function(cls, handler(dict[str, str | int | float | bool | None]))
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
@@ -31,6 +50,8 @@ class Exploiter:
 
     ``authorised``: no exploiter but an authorised user's model, trained on that clean segmentation set.
     """
+
+    __pydantic_config__ = STORED
 
     model: str
     options: Options = field(default_factory=Options)
@@ -64,17 +85,23 @@ class Outcome:
     the weights that were kept by them. ``chosen``: the attack with the setting that was chosen by these scores.
     """
 
+    __pydantic_config__ = STORED
+
     last: dict[str, float]
     best: dict[str, float] = field(default_factory=dict)
     inside: dict[str, float] = field(default_factory=dict)
-    curve: list[dict[str, float]] = field(default_factory=list)
+    curve: list[dict[str, Number]] = field(default_factory=list)
     seconds: float = 0.0
-    confusion: list[list[int]] = field(default_factory=list)
-    embedding: list[list[float]] = field(default_factory=list)
+    confusion: list[list[Count]] = field(default_factory=list)
+    embedding: list[Annotated[list[float], Field(min_length=4, max_length=4)]] = field(default_factory=list)
     pictures: str = ""
-    protected_classes: list[int] = field(default_factory=list)
+    protected_classes: list[Count] = field(default_factory=list)
     validation: dict[str, float] = field(default_factory=dict)
     chosen: str = ""
+
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.confusion) for row in self.confusion):
+            raise ValueError("confusion must have a row and a column for each class")
 
 
 @dataclass(frozen=True)
@@ -92,23 +119,25 @@ class CellResult:
     "skipped: reason", "interrupted: reason".
     """
 
+    __pydantic_config__ = STORED
+
     data: str
     protector: str
     options: Options
     exploiter: Exploiter | None
     attack: str
-    seed: int
+    seed: Seed
     status: str
     clean: Outcome | None = None
     protected: Outcome | None = None
-    psnr: float | None = None
+    psnr: Decibel | None = None
     ssim: float | None = None
     seconds: float | None = None
     pictures: str | None = None
-    similarity: dict[str, float] = field(default_factory=dict)
-    spent: dict[str, Any] = field(default_factory=dict)
+    similarity: dict[str, Decibel] = field(default_factory=dict)
+    spent: dict[str, Number | str | None] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
-    roi_psnr: float | None = None
+    roi_psnr: Decibel | None = None
     release: str = ""
     release_name: str = ""
 
@@ -138,17 +167,5 @@ class CellResult:
 
     @staticmethod
     def load(path: Path) -> "CellResult":
-        values: dict[str, Any] = json.loads(path.read_text())
-        for side in ("clean", "protected"):
-            values[side] = values[side] and Outcome(**values[side])
-        values["options"] = Options(_mapping(values["options"]))
-        if values["exploiter"] is not None:
-            exploiter = dict(_mapping(values["exploiter"]))
-            values["exploiter"] = Exploiter(**{**exploiter, "options": Options(_mapping(exploiter["options"]))})
-        return CellResult(**values)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{value!r} is not a mapping of options: the record is of an older version")
-    return value
+        """The record that :meth:`save` wrote. Raises UserError for a file that is none."""
+        return read_as(CellResult, path, "a record of a run", "remove it or run its cell again")

@@ -18,6 +18,7 @@ from medveil.launch.data import Opener, split_holdout
 from medveil.launch.exploiters.attacks import Chain, OutOfReach, Thief, parse_attack
 from medveil.launch.exploiters.config import ExploiterConfig, Preset, exploiter_config
 from medveil.launch.exploiters.training import VALIDATION, train_exploiter
+from medveil.launch.reading import STORED
 from medveil.launch.release.manifest import MANIFEST, Manifest
 from medveil.launch.release.originals import classes_of_part, ids_of_part
 from medveil.launch.release.private import PrivateManifest
@@ -167,16 +168,29 @@ def done_once(
     fingerprint = hashlib.sha256("\n".join(fingerprints).encode()).hexdigest()
     config = {**values, "threads": threads, "precision": precision}
     with ExitStack() as stack:
-        run, done = stack.enter_context(
-            owned(processes, place.runs, config, fingerprint, lambda run: run.read_note("done.json"))
-        )
+        run, done = stack.enter_context(owned(processes, place.runs, config, fingerprint, _ended))
         if done is not None:
-            return Outcome(**done["outcome"])
+            return Outcome(**done)
         runtime = stack.enter_context(running(processes, run, precision, label, place.checkpoint_seconds, place.quiet))
         outcome = work(run, runtime)
         if run is not None:
-            run.finish({"outcome": asdict(outcome), "wall": time.monotonic() - begun})
+            run.finish(asdict(_Done(outcome, time.monotonic() - begun)))
     return outcome
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What a run that is complete reached, and how long its last start took in seconds."""
+
+    __pydantic_config__ = STORED
+
+    outcome: Outcome
+    wall: float
+
+
+def _ended(run: Run) -> dict[str, Any] | None:
+    done = run.read_note("done.json", _Done)
+    return None if done is None else asdict(done.outcome)
 
 
 def pick_preset(preset: Preset | Literal["auto"], processes: Processes) -> Preset:

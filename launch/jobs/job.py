@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Literal, TextIO
 
 from medveil.errors import UserError
 from medveil.launch.audit.authorised import AuthorisedJob, run_authorised
@@ -21,7 +21,9 @@ from medveil.launch.exploiters.attacks import OutOfReach
 from medveil.launch.extras import missing_extra
 from medveil.launch.protect.config import ProtectJob
 from medveil.launch.protect.job import metrics_of, run_protect
+from medveil.launch.reading import STORED, read_own
 from medveil.launch.release.manifest import MANIFEST
+from medveil.launch.results import Decibel, Number, Outcome
 from medveil.launch.running.files import make_private, sha256_of, write_private
 from medveil.launch.running.runs import host
 
@@ -34,13 +36,34 @@ _PATIENCE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
+class Results:
+    """What the cells need of a job: the ``outcome`` of a training, the rest of a protect job (see
+    :class:`medveil.launch.results.CellResult`). ``signal``: which one stopped it.
+    """
+
+    __pydantic_config__ = STORED
+
+    outcome: Outcome | None = None
+    release: str = ""
+    psnr: Decibel | None = None
+    ssim: float | None = None
+    roi_psnr: Decibel | None = None
+    pictures: str | None = None
+    similarity: dict[str, Decibel] = field(default_factory=dict)
+    spent: dict[str, Number | str | None] | None = None
+    signal: int | None = None
+
+
+@dataclass(frozen=True)
 class Record:
-    """How a job ended. ``results`` holds what the cells need of it, as plain values; ``attempt``: which start of it."""
+    """How a job ended. ``results`` holds what the cells need of it; ``attempt``: which start of it."""
+
+    __pydantic_config__ = STORED
 
     state: Ending
     reason: str = ""
     seconds: float = 0.0
-    results: dict[str, Any] = field(default_factory=dict)
+    results: Results = field(default_factory=Results)
     attempt: str = ""
 
     @property
@@ -52,6 +75,8 @@ class Record:
 @dataclass(frozen=True)
 class Attempt:
     """A start of a job. The time of its file is the last sign of life."""
+
+    __pydantic_config__ = STORED
 
     name: str
     host: str
@@ -79,17 +104,11 @@ class Job:
 
     def read(self) -> Record | None:
         """The record of the newest attempt, if there was one."""
-        try:
-            return Record(**json.loads((self.folder / f"{self.key}.json").read_text()))
-        except FileNotFoundError:
-            return None
+        return read_own(Record, self.folder / f"{self.key}.json")
 
     def attempt(self) -> Attempt | None:
         """The newest start, if there was one."""
-        try:
-            return Attempt(**json.loads(self.attempt_path.read_text()))
-        except FileNotFoundError:
-            return None
+        return read_own(Attempt, self.attempt_path)
 
     @property
     def attempt_path(self) -> Path:
@@ -127,7 +146,7 @@ def execute(job: Job) -> Record:
             try:
                 results = _work(job, rank)
             except Interrupted as error:
-                record = Record("interrupted", str(error), results={"signal": error.number})
+                record = Record("interrupted", str(error), results=Results(signal=error.number))
             except KeyboardInterrupt:
                 record = Record("interrupted", "stopped")
             except OutOfReach as error:
@@ -141,34 +160,33 @@ def execute(job: Job) -> Record:
             else:
                 # A job that was done before only looked at its files: what it took is what it took then.
                 seconds = before.seconds if before and before.state == "done" else time.monotonic() - begun
-                if results.get("spent"):
+                if results.spent is not None and isinstance(whole := results.spent.get("seconds"), int | float):
                     # Of all starts, not of this one.
-                    seconds = results["spent"]["seconds"]
+                    seconds = whole
                 record = Record("done", seconds=seconds, results=results)
         return _leave(job, rank, replace(record, attempt=attempt))
 
 
-def _work(job: Job, rank: int) -> dict[str, Any]:
+def _work(job: Job, rank: int) -> Results:
     if isinstance(job.work, AuthorisedJob):
-        return {"outcome": asdict(run_authorised(job.work))}
+        return Results(run_authorised(job.work))
     if isinstance(job.work, ExploitJob):
         like = next((path for path in job.alike if path.is_dir()), None)
-        return {"outcome": asdict(run_exploit(replace(job.work, like=like)))}
+        return Results(run_exploit(replace(job.work, like=like)))
     release = run_protect(job.work)
     if rank > 0:
-        return {}
+        return Results()
     pictures = job.folder / f"{job.key}.npz"
     likeness = compare_images(release, job.work.data, job.work.size, pictures, Opener(job.work.cache))
-    spent = metrics_of(job.work)
-    return {
-        "release": sha256_of(release / MANIFEST),
-        "psnr": likeness.psnr,
-        "ssim": likeness.ssim,
-        "roi_psnr": likeness.roi_psnr,
-        "pictures": str(pictures),
-        "similarity": likeness.similarity,
-        "spent": spent,
-    }
+    return Results(
+        release=sha256_of(release / MANIFEST),
+        psnr=likeness.psnr,
+        ssim=likeness.ssim,
+        roi_psnr=likeness.roi_psnr,
+        pictures=str(pictures),
+        similarity=likeness.similarity,
+        spent=metrics_of(job.work),
+    )
 
 
 def _leave(job: Job, rank: int, record: Record) -> Record:

@@ -11,6 +11,7 @@ from medveil.launch.jobs import squeue
 from medveil.launch.jobs.job import HEARTBEAT_SECONDS, Job, Record
 from medveil.launch.jobs.squeue import ENDED, WAITING, Entry
 from medveil.launch.jobs.submissions import Submissions
+from medveil.launch.reading import read_bytes
 from medveil.launch.running.runs import host
 
 Stage = Literal["waiting", "running", "preempted", "done", "failed", "skipped", "stopped"]
@@ -156,7 +157,11 @@ def _exit_note(job: Job, job_id: str, submissions: Submissions) -> str | None:
     path = where / f"{job_id}.exit" if where is not None else None
     if path is None or not path.exists():
         return None
-    code, restart = map(int, path.read_text().split())
+    # The shell writes it as the job ends: it may be cut short.
+    said = re.fullmatch(rb"(\d{1,3}) (\d{1,9})\s*", read_bytes(path, 1 << 10))
+    if said is None:
+        return None
+    code, restart = int(said[1]), int(said[2])
     if attempt is not None and not attempt.name.endswith(f".{restart}"):
         return None
     if code > 128:

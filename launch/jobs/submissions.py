@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from medveil.launch.reading import read_own
 from medveil.launch.running.files import write_private
 
 _NOTE = "submitted.json"
@@ -20,7 +21,7 @@ class Submissions:
         """SLURM's id of each job's newest submission, by the job's key."""
         ids: dict[str, str] = {}
         for folder in self._folders():
-            ids |= json.loads((folder / _NOTE).read_text())
+            ids |= _submitted(folder)
         return ids
 
     def next_folder(self) -> Path:
@@ -30,7 +31,7 @@ class Submissions:
 
     def folder_of(self, key: str) -> Path | None:
         """The folder of the newest submission of the job ``key``."""
-        return next((one for one in reversed(self._folders()) if key in json.loads((one / _NOTE).read_text())), None)
+        return next((one for one in reversed(self._folders()) if key in _submitted(one)), None)
 
     def submitted_at(self, key: str) -> float | None:
         """When the job ``key`` was last submitted, in seconds since the epoch."""
@@ -39,6 +40,10 @@ class Submissions:
 
     def _folders(self) -> list[Path]:
         return sorted((note.parent for note in self.path.glob(f"[0-9]*/{_NOTE}")), key=lambda folder: int(folder.name))
+
+
+def _submitted(folder: Path) -> dict[str, str]:
+    return read_own(dict[str, str], folder / _NOTE) or {}
 
 
 def note_submitted(folder: Path, ids: Mapping[str, str]) -> None:

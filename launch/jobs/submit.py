@@ -86,7 +86,7 @@ def run_on_cluster(job: Job, requeues: int) -> None:
     with handling(stop):
         rank = _meet()
         record = _skipped(job, rank) or execute(job)
-        if record.state == "interrupted" and record.results.get("signal") == signal.SIGUSR2 and rank == 0:
+        if record.state == "interrupted" and record.results.signal == signal.SIGUSR2 and rank == 0:
             record = _requeue(job, record, requeues, stop)
     print(f"{job.title}: {record.status}", flush=True)
     # Another process may still be saving, and --kill-on-bad-exit would end it.

@@ -1,17 +1,17 @@
 """One protect job: from a data set and a method to a verified release."""
 
-import json
 import os
 import secrets
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 
 from medveil.config import plain
 from medveil.dataset import Subset
@@ -20,11 +20,14 @@ from medveil.launch.data import Opener, Source, split_holdout
 from medveil.launch.protect.config import ProtectJob
 from medveil.launch.protect.methods import METHODS, protector_of, settings_of
 from medveil.launch.protect.part import Chosen, choose
+from medveil.launch.reading import STORED, read_own
 from medveil.launch.release.manifest import MANIFEST, Manifest
 from medveil.launch.release.private import PrivateManifest
 from medveil.launch.release.verify import Plan, Summary
-from medveil.launch.release.write import LEFT, write_release
+from medveil.launch.release.write import LEFT, NOTED, Noted, write_release
+from medveil.launch.results import Number
 from medveil.launch.running.files import check_apart, check_place, drawn_once, make_private, sha256_of
+from medveil.launch.running.machine import Precision
 from medveil.launch.running.processes import Processes, joined, run_local
 from medveil.launch.running.runs import Run, owned
 from medveil.launch.running.runtime import running, threads_by_default
@@ -141,14 +144,14 @@ def _plan(
     return replace(plan, chosen=frozenset(part.indices), numbers=part.numbers, part=part.scope)
 
 
-def metrics_of(job: ProtectJob) -> dict[str, Any] | None:
+def metrics_of(job: ProtectJob) -> dict[str, Number | str | None] | None:
     """What the release at ``job.out`` took, in the words of ``Spent.metrics``; None where its run is gone."""
     digest = sha256_of(job.out / MANIFEST)
-    for note in sorted(job.run_root.glob("*/release.json")):
+    for note in sorted(job.run_root.glob(f"*/{NOTED}")):
         metrics = note.with_name(METRICS)
-        if json.loads(note.read_text())["manifest"] == digest and metrics.is_file():
-            values: dict[str, Any] = json.loads(metrics.read_text())
-            return values
+        noted = read_own(Noted, note)
+        if noted is not None and noted.manifest == digest:
+            return read_own(dict[str, Number | str | None], metrics)
     return None
 
 
@@ -170,6 +173,18 @@ def _check_shards(job: ProtectJob, processes: Processes) -> None:
         raise UserError(f"--shards {shards}: a power of two, and a multiple of the number of processes")
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """What is chosen at the first start of a run folder where nothing is told."""
+
+    __pydantic_config__ = STORED
+
+    seed: Annotated[int, Field(ge=0, lt=1 << 62)]
+    threads: Annotated[int, Field(ge=1, le=4096)]
+    precision: Precision
+    preset: Literal["cpu", "gpu"]
+
+
 def _chosen(job: ProtectJob, processes: Processes) -> dict[str, Any]:
     """Seed, threads, precision and preset: as told, else as chosen at the first start of this run folder."""
     root = job.run_root
@@ -177,16 +192,17 @@ def _chosen(job: ProtectJob, processes: Processes) -> dict[str, Any]:
     make_private(root)
     kept = drawn_once(
         root / "chosen.json",
-        lambda: {
-            "seed": secrets.randbits(62),
-            "threads": max(1, threads_by_default() // processes.world),
-            "precision": "bf16" if cuda else "fp32",
-            "preset": "gpu" if cuda else "cpu",
-        },
+        _Drawn,
+        lambda: _Drawn(
+            seed=secrets.randbits(62),
+            threads=max(1, threads_by_default() // processes.world),
+            precision="bf16" if cuda else "fp32",
+            preset="gpu" if cuda else "cpu",
+        ),
     )
     told = {"seed": job.seed, "threads": job.threads, "precision": job.precision, "preset": job.preset}
-    chosen = {key: kept[key] if value is None else value for key, value in told.items()}
-    chosen["preset"] = kept["preset"] if job.preset == "auto" else job.preset
+    chosen = {key: getattr(kept, key) if value is None else value for key, value in told.items()}
+    chosen["preset"] = kept.preset if job.preset == "auto" else job.preset
     return chosen
 
 
@@ -211,9 +227,9 @@ def _finished(run: Run, out: Path) -> bool:
     """Whether ``out`` is this run's release and intact. Raises UserError for an ``out`` that is not."""
     if not os.path.lexists(out):
         return False
-    noted = run.read_note("release.json")
+    noted = run.read_note(NOTED, Noted)
     manifest = out / MANIFEST
-    if noted is None or not manifest.is_file() or sha256_of(manifest) != noted["manifest"]:
+    if noted is None or not manifest.is_file() or sha256_of(manifest) != noted.manifest:
         raise _other_origin(out)
     if (damaged := Manifest.read(out).first_damage(out)) is not None:
         raise UserError(f"{out / damaged} was changed after the release was written: remove {out} to write it again")
@@ -227,7 +243,7 @@ def _other_origin(out: Path) -> UserError:
 
 
 def _finish(run: Run, out: Path, seconds: float | None) -> None:
-    if run.read_note("done.json") is None:
+    if run.read_note("done.json", dict[str, Any]) is None:
         made = PrivateManifest.needed(out, run.path, "what was done to its images")
         totals = asdict(made.totals)
         run.finish({"totals": totals, "seconds": seconds, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")})

@@ -18,8 +18,8 @@ from medveil.dataset import Task
 from medveil.errors import UserError
 from medveil.launch.data.source import MANIFEST, MAX_CLASSES, Kind
 from medveil.launch.errors import VerificationFailed
+from medveil.launch.reading import STORED, read_as
 from medveil.launch.running.files import sha256_of
-from medveil.launch.running.reading import STORED, read_as
 
 __all__ = ["MANIFEST", "Manifest", "Sample"]
 

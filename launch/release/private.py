@@ -9,10 +9,10 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, TypeAdapter
 
 from medveil.errors import UserError
+from medveil.launch.reading import STORED, read_as
 from medveil.launch.release.manifest import MANIFEST, Digest, Manifest, Side, Text
 from medveil.launch.results import Options
 from medveil.launch.running.files import run_beside, sha256_of, write_private
-from medveil.launch.running.reading import STORED, read_as
 
 FORMAT: Final = 2
 PRIVATE = "private.json"

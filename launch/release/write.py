@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from medveil.dataset import Batch
 from medveil.launch.errors import VerificationFailed
+from medveil.launch.reading import STORED
 from medveil.launch.release.folder import FolderFiles
 from medveil.launch.release.manifest import FORMAT, MANIFEST, Described, Manifest, Sample
 from medveil.launch.release.npz import NpzFiles
@@ -33,12 +35,25 @@ LEFT = "not among those to protect"
 """The reason of samples that were to stay as they are."""
 
 
+NOTED = "release.json"
+"""The note in a run directory that holds :class:`Noted`."""
+
+
+@dataclass(frozen=True)
+class Noted:
+    """By what a run knows its own release: the sha256 of the manifest."""
+
+    __pydantic_config__ = STORED
+
+    manifest: str
+
+
 def write_release(plan: Plan, out: Path, run: Run | None, runtime: ProcessRuntime) -> Summary | None:
     """Perturb on all ranks, then verify and rename to ``out`` on rank 0 (the others return None).
 
-    ``run`` is rank 0's. Before the rename it gets the private manifest, and notes the public one's sha256 in
-    ``release.json``, so that a restart knows its own release. Raises :class:`VerificationFailed`, and removes what was
-    written, when the saved bytes break a promise.
+    ``run`` is rank 0's. Before the rename it gets the private manifest and the note :data:`NOTED`, so that a restart
+    knows its own release. Raises :class:`VerificationFailed`, and removes what was written, when the saved bytes break
+    a promise.
     """
     partial, work = map(Path, runtime.processes.from_first(lambda: _begin(out, run)))
     files: Files = (
@@ -150,7 +165,7 @@ def _finish(
     digest = sha256_of(partial / MANIFEST)
     run.check_owner()
     _private(plan, treated, dropped, summary, digest).write(run.path)
-    run.note("release.json", {"manifest": digest})
+    run.note(NOTED, asdict(Noted(digest)))
     open_to_others(partial)
     run.check_owner()
     # Fails on any folder that holds something: nothing is ever overwritten.

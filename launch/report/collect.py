@@ -1,6 +1,5 @@
 """Finds the records of finished and failed cells under a directory."""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -75,6 +74,6 @@ def _told_apart(records: Sequence[CellResult]) -> list[CellResult]:
 def _load(path: Path) -> CellResult:
     try:
         result = CellResult.load(path)
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is not a record of a run ({error}); remove it or run its cell again") from error
+    except FileNotFoundError:
+        raise UserError(f"{path} is a link to nothing: remove it or run its cell again") from None
     return replace(result, pictures=str(path.parent / result.pictures)) if result.pictures else result

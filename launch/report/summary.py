@@ -237,12 +237,17 @@ def _row(cells: Sequence[CellResult], published: Published) -> Row:
         published_similarity={
             name: value for name in SIMILARITY if (value := printed_for("", "none", name)) is not None
         },
-        cost=_stats({name: [_times(c.spent.get(name), _unit(name)) for c in cells] for name in COST}),
+        cost=_stats({name: [_times(_spent(c, name), _unit(name)) for c in cells] for name in COST}),
     )
 
 
 def _stats(values: Mapping[str, Sequence[float | None]]) -> dict[str, Stat]:
     return {name: stat for name, some in values.items() if (stat := Stat.of(some)) is not None}
+
+
+def _spent(cell: CellResult, name: str) -> float | None:
+    value = cell.spent.get(name)
+    return value if isinstance(value, int | float) else None
 
 
 def _times(value: float | None, factor: float) -> float | None:

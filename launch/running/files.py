@@ -7,13 +7,20 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medveil.errors import UserError
+from medveil.launch.reading import read_own
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+D = TypeVar("D", bound="DataclassInstance")
 
 
 def canonical(values: Any) -> str:
@@ -78,19 +85,23 @@ def sync_folder(path: Path) -> None:
         os.close(folder)
 
 
-def drawn_once(path: Path, draw: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The values kept in the private file ``path``, drawn by whichever process comes first."""
-    if not path.exists():
-        mine = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        write_private(mine, canonical(draw()).encode())
-        try:
-            os.link(mine, path)
-        except FileExistsError:
-            pass
-        finally:
-            mine.unlink()
-    values: dict[str, Any] = json.loads(path.read_bytes())
-    return values
+def drawn_once(path: Path, cls: type[D], draw: Callable[[], D]) -> D:
+    """The dataclass kept in the private file ``path``, drawn by whichever process comes first.
+
+    Raises UserError when the file is damaged.
+    """
+    kept = read_own(cls, path)
+    if kept is not None:
+        return kept
+    mine, drawn = path.with_name(f".{path.name}.{secrets.token_hex(4)}"), draw()
+    write_private(mine, canonical(asdict(drawn)).encode())
+    try:
+        os.link(mine, path)
+    except FileExistsError:
+        return read_own(cls, path) or drawn
+    finally:
+        mine.unlink()
+    return drawn
 
 
 def sha256_of(path: Path) -> str:

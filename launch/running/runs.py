@@ -17,14 +17,17 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from medveil.errors import UserError
+from medveil.launch.reading import STORED, read_bytes, read_own
 from medveil.launch.running.files import canonical, make_private, write_private
 from medveil.launch.running.processes import Processes
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 FORMAT = 1
 """The version of the run directory, a part of its name: a newer format starts a new run."""
@@ -70,10 +73,9 @@ class Run:
         if not self._locked:
             self._locked = self._try_lock()
         owner = _read_owner(self.path)
-        if owner.get("token") != self.token:
-            raise OwnershipLost(
-                f"{self.path}: process {owner.get('pid')} on {owner.get('host')} has taken this run over: this one ends"
-            )
+        if owner is None or owner.token != self.token:
+            taker = "somebody" if owner is None else f"process {owner.pid} on {owner.host}"
+            raise OwnershipLost(f"{self.path}: {taker} has taken this run over: this one ends")
 
     def save_checkpoint(self, step: int, content: bytes) -> Path:
         """Keep ``content`` as the checkpoint of ``step``, and drop all but the newest :data:`KEPT`."""
@@ -114,13 +116,9 @@ class Run:
         self.check_owner()
         write_private(self.path / name, (json.dumps(values, indent=1) + "\n").encode())
 
-    def read_note(self, name: str) -> dict[str, Any] | None:
-        """The values of :meth:`note` or :meth:`finish`, or None."""
-        path = self.path / name
-        if not path.exists():
-            return None
-        values: dict[str, Any] = json.loads(path.read_bytes())
-        return values
+    def read_note(self, name: str, cls: type[C]) -> C | None:
+        """The values of :meth:`note` or :meth:`finish` as a ``cls``, or None. Raises UserError for a damaged file."""
+        return read_own(cls, self.path / name)
 
     def _append(self, name: str, text: str) -> None:
         with os.fdopen(os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as file:
@@ -133,13 +131,13 @@ class Run:
                 break
             time.sleep(0.1)
         owner = _read_owner(self.path)
-        if not locked and owner.get("host") == host():
+        if not locked and owner is not None and owner.host == host():
             raise UserError(
-                f"{self.path}: process {owner['pid']} on this machine is at work on this run: wait for it or stop it"
+                f"{self.path}: process {owner.pid} on this machine is at work on this run: wait for it or stop it"
             )
         self._locked = locked
-        mine = {"token": self.token, "host": host(), "pid": os.getpid()}
-        write_private(self.path / "owner.json", canonical(mine).encode())
+        mine = _Owner(self.token, host(), os.getpid())
+        write_private(self.path / "owner.json", canonical(asdict(mine)).encode())
 
     def _try_lock(self) -> bool:
         try:
@@ -171,10 +169,10 @@ def own(root: Path, config: Mapping[str, Any], fingerprint: str, patience: float
     try:
         run._take(patience)
         written = {"config": dict(config), "data": fingerprint, "format": FORMAT}
-        kept = run.read_note("config.json")
+        kept = run.read_note("config.json", dict[str, Any])
         if kept is None:
             run.note("config.json", written)
-        elif canonical(kept) != canonical(written):
+        elif kept != json.loads(canonical(written)):
             raise UserError(f"{path / 'config.json'} was changed: remove {path} to start this run anew")
         yield run
     finally:
@@ -199,20 +197,27 @@ def owned(
         yield (mine[0] if mine else None), answer
 
 
-def _read_owner(path: Path) -> dict[str, Any]:
-    try:
-        owner: dict[str, Any] = json.loads((path / "owner.json").read_bytes())
-    except FileNotFoundError:
-        return {}
-    return owner
+@dataclass(frozen=True)
+class _Owner:
+    """The process that writes to a run, by the token that it drew."""
+
+    __pydantic_config__ = STORED
+
+    token: str
+    host: str
+    pid: int
+
+
+def _read_owner(path: Path) -> _Owner | None:
+    return read_own(_Owner, path / "owner.json")
 
 
 def _metric_lines(path: Path, last: int) -> Iterator[str]:
     """Whole lines of steps up to ``last``; a line that a kill cut short is dropped."""
-    for line in path.read_text().splitlines():
+    for line in read_bytes(path, 1 << 30).decode(errors="replace").splitlines():
         try:
             step = json.loads(line)["step"]
-        except ValueError:
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue
-        if step <= last:
+        if isinstance(step, int) and step <= last:
             yield line

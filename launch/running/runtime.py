@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from medveil import batchnorm
 from medveil.launch.errors import Interrupted
+from medveil.launch.reading import open_regular
 from medveil.launch.running.machine import CHECKPOINT_SECONDS, Precision
 from medveil.launch.running.processes import Processes, handling
 from medveil.launch.running.progress import Progress
@@ -156,8 +157,8 @@ class ProcessRuntime:
         assert self.run is not None
         for path in self.run.checkpoints():
             try:
-                step = _load(path)["step"]
-            except (RuntimeError, EOFError, KeyError) as error:
+                step = int(_load(path)["step"])
+            except Exception as error:  # whatever torch raises for bytes that are no checkpoint
                 self.run.log(f"{path.name} is unreadable and passed over: {error}")
                 continue
             self.run.forget_metrics_after(step)
@@ -234,5 +235,6 @@ def _mean_over_ranks(_: None, bucket: dist.GradBucket) -> torch.futures.Future[T
 
 
 def _load(path: Path) -> dict[str, Any]:
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    with open_regular(path) as file:
+        checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     return checkpoint

@@ -4,12 +4,14 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from medveil.launch.errors import Interrupted
+from medveil.launch.reading import STORED
 from medveil.launch.running.processes import Processes
 from medveil.launch.running.runs import Run
 from medveil.launch.running.runtime import ProcessRuntime
@@ -22,16 +24,25 @@ _RESET_PEAK = "5"
 """What /proc/self/clear_refs takes to begin a new peak (Linux)."""
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What earlier starts of a run took."""
+
+    __pydantic_config__ = STORED
+
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    starts: int = 0
+
+
 class Spent:
     """Counts from its making on, beyond what earlier starts of ``run`` (rank 0's; None elsewhere) took."""
 
     def __init__(self, run: Run | None, processes: Processes) -> None:
         self._run, self._processes = run, processes
         self._begun = time.monotonic()
-        kept = (run.read_note(_KEPT) if run is not None else None) or {}
-        self._before: float = kept.get("seconds", 0.0)
-        self._peak: int = kept.get("peak_memory_bytes", 0)
-        self._starts: int = kept.get("starts", 0) + 1
+        kept = (run.read_note(_KEPT, _Kept) if run is not None else None) or _Kept()
+        self._before, self._peak, self._starts = kept.seconds, kept.peak_memory_bytes, kept.starts + 1
 
     @property
     def seconds(self) -> float:
@@ -41,8 +52,7 @@ class Spent:
         """Note what was spent up to now, for the next start."""
         if self._run is not None:
             self._peak = max(self._peak, peak_memory())
-            values = {"seconds": self.seconds, "peak_memory_bytes": self._peak, "starts": self._starts}
-            self._run.note(_KEPT, values)
+            self._run.note(_KEPT, asdict(_Kept(self.seconds, self._peak, self._starts)))
 
     def metrics(self, images: int) -> dict[str, Any]:
         """Of the whole run, for ``images`` released images; every rank must call it. Bytes are those of one process."""

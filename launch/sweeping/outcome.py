@@ -36,15 +36,15 @@ def results(plan: SweepPlan, records: Mapping[str, Record]) -> list[CellResult]:
                 status=(failed or protect).status,
                 clean=_outcome(clean),
                 protected=_outcome(protected if protected_key else None),
-                psnr=protect.results.get("psnr"),
-                ssim=protect.results.get("ssim"),
-                roi_psnr=protect.results.get("roi_psnr"),
+                psnr=protect.results.psnr,
+                ssim=protect.results.ssim,
+                roi_psnr=protect.results.roi_psnr,
                 seconds=protect.seconds + (protected.seconds if protected_key else 0.0),
-                pictures=protect.results.get("pictures"),
-                similarity=protect.results.get("similarity") or {},
-                spent=protect.results.get("spent") or {},
+                pictures=protect.results.pictures,
+                similarity=protect.results.similarity,
+                spent=protect.results.spent or {},
                 versions=versions(),
-                release=protect.results.get("release", ""),
+                release=protect.results.release,
                 release_name=protect_key,
             )
         )
@@ -52,7 +52,7 @@ def results(plan: SweepPlan, records: Mapping[str, Record]) -> list[CellResult]:
 
 
 def _outcome(record: Record | None) -> Outcome | None:
-    return Outcome(**record.results["outcome"]) if record is not None and record.state == "done" else None
+    return record.results.outcome if record is not None and record.state == "done" else None
 
 
 def publish(sweep: Sweep, planned: SweepPlan, records: Mapping[str, Record]) -> list[CellResult]:

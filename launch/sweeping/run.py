@@ -4,11 +4,13 @@ import json
 import os
 import time
 from dataclasses import asdict
+from typing import Any
 
 from medveil.config import build
 from medveil.errors import UserError
 from medveil.launch.jobs.job import Job, Record
 from medveil.launch.jobs.local import run_inline, run_side_by_side
+from medveil.launch.reading import read_own
 from medveil.launch.results import CellResult
 from medveil.launch.running.files import write_private
 from medveil.launch.sweeping.folder import SweepFolder
@@ -26,10 +28,9 @@ def prepare(sweep: Sweep, folder: SweepFolder) -> SweepPlan:
 
 def prepared(folder: SweepFolder) -> tuple[Sweep, SweepPlan]:
     """The sweep that was last run in ``folder``, and its plan. Raises UserError where there is none."""
-    try:
-        values = json.loads(folder.kept.read_text())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"{folder.path} holds no sweep: name the folder of one, such as runs/demo") from error
+    values = read_own(dict[str, Any], folder.kept)
+    if values is None:
+        raise UserError(f"{folder.path} holds no sweep: name the folder of one, such as runs/demo")
     sweep = build(Sweep, values, str(folder.kept))
     return sweep, plan(sweep, folder)
 

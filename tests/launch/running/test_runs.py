@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import stat
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,12 @@ from medveil.errors import UserError
 from medveil.launch.running import runs
 from medveil.launch.running.files import drawn_once, write_private
 from medveil.launch.running.runs import OwnershipLost, own, run_name
+
+
+@dataclass(frozen=True)
+class Drawn:
+    seed: int
+
 
 CONFIG = {"method": "umed", "options": {"eps": 4 / 255, "epochs": 3}}
 
@@ -33,7 +40,7 @@ def test_everything_in_a_run_is_private(tmp_path: Path) -> None:
             run.append_metrics([{"step": 1, "loss": 0.5}])
             run.save_checkpoint(1, b"state")
             run.finish({})
-            drawn_once(tmp_path / "runs" / "chosen.json", lambda: {"seed": 1})
+            drawn_once(tmp_path / "runs" / "chosen.json", Drawn, lambda: Drawn(1))
     finally:
         os.umask(before)
     paths = [tmp_path / "runs", *(tmp_path / "runs").rglob("*")]
@@ -91,7 +98,7 @@ def test_a_copy_elsewhere_that_was_taken_over_cannot_write(tmp_path: Path, monke
                 with pytest.raises(OwnershipLost, match="elsewhere has taken this run over"):
                     write()
             assert [path.read_bytes() for path in second.checkpoints()] == [b"second", b"first"]
-            assert second.read_note("done.json") is None
+            assert second.read_note("done.json", dict[str, Any]) is None
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_partial_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,8 +123,8 @@ def test_metrics_that_a_restart_computes_again_are_dropped(tmp_path: Path) -> No
 
 
 def test_values_are_drawn_once(tmp_path: Path) -> None:
-    assert drawn_once(tmp_path / "chosen", lambda: {"seed": 1}) == {"seed": 1}
-    assert drawn_once(tmp_path / "chosen", lambda: {"seed": 2}) == {"seed": 1}
+    assert drawn_once(tmp_path / "chosen", Drawn, lambda: Drawn(1)) == Drawn(1)
+    assert drawn_once(tmp_path / "chosen", Drawn, lambda: Drawn(2)) == Drawn(1)
 
 
 def test_an_edited_configuration_is_refused(tmp_path: Path) -> None:

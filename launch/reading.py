@@ -3,8 +3,9 @@
 import errno
 import os
 import stat
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -20,7 +21,6 @@ STORED = ConfigDict(allow_inf_nan=False, strict=True)
 version may have written them.
 """
 
-_OBJECT = TypeAdapter(dict[str, Any], config=STORED)
 _SAID = 160
 
 
@@ -60,25 +60,26 @@ def read_bytes(path: Path, limit: int) -> bytes:
     return content
 
 
-def read_json(path: Path, what: str, mend: str, limit: int = NOTE_BYTES) -> dict[str, Any]:
-    """The JSON object in ``path``: numbers finite, at most 200 levels deep.
+def read_as(cls: type[C], path: Path, what: str, mend: str, limit: int = NOTE_BYTES) -> C:
+    """The JSON in ``path`` as a ``cls``: a dataclass with :data:`STORED`, or a type such as ``dict[str, str]``.
 
     ``what`` (the file should be) and ``mend`` are for the message: "PATH is not WHAT (reason): MEND". Raises UserError,
-    and FileNotFoundError where there is no file.
+    also for JSON that is nested 200 levels deep, and FileNotFoundError where there is no file.
     """
-    return _parsed(_OBJECT, read_bytes(path, limit), path, what, mend)
-
-
-def read_as(cls: type[C], path: Path, what: str, mend: str, limit: int = NOTE_BYTES) -> C:
-    """The JSON object in ``path`` as the dataclass ``cls``, as :func:`read_json` else."""
-    return _parsed(TypeAdapter(cls), read_bytes(path, limit), path, what, mend)
-
-
-def _parsed(adapter: TypeAdapter[C], content: bytes, path: Path, what: str, mend: str) -> C:
+    content = read_bytes(path, limit)
+    adapter = TypeAdapter(cls) if is_dataclass(cls) else TypeAdapter(cls, config=STORED)
     try:
         return adapter.validate_json(content)
     except ValidationError as error:
         raise UserError(f"{path} is not {what} ({_first(error)}): {mend}") from None
+
+
+def read_own(cls: type[C], path: Path) -> C | None:
+    """What a run of this program kept as the file ``path``; None where there is none. Raises UserError as above."""
+    try:
+        return read_as(cls, path, "a note of a run", "remove it and run the same command again")
+    except FileNotFoundError:
+        return None
 
 
 def _first(error: ValidationError) -> str:
