@@ -143,6 +143,8 @@ class Settings:
 def objection(item: Field[Any], value: Any) -> str | None:
     """What is wrong with ``value`` for the field ``item``: "must be at least 1, not 0"; None where nothing is."""
     told = about_of(item)
+    if isinstance(value, tuple):
+        return next((wrong for one in value if (wrong := objection(item, one)) is not None), None)
     if isinstance(value, bool) or not isinstance(value, int | float) or told.takes(value):
         return None
     why = f": {told.why}" if told.why and told.low is not None and value < told.low else ""

@@ -2,7 +2,7 @@
 
 import argparse
 from argparse import SUPPRESS
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from types import NoneType
@@ -50,6 +50,20 @@ class Flags:
         return {name: getattr(args, place) for name, place in given.items() if hasattr(args, place)}
 
 
+def peek(argv: Sequence[str], *settings: type[Settings]) -> Mapping[str, str | None]:
+    """What ``argv`` says of the fields of ``settings``, and what it names first without a flag ("positional"), as text."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("positional", nargs="?")
+    names = {item.name for one in settings for item in fields(one)}
+    for name in sorted(names):
+        first.add_argument(f"--{name.replace('_', '-')}", nargs="?", dest=name)
+    try:
+        found = vars(first.parse_known_args(list(argv))[0])
+    except argparse.ArgumentError:
+        found = dict.fromkeys(names)
+    return {**found, "positional": found.get("positional")}
+
+
 def add_flag(group: argparse._ArgumentGroup, item: Field[Any], place: str, default: Any) -> None:
     """The flag of the field ``item``; what it is given is read as the field's type and kept at ``place``."""
     kinds, told = _kinds(item.type), about_of(item)
@@ -75,6 +89,12 @@ def read(item: Field[Any], typed: str) -> Any:
     if list in kinds:
         return typed
     parts = [part.strip() for part in typed.split(",") if part.strip()]
+    if tuple in kinds and not parts:
+        raise argparse.ArgumentTypeError("is empty: name at least one")
+    if tuple in kinds and not parts:
+        raise argparse.ArgumentTypeError("is empty: name at least one")
+    if tuple in kinds and not parts:
+        raise argparse.ArgumentTypeError("is empty: name at least one")
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(item.type)  # type: ignore[arg-type]
         value = adapter.validate_python(parts if tuple in kinds else typed)
@@ -110,7 +130,7 @@ def _choices(kinds: list[Any]) -> list[str]:
 def _metavar(kinds: list[Any], unit: str) -> str:
     if _choices(kinds):
         return "|".join(_choices(kinds))
-    names = {bool: "true|false", Levels: "N/255", tuple: "LIST", Path: "PATH", int: "N", float: "X"}
+    names = {bool: "true|false", tuple: "LIST", Levels: "N/255", Path: "PATH", int: "N", float: "X"}
     return unit.upper() or next((name for kind, name in names.items() if kind in kinds), "TEXT")
 
 

@@ -4,9 +4,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from medveil.launch.release.merge import merge
-from medveil.launch.running.files import run_beside
-
 
 def add_arguments(parser: argparse.ArgumentParser, _: Sequence[str] = ()) -> None:
     """The flags of ``medveil merge``."""
@@ -26,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser, _: Sequence[str] = ()) -> Non
 
 def main(args: argparse.Namespace) -> int:
     """Run ``medveil merge``."""
+    from medveil.launch.release.merge import merge
+    from medveil.launch.running.files import run_beside
+
     totals = merge(args.releases, args.out, args.run)
     print(f"{totals.protected} of {totals.samples} released images are protected\nrelease: {args.out}")
     print(f"private run, not to be published: {run_beside(args.out)}", flush=True)

@@ -2,12 +2,12 @@
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from medveil.errors import UserError
-from medveil.launch.commands.flags import Flags
+from medveil.launch.commands.flags import Flags, peek
 from medveil.launch.data.layout import layout_of
 from medveil.launch.protect.config import DATA, HOW, WHAT, WHERE, PartOptions, ProtectJob
 from medveil.launch.protect.methods import METHOD_OF_TASK, METHODS
@@ -19,8 +19,8 @@ _METHOD = "how to protect; by default umed for images with masks, salm for class
 def add_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     """The flags of ``medveil protect``, and those of the method that ``argv`` names or the data's layout calls for."""
     parser.usage = "medveil protect FOLDER [--out RELEASE] [--method METHOD] [--preset PRESET] [options]"
-    known = _peek(argv)
-    method = known["method"] or _method_for(known["data"])
+    known = peek(argv, ProtectJob, PartOptions, *METHODS.values())
+    method = known["method"] or _method_for(known["data"] or known["positional"])
     flags = _job_flags(parser, method)
     if method is None or method not in METHODS:
         parser.epilog = "The settings of a method are listed by: medveil protect --method NAME --help"
@@ -51,20 +51,6 @@ def _job_flags(parser: argparse.ArgumentParser, method: str | None) -> Flags:
     flags.add(ProtectJob, skip=("data",), defaults={"preset": "auto"})
     flags.add(PartOptions)
     return flags
-
-
-def _peek(argv: Sequence[str]) -> Mapping[str, str | None]:
-    """What ``argv`` says of data, method, preset and device, before the method's flags are known."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("folder", nargs="?")
-    named = {item.name for settings in (ProtectJob, PartOptions, *METHODS.values()) for item in fields(settings)}
-    for name in sorted(named):
-        first.add_argument(f"--{name.replace('_', '-')}", nargs="?", dest=name)
-    try:
-        found = vars(first.parse_known_args(list(argv))[0])
-    except argparse.ArgumentError:
-        found = dict.fromkeys(named)
-    return {**found, "data": found.get("data") or found.get("folder")}
 
 
 def _method_for(data: str | None) -> str | None:

@@ -4,10 +4,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from medveil.launch.report import write_report
-from medveil.launch.report.collect import collect
-from medveil.launch.report.published import read_published
-
 
 def add_arguments(parser: argparse.ArgumentParser, _: Sequence[str] = ()) -> None:
     """The options of ``medveil report``."""
@@ -24,6 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser, _: Sequence[str] = ()) -> Non
 
 def main(args: argparse.Namespace) -> int:
     """``medveil report``: reads the records under RUNS_DIR, writes the report, says where it is."""
+    from medveil.launch.report import write_report
+    from medveil.launch.report.collect import collect
+    from medveil.launch.report.published import read_published
+
     runs: Path = args.runs
     out: Path = args.out or runs / "report"
     results = collect(runs)

@@ -14,11 +14,24 @@ MASK_NAME = re.compile(r"(.+)_mask(?:_\d+)?")
 
 @dataclass(frozen=True)
 class Layout:
-    """``words``: for the screen. ``images``: how many image files, or None where only reading tells."""
+    """``words``: for the screen. ``images``: how many image files, or None where only reading tells. ``first``: one."""
 
     task: Task
     words: str
     images: int | None = None
+    first: Path | None = None
+
+    def side(self) -> int:
+        """The shorter side of an image in pixels; 0 where only reading the data tells."""
+        from PIL import Image
+
+        if self.first is None:
+            return 0
+        try:
+            with Image.open(self.first) as image:
+                return min(image.size)
+        except (OSError, ValueError, SyntaxError):
+            return 0
 
 
 def layout_of(spec: str) -> Layout | None:
@@ -40,18 +53,21 @@ def layout_of(spec: str) -> Layout | None:
 def _of_folder(root: Path) -> Layout | None:
     images, masks = root / "images", root / "masks"
     if images.is_dir() and masks.is_dir():
-        return Layout("segmentation", "images/ and masks/", len(_images(images)))
+        return Layout("segmentation", "images/ and masks/", len(_images(images)), next(iter(_images(images)), None))
     folders = _folders(root) or [root]
     files = [path for folder in folders for path in _images(folder)]
     pictures = [path for path in files if not MASK_NAME.fullmatch(path.stem)]
     if len(pictures) < len(files):
-        return Layout("segmentation", "images beside their masks (NAME_mask)", len(pictures))
+        return Layout(
+            "segmentation", "images beside their masks (NAME_mask)", len(pictures), pictures[0] if pictures else None
+        )
     if any(path.suffix == ".npz" for path in root.iterdir()):
         return Layout("classification", "a MedMNIST file")
     classes = _folders(images if images.is_dir() else root)
     if not classes:
         return None
-    return Layout("classification", f"{len(classes)} class folders", sum(len(_images(folder)) for folder in classes))
+    pictures = [path for folder in classes for path in _images(folder)]
+    return Layout("classification", f"{len(classes)} class folders", len(pictures), next(iter(pictures), None))
 
 
 def _folders(root: Path) -> list[Path]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from medveil.errors import UserError
 from medveil.launch.jobs import squeue
 from medveil.launch.jobs.job import Job, Record, execute
-from medveil.launch.jobs.sbatch import Slurm, array_parameters, arrays, dependencies
+from medveil.launch.jobs.sbatch import array_parameters, arrays, dependencies
+from medveil.launch.jobs.slurm import Slurm
 from medveil.launch.jobs.submissions import note_submitted
 from medveil.launch.protect.config import ProtectJob
 from medveil.launch.running.files import make_private

@@ -9,16 +9,16 @@ from typing import Any, Literal, get_args
 import yaml
 
 from medveil.config import Settings, about, build, setting
-from medveil.dataset import Task
 from medveil.errors import UserError
-from medveil.launch.exploiters.attacks import parse_attacks
+from medveil.launch.exploiters import attacks
 from medveil.launch.exploiters.config import Preset, exploiter_config
-from medveil.launch.exploiters.models import SEGMENTERS, check_model
+from medveil.launch.exploiters.names import SEGMENTERS, check_model
 from medveil.launch.protect.config import PartOptions
 from medveil.launch.protect.config import Preset as ProtectPreset
 from medveil.launch.protect.methods import settings_of
 from medveil.launch.results import Exploiter, Options, Portion
 from medveil.launch.running.machine import CHECKPOINT_SECONDS, Device, Precision
+from medveil.task import Task
 
 _HOLDOUT = 0.2
 
@@ -91,7 +91,7 @@ class Sweep(Settings):
 
     name: str = field(metadata=about("name of the sweep's folder"))
     grid: list[Any] = field(metadata=about("blocks of data, protectors, exploiters and attacks"))
-    seeds: list[int] = setting([0], "seeds of every cell")
+    seeds: tuple[int, ...] = setting((0,), "seeds of every cell, such as 0,1,2", low=0)
     size: int | None = setting(
         None, "side that the images of folders are resized to, in blocks that name none", unit="pixels", low=1
     )
@@ -148,7 +148,7 @@ class Sweep(Settings):
             raise UserError(f"{where}: protectors must not be empty")
         against: list[tuple[Exploiter | None, str]] = [(None, "")]
         if exploiters:
-            against = [(exploiter, attack) for exploiter in exploiters for attack in parse_attacks(block.attacks)]
+            against = list(itertools.product(exploiters, attacks.parse_attacks(block.attacks)))
         size = block.size or self.size
         for data, method, (exploiter, attack), seed in itertools.product(block.data, methods, against, self.seeds):
             place = self.place(data)

@@ -10,7 +10,7 @@ import pytest
 from medveil.errors import UserError
 from medveil.launch.cli import main
 from medveil.launch.jobs.job import Attempt, Job, Record
-from medveil.launch.jobs.sbatch import Slurm, minutes, settings
+from medveil.launch.jobs.slurm import Slurm, minutes, settings
 from medveil.launch.jobs.status import Standing, standings
 from medveil.launch.jobs.submissions import Submissions
 from medveil.launch.running.files import write_private
