@@ -51,7 +51,7 @@ class Flags:
 
 
 def peek(argv: Sequence[str], *settings: type[Settings]) -> Mapping[str, str | None]:
-    """What ``argv`` says of the fields of ``settings``, and what it names first without a flag ("positional"), as text."""
+    """What ``argv`` says of the fields of ``settings``, and names first without a flag ("positional"), as text."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("positional", nargs="?")
     names = {item.name for one in settings for item in fields(one)}
