@@ -11,10 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from medveil.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 from medveil.launch.reading import read_own
 
 if TYPE_CHECKING:
@@ -69,8 +69,10 @@ def write_private(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+def write_arrays(path: Path, arrays: "Mapping[str, NDArray[Any]]") -> None:
     """``arrays`` as the npz ``path``, in the manner of :func:`write_private`."""
+    import numpy as np
+
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     write_private(path, buffer.getvalue())
