@@ -15,6 +15,7 @@ from medveil.launch.errors import explain, say
 
 COMMANDS = {
     "protect": ("medveil.launch.commands.protect", "protect a data set and write a release"),
+    "restore": ("medveil.launch.commands.restore", "the originals of a release again, with its key"),
     "merge": ("medveil.launch.commands.merge", "put the releases of several contributors together"),
     "audit": ("medveil.launch.commands.audit", "train on a release and measure what it taught"),
     "report": ("medveil.launch.commands.report", "tables, figures and a page from finished runs"),

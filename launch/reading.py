@@ -52,7 +52,8 @@ def read_bytes(path: Path, limit: int) -> bytes:
     """
     with open_regular(path) as file:
         try:
-            content = file.read(limit + 1)
+            # A read of so many bytes takes the memory for them, however short the file.
+            content = file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror}): check the disk that it is on") from None
     if len(content) > limit:

@@ -9,7 +9,7 @@ from pathlib import Path
 from medveil.errors import UserError
 from medveil.launch.commands.flags import Flags, peek
 from medveil.launch.data.layout import layout_of
-from medveil.launch.protect.config import DATA, HOW, WHAT, WHERE, PartOptions, ProtectJob
+from medveil.launch.protect.config import DATA, HOW, KEYS, WHAT, WHERE, KeyOptions, PartOptions, ProtectJob
 from medveil.launch.protect.methods import METHOD_OF_TASK, METHODS
 from medveil.launch.running.machine import HERE, usual_preset
 
@@ -19,7 +19,7 @@ _METHOD = "how to protect; by default umed for images with masks, salm for class
 def add_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     """The flags of ``medveil protect``, and those of the method that ``argv`` names or the data's layout calls for."""
     parser.usage = "medveil protect FOLDER [--out RELEASE] [--method METHOD] [--preset PRESET] [options]"
-    known = peek(argv, ProtectJob, PartOptions, *METHODS.values())
+    known = peek(argv, ProtectJob, PartOptions, KeyOptions, *METHODS.values())
     method = known["method"] or _method_for(known["data"] or known["positional"])
     flags = _job_flags(parser, method)
     if method is None or method not in METHODS:
@@ -34,22 +34,28 @@ def add_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run ``medveil protect``."""
     from medveil.launch.protect.job import run_protect
+    from medveil.launch.protect.keys import keys_of, write_keys
 
     job, layout = _job(args), layout_of(args.data)
+    # Asked for now: nobody waits beside a fit of hours.
+    keys = keys_of(KeyOptions(**Flags.told(args, KeyOptions)), job.out)
     if layout is not None:
         many = "" if layout.images is None else f", {layout.images} images"
         print(f"{job.data}: {layout.words}{many}; method {job.method}; release: {job.out}", flush=True)
     run_protect(job)
+    for line in write_keys(keys, job.out, job.run_root, job.quiet):
+        print(line, flush=True)
     return 0
 
 
 def _job_flags(parser: argparse.ArgumentParser, method: str | None) -> Flags:
-    flags = Flags(parser, WHAT, WHERE, HOW, "noise", "fit", HERE)
+    flags = Flags(parser, WHAT, WHERE, HOW, "noise", "fit", KEYS, HERE)
     flags.under(WHAT).add_argument("data", nargs="?", metavar="FOLDER", help=DATA)
     flags.under(WHAT).add_argument("--data", dest="named", metavar="DATA", help="the same, by name")
     flags.under(HOW).add_argument("--method", default=method, choices=METHODS, metavar="METHOD", help=_METHOD)
     flags.add(ProtectJob, skip=("data",), defaults={"preset": "auto"})
     flags.add(PartOptions)
+    flags.add(KeyOptions)
     return flags
 
 

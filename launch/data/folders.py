@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 
 from medveil.errors import UserError
 from medveil.launch.data.images import SUFFIXES, Decoded, decoding, read_image, read_mask, resize
-from medveil.launch.data.source import MANIFEST, Origin, Source
+from medveil.launch.data.source import MANIFEST, Origin, OriginalFile, Source
 from medveil.launch.data.store import Pixels, PixelStore
 
 DEFAULT_SIZE = 224
@@ -134,7 +134,7 @@ def _open_masked(samples: list[_Sample], root: Path, spec: str, size: int | None
     with decoding():
         height, width = _size(samples, root, size)
         images, masks = PixelStore(len(samples), height, width), PixelStore(len(samples), height, width)
-        seen = _Seen((height, width))
+        seen = _Seen((height, width), root)
         empty = lost = 0
         for i, (decoded, mask, digests) in enumerate(_mapped(_read_masked, samples)):
             images.put(i, resize(decoded.pixels, (height, width))[None])
@@ -160,6 +160,7 @@ def _open_masked(samples: list[_Sample], root: Path, spec: str, size: int | None
         class_names=None,
         notes=notes,
         fingerprint=seen.fingerprint(),
+        folder=root,
         origins=seen.origins,
     )
 
@@ -202,7 +203,7 @@ def _open_classes(
     samples.sort(key=lambda sample: sample.id)
     with decoding():
         height, width = _size(samples, root, size)
-        images, seen = PixelStore(len(samples), height, width), _Seen((height, width))
+        images, seen = PixelStore(len(samples), height, width), _Seen((height, width), root)
         for i, decoded in enumerate(_mapped(lambda sample: read_image(sample.image), samples)):
             images.put(i, resize(decoded.pixels, (height, width))[None])
             seen.add(samples[i], decoded, [])
@@ -217,6 +218,7 @@ def _open_classes(
         class_names=names,
         notes=notes + seen.notes(images.channels),
         fingerprint=seen.fingerprint(),
+        folder=root,
         origins=seen.origins,
     )
 
@@ -251,22 +253,27 @@ def _mapped(read: Callable[[_Sample], R], samples: Sequence[_Sample]) -> Iterato
 class _Seen:
     """What is kept of the files as they are read, for origins, notes and fingerprint."""
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        self.size = size
+    def __init__(self, size: tuple[int, int], root: Path) -> None:
+        self.size, self.root = size, root
         self.origins: list[Origin] = []
         self._changes: Counter[str] = Counter()
         self._grey = 0
         self._spread = 0
         self._digest = hashlib.sha256()
 
-    def add(self, sample: _Sample, decoded: Decoded, digests: Iterable[str]) -> None:
+    def add(self, sample: _Sample, decoded: Decoded, digests: Sequence[str]) -> None:
         folder = f"{sample.image.parent.name}/" if sample.class_name else ""
         name = f"{folder}{sample.image.name}"
-        self.origins.append(Origin(name, decoded.size, decoded.mode, sample.class_name))
+        file = self._file(sample.image, decoded.sha256)
+        masks = tuple(self._file(*mask) for mask in zip(sample.masks, digests, strict=True))
+        self.origins.append(Origin(name, decoded.size, decoded.mode, sample.class_name, file, masks))
         self._changes.update(decoded.changes)
         self._grey += decoded.pixels.ndim == 2
         self._spread += decoded.pixels.ndim == 2 and decoded.mode.startswith("RGB")
         self._digest.update("\x1f".join([sample.id, decoded.sha256, *digests, ""]).encode())
+
+    def _file(self, path: Path, sha256: str) -> OriginalFile:
+        return OriginalFile(path.relative_to(self.root).as_posix(), sha256)
 
     def fingerprint(self) -> str:
         return self._digest.hexdigest()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from medveil import keyed
 from medveil.dataset import Dataset
@@ -18,14 +18,26 @@ MAX_CLASSES = 10_000
 """More classes, or labels of an image, than any set has: beyond it a number is a mistake, and would fill the memory."""
 
 
+class OriginalFile(NamedTuple):
+    """A file that was read: its name within the folder of the data set, and its sha256."""
+
+    name: str
+    sha256: str
+
+
 @dataclass(frozen=True)
 class Origin:
-    """One sample before it was read. ``size``: width and height in pixels, upright; ``mode``: Pillow's word."""
+    """One sample before it was read. ``size``: width and height in pixels, upright; ``mode``: Pillow's word.
+
+    ``file`` and ``masks``: the files it was read from, where it has its own.
+    """
 
     name: str
     size: tuple[int, int]
     mode: str
     class_name: str | None = None
+    file: OriginalFile | None = None
+    masks: tuple[OriginalFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,7 @@ class Source:
 
     ``spec``: what the user typed. ``name``: short, for tables. ``data``: the samples to protect. ``test``: an own test
     part, or None. ``notes``: what was done to the images, one line each. ``fingerprint``: sha256 over ids and contents.
+    ``npz_path`` or ``folder``: where it was read from.
     """
 
     spec: str
@@ -45,7 +58,13 @@ class Source:
     notes: list[str]
     fingerprint: str
     npz_path: Path | None = None
+    folder: Path | None = None
     origins: Sequence[Origin] = field(default=(), repr=False)
+
+    @property
+    def place(self) -> Path | None:
+        """The npz or the folder that it was read from; None for generated data."""
+        return self.npz_path or self.folder
 
     def origin(self, index: int) -> Origin:
         """Where sample ``index`` of ``data`` came from."""

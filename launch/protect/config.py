@@ -14,7 +14,7 @@ Preset = Literal["auto", "cpu", "gpu", "paper"]
 
 DATA = "a folder, a MedMNIST npz, medmnist:NAME[:SIZE], phantom:seg or phantom:cls"
 
-WHAT, WHERE, HOW = "what", "where", "how"
+WHAT, WHERE, HOW, KEYS = "what", "where", "how", "keys"
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,24 @@ class PartOptions(Settings):
 
     def __bool__(self) -> bool:
         return bool(self.classes or self.support or self.support_classes) or self.share is not None
+
+
+@dataclass(frozen=True)
+class KeyOptions(Settings):
+    """Which keys are written, by which an authorised user restores originals from the release."""
+
+    key: Path | None = setting(None, "also write an encrypted key, which restores the originals", group=KEYS)
+    key_for: list[str] = setting(
+        [],
+        "a key for a part: a class, or a pattern of ids such as patient7_*; once a part",
+        metavar="PART=PATH",
+        group=KEYS,
+    )
+    key_from: list[str] = setting(
+        [],
+        "32 random bytes that open it (else a passphrase: MEDVEIL_PASSPHRASE, or asked for); once, or once a key",
+        group=KEYS,
+    )
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,26 @@ Level = Annotated[int | float, Field(ge=0, le=255)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+Place = Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+@dataclass(frozen=True)
+class Original:
+    """A file that was protected, and its sha256. ``file``: its name within the data's folder."""
+
+    __pydantic_config__ = STORED
+
+    file: Place
+    sha256: Digest
+
+
 @dataclass(frozen=True, kw_only=True)
 class Treated:
     """What was done to one released image.
 
     ``max_change``: in grey levels; ``changed``: share of its values. ``source_size``: width and height of the original
-    file, ``source_mode`` Pillow's word for it. ``reason``: why nothing was changed.
+    file, ``source_mode`` Pillow's word for it. ``original`` and ``masks``: the files that it was made from, unless they
+    are arrays of an npz or were generated. ``reason``: why nothing was changed.
     """
 
     __pydantic_config__ = STORED
@@ -40,6 +54,8 @@ class Treated:
     changed: Share
     source_size: tuple[Side, Side]
     source_mode: Text
+    original: Original | None = None
+    masks: tuple[Original, ...] = ()
     reason: Text | None = None
 
 
@@ -103,11 +119,12 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Named:
-    """The data set that a release was made from: ``name``, for tables."""
+    """The data set that a release was made from: ``name``, for tables; ``place``, its folder or npz, if it has one."""
 
     __pydantic_config__ = STORED
 
     name: Text
+    place: Place | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from medveil.launch.errors import VerificationFailed
 from medveil.launch.release.folder import FolderFiles, Saved
 from medveil.launch.release.manifest import Sample
 from medveil.launch.release.npz import NpzFiles
-from medveil.launch.release.private import Scope, Treated
+from medveil.launch.release.private import Original, Scope, Treated
 from medveil.launch.running.progress import shown
 from medveil.launch.running.runtime import ProcessRuntime
 from medveil.protector import Empty, Protector
@@ -107,6 +107,8 @@ def verify(
                     changed=changed / change[i].numel(),
                     source_size=origin.size,
                     source_mode=origin.mode,
+                    original=None if origin.file is None else Original(*origin.file),
+                    masks=tuple(Original(*mask) for mask in origin.masks),
                     reason=reason,
                 )
                 treated.append(done)

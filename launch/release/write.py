@@ -194,11 +194,11 @@ def _public(plan: Plan, samples: Sequence[Sample], npz_sha256: str | None) -> Ma
 def _private(
     plan: Plan, treated: Sequence[Treated], dropped: Sequence[Dropped], summary: Summary, public: str
 ) -> PrivateManifest:
-    budget = plan.protector.budget()
+    budget, place = plan.protector.budget(), plan.source.place
     return PrivateManifest(
         format=FORMAT,
         public=public,
-        data=Named(plan.source.name),
+        data=Named(plan.source.name, None if place is None else str(place.absolute())),
         method=plan.protector.name,
         mode=getattr(plan.protector.config, "mode", None),
         budget=Bound(budget.levels, budget.changed),

@@ -1,0 +1,234 @@
+"""The key of a release: what an authorised user needs besides it to have the originals again, bit for bit.
+
+An original of the same form as its released image is kept as their difference, original - released modulo 256, which is
+as small as the noise is simple. Any other (one that the release resized, turned upright or converted) is kept
+as its whole file. Both sides' hashes are kept too: of the released file, so that a re-encoded one is not taken for it,
+and of what it is restored to.
+"""
+
+import fnmatch
+import hashlib
+import os
+import secrets
+import zipfile
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medveil.errors import UserError
+from medveil.launch.data.images import Decoded, decoding, read_image
+from medveil.launch.release.manifest import Manifest
+from medveil.launch.release.npz import read_header, unequal_members
+from medveil.launch.release.private import Original, PrivateManifest, Treated
+from medveil.launch.release.restore import Bytes, Entry, check, entries_of, next_image
+from medveil.launch.release.sealed import SealedReader, SealedWriter
+from medveil.launch.release.secret import Secret
+from medveil.launch.running.files import check_place, sync_folder
+from medveil.launch.running.progress import shown
+
+
+@dataclass
+class Written:
+    """What a key holds. ``entropy``: of the noise, bytes, each image's differences on their own; ``whole``: originals
+    that are kept as files, of ``whole_bytes``.
+    """
+
+    images: int = 0
+    entropy: float = 0.0
+    whole: int = 0
+    whole_bytes: int = 0
+    size: int = 0
+
+    def line(self, path: Path) -> str:
+        """For a person."""
+        told = f"key: {path}, {_bytes(self.size)}, opens {self.images} images"
+        if self.entropy:
+            told += f"; {(self.size - self.whole_bytes) / self.entropy:.2f} times the entropy of their noise"
+        if self.whole:
+            told += f"; {self.whole} originals of another form are in it whole ({_bytes(self.whole_bytes)})"
+        return told
+
+
+def samples_of(group: str, manifest: Manifest) -> set[str]:
+    """The ids of the samples that ``group`` names: a class, or a pattern of ids such as ``patient7_*``.
+
+    Raises :class:`UserError` when there are none.
+    """
+    classes = manifest.data.classes or ()
+    found = {
+        sample.id
+        for sample in manifest.samples
+        if fnmatch.fnmatchcase(sample.id, group)
+        or (isinstance(sample.target, int) and sample.target < len(classes) and classes[sample.target] == group)
+    }
+    if not found:
+        raise UserError(f"no released image is of class {group!r} or has an id like that")
+    return found
+
+
+def write_key(
+    release: Path,
+    private: PrivateManifest,
+    path: Path,
+    secret: Secret,
+    ids: Collection[str] | None = None,
+    quiet: bool = True,
+) -> Written:
+    """Write the key of the samples ``ids`` of ``release`` (None: all) as ``path``, mode 0600, from their originals.
+
+    It is written beside its name, opened again, and every original restored from it in memory, before it is renamed.
+    Raises :class:`UserError` when an original is not where it was or has been changed, or ``path`` exists.
+    """
+    if os.path.lexists(path):
+        raise UserError(f"{path} exists: choose another --key or remove it")
+    check_place(path)
+    manifest = Manifest.read(release)
+    written = Written()
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with SealedWriter(partial, secret) as sealed, decoding():
+            for entry, content in shown(
+                _entries(release, manifest, private, ids, written), len(manifest.samples), 1, f"key {path}", quiet
+            ):
+                sealed.add(asdict(entry), content)
+        with SealedReader(partial, secret) as sealed, decoding():
+            for number, entry in enumerate(entries_of(sealed)):
+                check(sealed, number, entry, release)
+        written.size = partial.stat().st_size
+        partial.rename(path)
+        sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+    return written
+
+
+def _entries(
+    release: Path,
+    manifest: Manifest,
+    private: PrivateManifest,
+    ids: Collection[str] | None,
+    written: Written,
+) -> Iterator[tuple[Entry, Iterable[bytes]]]:
+    if private.data.place is None:
+        raise UserError(f"{release} was made from generated images: they have no originals that a key could restore")
+    root = Path(private.data.place)
+    if manifest.npz is not None:
+        yield from _arrays(release, manifest, root, ids, written)
+        return
+    by_id = {treated.id: treated for treated in private.samples}
+    for sample in manifest.samples:
+        if ids is None or sample.id in ids:
+            yield from _pictures(release, sample.files(), sample.id, by_id[sample.id], root, written)
+
+
+def _pictures(
+    release: Path, files: dict[str, str], sample: str, treated: Treated, root: Path, written: Written
+) -> Iterator[tuple[Entry, Iterable[bytes]]]:
+    """The entries of one sample: its image, then its masks."""
+    if treated.original is None:
+        raise UserError(f"the private run does not know the original of {sample}: protect the data again")
+    written.images += 1
+    (image, digest), *mask = files.items()
+    before, after = _original(root, treated.original), read_image(release / image)
+    if before.pixels.shape == after.pixels.shape and not before.changes:
+        difference = before.pixels - after.pixels
+        written.entropy += _entropy(difference)
+        name = str(Path(treated.original.file).with_suffix(".png"))
+        yield (
+            Entry(name, "difference", (sample,), image, digest, hashlib.sha256(before.pixels.tobytes()).hexdigest()),
+            [difference.tobytes()],
+        )
+    else:
+        content = (root / treated.original.file).read_bytes()
+        written.whole, written.whole_bytes = written.whole + 1, written.whole_bytes + len(content)
+        entry = Entry(treated.original.file, "file", (sample,), image, digest, treated.original.sha256)
+        yield entry, [content]
+    for one in treated.masks:
+        ((name, name_digest),) = mask
+        if len(treated.masks) == 1 and _same(_original(root, one), release / name):
+            yield Entry(str(Path(one.file).with_suffix(".png")), "copy", (sample,), name, name_digest, name_digest), []
+        else:
+            content = (root / one.file).read_bytes()
+            written.whole_bytes += len(content)
+            yield Entry(one.file, "file", (sample,), name, name_digest, one.sha256), [content]
+
+
+def _original(root: Path, original: Original) -> Decoded:
+    path = root / original.file
+    if not path.is_file():
+        raise UserError(f"{path} is not there any more: a key is made from the originals that were protected")
+    decoded = read_image(path)
+    if decoded.sha256 != original.sha256:
+        raise UserError(f"{path} has changed since it was protected: a key is made from the originals as they were")
+    return decoded
+
+
+def _same(mask: Decoded, released: Path) -> bool:
+    return not mask.changes and np.array_equal(mask.pixels, read_image(released).pixels)
+
+
+def _arrays(
+    release: Path, manifest: Manifest, original: Path, ids: Collection[str] | None, written: Written
+) -> Iterator[tuple[Entry, Iterable[bytes]]]:
+    """One entry for each protected split of an npz."""
+    assert manifest.npz is not None
+    assert manifest.npz_sha256 is not None
+    splits: dict[str, list[str]] = {}
+    for sample in manifest.samples:
+        splits.setdefault(sample.id.rpartition("/")[0], []).append(sample.id)
+    if not original.is_file():
+        raise UserError(f"{original} is not there any more: a key is made from the originals that were protected")
+    with zipfile.ZipFile(original) as before, zipfile.ZipFile(release / manifest.npz) as after:
+        if differing := unequal_members(before, after, {f"{split}_images.npy" for split in splits}):
+            raise UserError(f"{original} has changed since it was protected: {', '.join(differing)} differs")
+        for split, samples in splits.items():
+            opened = tuple(i for i, sample in enumerate(samples) if ids is None or sample in ids)
+            written.images += len(opened)
+            restored = hashlib.sha256()
+            for image, _ in _image_pairs(before, after, split, set(opened)):
+                restored.update(image.tobytes())
+            content = _differences(_image_pairs(before, after, split, set(opened)), written)
+            entry = Entry(
+                name=manifest.npz,
+                form="array",
+                samples=tuple(samples),
+                released=manifest.npz,
+                released_sha256=manifest.npz_sha256,
+                sha256=restored.hexdigest(),
+                split=split,
+                opened=opened,
+            )
+            yield entry, content
+
+
+def _image_pairs(
+    before: zipfile.ZipFile, after: zipfile.ZipFile, split: str, opened: Collection[int]
+) -> Iterator[tuple[Bytes, Bytes]]:
+    """Of each image of a split what it is restored to, and what was released."""
+    with before.open(f"{split}_images.npy") as old, after.open(f"{split}_images.npy") as new:
+        header = read_header(new)
+        if read_header(old) != header:
+            raise UserError(f"{before.filename} has changed since it was protected: {split}_images has another shape")
+        for i in range(header[0][0]):
+            original, released = (next_image(file, header[0]) for file in (old, new))
+            yield (original if i in opened else released), released
+
+
+def _differences(pairs: Iterable[tuple[Bytes, Bytes]], written: Written) -> Iterator[bytes]:
+    for original, released in pairs:
+        difference = original - released
+        written.entropy += _entropy(difference)
+        yield difference.tobytes()
+
+
+def _entropy(difference: Bytes) -> float:
+    """The empirical entropy of the values, times their number, in bytes."""
+    counts = np.bincount(difference.ravel(), minlength=256)
+    shares = counts[counts > 0] / difference.size
+    return float(-(shares * np.log2(shares)).sum() * difference.size / 8)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
