@@ -26,7 +26,7 @@ from medveil.launch.results import Outcome, Portion
 from medveil.launch.running.files import sha256_of
 from medveil.launch.running.machine import Machine, Precision
 from medveil.launch.running.processes import Processes, joined
-from medveil.launch.running.runs import Run, owned
+from medveil.launch.running.runs import Run, owned, run_name
 from medveil.launch.running.runtime import ProcessRuntime, running, threads_by_default
 
 
@@ -37,6 +37,9 @@ class Place(Machine):
     """
 
     runs: Path
+
+    def precision_on(self, device: torch.device) -> Precision:
+        return self.precision or ("bf16" if device.type == "cuda" else "fp32")
 
     @property
     def opener(self) -> Opener:
@@ -83,7 +86,8 @@ def run_exploit(job: ExploitJob) -> Outcome:
         config = exploiter_config(source.data.task, preset, source.data.size, options)
         side = "clean" if job.release is None else "protected" if job.part == "all" else f"the {job.part} part of"
         label = f"{config.model} on {side} {source.name}, attack {job.attack}, seed {job.seed}"
-        return exploit(Trial(train, test, config, job.attack, clean, job.weights), job.place, processes, label)
+        trial = Trial(train, test, config, job.attack, clean, job.weights)
+        return exploit(trial, job.place, processes, label)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Trial:
 
     ``clean``: the originals of all of the data set that ``train`` is of. ``weights``: a file of pretrained weights.
     ``private``: the private run of the release, if it does not lie beside it.
+    ``side``: "clean" or "protected", for people.
     """
 
     train: Part
@@ -101,16 +106,66 @@ class Trial:
     clean: Part | None = None
     weights: Path | None = None
     private: Path | None = None
+    side: str = "protected"
+
+    @property
+    def label(self) -> str:
+        return f"{self.config.model} on {self.side} images, attack {self.attack}, seed {self.config.seed}"
+
+    @property
+    def variants(self) -> list[Chain]:
+        """The settings of the attack that are tried."""
+        return parse_attack(self.attack).variants()
+
+    def validates(self, attack: Chain) -> bool:
+        """Whether some images are validated on, with ``attack`` of :attr:`variants`."""
+        return attack.chooses or len(self.variants) > 1
+
+    def identity(self, attack: Chain) -> tuple[dict[str, Any], list[str]]:
+        """What the outcome depends on: settings, and fingerprints of the data."""
+        values: dict[str, Any] = {"job": "exploit", "exploiter": plain(self.config), "attack": str(attack)}
+        known = [self.train.fingerprint(), self.test.fingerprint()]
+        if self.validates(attack):
+            values["validation"] = VALIDATION
+        if self.clean is not None and self._takes_originals(attack):
+            known.append(self.clean.fingerprint())
+        if self.weights is not None and attack.needs("weights"):
+            known.append(sha256_of(self.weights))
+        return values, known
+
+    def thief(self, attack: Chain, copies: Path) -> Thief:
+        """Who tries it, with what ``attack`` takes."""
+        clean = self.clean if self._takes_originals(attack) else None
+        originals = None if clean is None else originals_by_id(clean, self.train)
+        whose = self.train.fingerprint() + ("" if clean is None else clean.fingerprint())
+        return Thief(originals=originals, weights=self.weights, model=self.config.model, copies=(copies, whose))
+
+    def _takes_originals(self, attack: Chain) -> bool:
+        return self.validates(attack) or attack.needs("originals")
 
 
-def exploit(trial: Trial, place: Place, processes: Processes, label: str) -> Outcome:
+@dataclass(frozen=True)
+class TrialJob:
+    """A training in a process of its own, as plain values that can be pickled."""
+
+    trial: Trial
+    place: Place
+
+
+def run_trial(job: TrialJob) -> Outcome:
+    """Do it, as :func:`exploit`."""
+    with joined(job.place.device) as processes:
+        return exploit(job.trial, job.place, processes)
+
+
+def exploit(trial: Trial, place: Place, processes: Processes, label: str | None = None) -> Outcome:
     """Do ``trial`` in a run directory of ``place``; every rank returns the outcome.
 
     An attack with several settings is tried with each, and the one that does best on validation images is returned.
     Raises OutOfReach when the attack takes something that is not there.
     """
-    variants = parse_attack(trial.attack).variants()
-    outcomes = [_exploit(trial, one, len(variants) > 1, place, processes, label) for one in variants]
+    variants = trial.variants
+    outcomes = [_exploit(trial, one, place, processes, label or trial.label) for one in variants]
     if len(outcomes) == 1:
         return outcomes[0]
     metric = next(iter(outcomes[0].last))
@@ -118,20 +173,22 @@ def exploit(trial: Trial, place: Place, processes: Processes, label: str) -> Out
     return replace(outcomes[best], chosen=str(variants[best]))
 
 
-def _exploit(trial: Trial, attack: Chain, validate: bool, place: Place, processes: Processes, label: str) -> Outcome:
+def finished(trial: Trial, place: Place, processes: Processes) -> bool:
+    """Whether :func:`exploit` has only to read what was done before."""
+    for attack in trial.variants:
+        values, known = trial.identity(attack)
+        name = run_name(_whole(values, place, processes), _digest(known))
+        if not (place.runs / name / "done.json").is_file():
+            return False
+    return True
+
+
+def _exploit(trial: Trial, attack: Chain, place: Place, processes: Processes, label: str) -> Outcome:
     train, test, config = trial.train, trial.test, trial.config
-    values: dict[str, Any] = {"job": "exploit", "exploiter": plain(config), "attack": str(attack)}
-    known = [train.fingerprint(), test.fingerprint()]
-    validate = validate or attack.chooses
-    if validate:
-        values["validation"] = VALIDATION
-    clean = trial.clean if validate or attack.needs("originals") else None
-    originals = None if clean is None else originals_by_id(clean, train)
-    thief = Thief(originals=originals, weights=trial.weights, model=config.model)
+    thief = trial.thief(attack, place.runs / "copies")
     if (lacking := attack.lacks(thief, train.open())) is not None:
         raise OutOfReach(f"--attacks {attack}: {lacking}")
-    known += [] if clean is None else [clean.fingerprint()]
-    known += [sha256_of(trial.weights)] if trial.weights is not None and attack.needs("weights") else []
+    validate = trial.validates(attack)
 
     def work(run: Run | None, runtime: ProcessRuntime) -> Outcome:
         data, tested = train.open(), open_alike(test, train)
@@ -146,7 +203,7 @@ def _exploit(trial: Trial, attack: Chain, validate: bool, place: Place, processe
         outcome = train_exploiter(data, tested, config, runtime, attack, ids, thief, validate)
         return replace(outcome, protected_classes=classes_of_part(source, manifest, private))
 
-    return done_once(work, values, known, place, processes, label)
+    return done_once(work, *trial.identity(attack), place, processes, label)
 
 
 def done_once(
@@ -162,13 +219,11 @@ def done_once(
     ``fingerprints``: of the data. ``work`` gets rank 0's run (None elsewhere); every rank returns the outcome.
     """
     begun = time.monotonic()
-    threads = max(1, threads_by_default() // processes.world) if place.threads is None else place.threads
-    precision: Precision = place.precision or ("bf16" if processes.device.type == "cuda" else "fp32")
-    torch.set_num_threads(threads)
-    fingerprint = hashlib.sha256("\n".join(fingerprints).encode()).hexdigest()
-    config = {**values, "threads": threads, "precision": precision}
+    config = _whole(values, place, processes)
+    precision: Precision = config["precision"]
+    torch.set_num_threads(config["threads"])
     with ExitStack() as stack:
-        run, done = stack.enter_context(owned(processes, place.runs, config, fingerprint, _ended))
+        run, done = stack.enter_context(owned(processes, place.runs, config, _digest(fingerprints), _ended))
         if done is not None:
             return Outcome(**done)
         runtime = stack.enter_context(running(processes, run, precision, label, place.checkpoint_seconds, place.quiet))
@@ -191,6 +246,16 @@ class _Done:
 def _ended(run: Run) -> dict[str, Any] | None:
     done = run.read_note("done.json", _Done)
     return None if done is None else asdict(done.outcome)
+
+
+def _whole(values: Mapping[str, Any], place: Place, processes: Processes) -> dict[str, Any]:
+    """``values`` with what of ``place`` the outcome depends on too."""
+    threads = max(1, threads_by_default() // processes.world) if place.threads is None else place.threads
+    return {**values, "threads": threads, "precision": place.precision_on(processes.device)}
+
+
+def _digest(fingerprints: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(fingerprints).encode()).hexdigest()
 
 
 def pick_preset(preset: Preset | Literal["auto"], processes: Processes) -> Preset:

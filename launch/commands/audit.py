@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] = ()) -> 
 
 def main(args: argparse.Namespace) -> int:
     """``medveil audit``: records under OUT, a table on the screen; returns 0 when every training is done."""
-    from medveil.launch.audit.run import run_audit
+    from medveil.launch.jobs.audit import run_audit
 
     run_audit(Audit(args.release, options=Flags.told(args, ExploiterConfig), **Flags.told(args, Audit)))
     return 0

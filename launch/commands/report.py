@@ -20,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser, _: Sequence[str] = ()) -> Non
 
 def main(args: argparse.Namespace) -> int:
     """``medveil report``: reads the records under RUNS_DIR, writes the report, says where it is."""
-    from medveil.launch.report import write_report
     from medveil.launch.report.collect import collect
     from medveil.launch.report.published import read_published
+    from medveil.launch.report.write import write_report
 
     runs: Path = args.runs
     out: Path = args.out or runs / "report"

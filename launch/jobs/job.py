@@ -14,7 +14,7 @@ from typing import Literal, TextIO
 from medveil.errors import UserError
 from medveil.launch.audit.authorised import AuthorisedJob, run_authorised
 from medveil.launch.audit.likeness import compare_images
-from medveil.launch.audit.train import ExploitJob, run_exploit
+from medveil.launch.audit.train import ExploitJob, TrialJob, run_exploit, run_trial
 from medveil.launch.data import Opener
 from medveil.launch.errors import Interrupted, explain
 from medveil.launch.exploiters.attacks import OutOfReach
@@ -93,7 +93,7 @@ class Job:
 
     key: str
     title: str
-    work: ProtectJob | ExploitJob | AuthorisedJob
+    work: ProtectJob | ExploitJob | AuthorisedJob | TrialJob
     folder: Path
     needs: tuple[str, ...] = ()
     alike: tuple[Path, ...] = ()
@@ -168,6 +168,8 @@ def execute(job: Job) -> Record:
 
 
 def _work(job: Job, rank: int) -> Results:
+    if isinstance(job.work, TrialJob):
+        return Results(run_trial(job.work))
     if isinstance(job.work, AuthorisedJob):
         return Results(run_authorised(job.work))
     if isinstance(job.work, ExploitJob):

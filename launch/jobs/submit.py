@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medveil.errors import UserError
+from medveil.launch.audit.train import TrialJob
 from medveil.launch.jobs import squeue
 from medveil.launch.jobs.job import Job, Record, execute
 from medveil.launch.jobs.sbatch import array_parameters, arrays, dependencies
@@ -110,7 +111,7 @@ def _meet() -> int:
 
 def _skipped(job: Job, rank: int) -> Record | None:
     """The record of an audit that has no release to read; None if the job can run."""
-    if isinstance(job.work, ProtectJob):
+    if isinstance(job.work, ProtectJob | TrialJob):
         return None
     releases = job.alike if job.work.release is None else (job.work.release,)
     if any(path.is_dir() for path in releases):

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from medveil.launch.jobs.job import Record
-from medveil.launch.report import write_report
 from medveil.launch.report.published import read_published
+from medveil.launch.report.write import write_report
 from medveil.launch.results import CellResult, Outcome
 from medveil.launch.running.files import make_private
 from medveil.launch.sweeping.grid import Sweep

@@ -17,12 +17,15 @@ from medveil.launch.audit.plan import plan_audit
 from medveil.launch.audit.samples import Part, open_alike
 from medveil.launch.audit.train import ExploitJob, Place, run_exploit
 from medveil.launch.cli import main
+from medveil.launch.exploiters.attacks.names import WORDS
+from medveil.launch.jobs import trials
+from medveil.launch.jobs.local import run_inline
 from medveil.launch.results import CellResult
 from medveil.launch.running.runtime import ProcessRuntime
 from tests.launch.releases import manifest, write_manifest
 
 SIDE = 16
-QUICK = ["--epochs", "2", "--batch-size", "8", "--threads", "1", "--device", "cpu"]
+QUICK = ["--epochs", "2", "--batch-size", "8", "--threads", "1", "--device", "cpu", "--workers", "1"]
 
 
 def save(path: Path, pixels: np.ndarray) -> str:
@@ -81,7 +84,7 @@ def npz(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def audit(*arguments: str | Path) -> int:
-    return main(["audit", *map(str, arguments), *QUICK])
+    return main(["audit", *QUICK, *map(str, arguments)])
 
 
 def test_segmentation_end_to_end(masked: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -293,3 +296,69 @@ def test_images_are_compared_with_their_own_originals(masked: tuple[Path, Path],
     assert alike["psnr"] == pytest.approx(psnr) and alike["ssim"] == pytest.approx(ssim)
     # Two levels more everywhere: every level still tells the other.
     assert alike["nmi"] == pytest.approx(1)
+
+
+def test_standard_tries_every_attack_and_the_worst_three_again(
+    masked: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The originals are trained on once; what is out of reach is skipped; a second audit does only what is new."""
+    original, release = masked
+    short = ["none", "blur", "grey", "bits3", "mix20", "pretrained"]
+    monkeypatch.setitem(WORDS, "standard", short)
+    flags = ["--original", original, "--width", "2", "--learning-rate", "0.02"]
+    assert audit(release, *flags, "--attacks", "standard") == 0
+    out = release.with_name("release.audit")
+    cells = [CellResult.load(path) for path in sorted(out.rglob("result.json"))]
+    first = {cell.attack: cell for cell in cells if cell.seed == 0}
+    assert set(first) == set(short)
+    assert (first["grey"].status, first["pretrained"].status) == ("skipped: the images are grey", "skipped: no weights")
+    reached = {name: cell.protected.last["dsc"] for name, cell in first.items() if cell.protected}
+    again = {attack: [cell.seed for cell in cells if cell.attack == attack and cell.seed] for attack in reached}
+    worst = {attack for attack, seeds in again.items() if sorted(seeds) == [1, 2]}
+    assert len(worst) == 3
+    assert min(reached[attack] for attack in worst) >= max(reached[attack] for attack in set(reached) - worst)
+    assert {cell.attack for cell in cells if cell.clean and not cell.seed} == {"none"}
+    printed = capsys.readouterr().out
+    assert "about a minute" in printed
+    assert "worst case of 4 attacks on unet width=2" in printed
+    trained = len(list((out / "runs").glob("*/done.json")))
+    assert audit(release, *flags, "--attacks", "none,blur,bits3,mix20,median", "--seeds", "0") == 0
+    # The new attack on the release, and on the originals every attack but none.
+    assert len(list((out / "runs").glob("*/done.json"))) == trained + 1 + 4
+
+
+@pytest.mark.parametrize(
+    ("attacks", "says"),
+    [
+        ("pretrained", "no weights"),
+        ("purify10", "16 images are too few to leak 10 pairs"),
+        ("grey", "the images are grey"),
+    ],
+)
+def test_an_attack_out_of_reach_is_refused_by_its_name(
+    masked: tuple[Path, Path], attacks: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original, release = masked
+    assert audit(release, "--original", original, "--attacks", attacks) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_trainings_as_jobs_are_those_in_turn(
+    masked: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What worker processes are given is done here in their place: to start them takes longer than to train."""
+    original, release = masked
+    monkeypatch.setattr(trials, "run_side_by_side", lambda jobs, _, listen: run_inline(jobs, listen))
+    results = []
+    for workers in ("1", "2"):
+        out = release.with_name(f"out{workers}")
+        flags = ["--original", original, "--width", "2", "--attacks", "blur", "--out", out, "--workers", workers]
+        assert audit(release, *flags) == 0
+        assert ("[2/2] unet on" in capsys.readouterr().out) == (workers == "2")
+        cell = CellResult.load(next(out.glob("unet-blur-0-*/result.json")))
+        assert cell.clean is not None
+        assert cell.protected is not None
+        results.append((cell.clean.curve, cell.clean.last, cell.protected.curve, cell.protected.last))
+    assert results[0] == results[1]

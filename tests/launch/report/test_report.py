@@ -15,7 +15,6 @@ from PIL import Image
 
 from medveil.errors import UserError
 from medveil.launch.commands import report as command
-from medveil.launch.report import write_report
 from medveil.launch.report.collect import collect
 from medveil.launch.report.cropping import gaps
 from medveil.launch.report.labels import Labels, wrapped
@@ -23,6 +22,7 @@ from medveil.launch.report.published import read_published
 from medveil.launch.report.summary import natural, summarise
 from medveil.launch.report.tables import csv_text, markdown_text
 from medveil.launch.report.worst import worst_cases
+from medveil.launch.report.write import write_report
 from medveil.launch.results import CellResult, Exploiter, Options, Outcome, Portion
 
 FAILED = "failed: out of memory | give <--batch-size> a smaller number"

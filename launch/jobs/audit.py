@@ -1,0 +1,233 @@
+"""A whole audit: every exploiter under every attack with every seed, on the release and on its original."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from medveil.errors import UserError
+from medveil.launch.audit.authorised import METRIC, AuthorisedJob, run_authorised
+from medveil.launch.audit.config import Audit
+from medveil.launch.audit.likeness import Likeness, compare_images
+from medveil.launch.audit.plan import AuditPlan, plan_audit
+from medveil.launch.audit.table import table
+from medveil.launch.audit.train import Place, Trial, finished, pick_preset
+from medveil.launch.audit.verdict import verdicts
+from medveil.launch.exploiters.attacks import parse_attacks
+from medveil.launch.exploiters.attacks.names import is_a_word
+from medveil.launch.exploiters.config import ExploiterConfig, Preset, exploiter_config
+from medveil.launch.exploiters.names import WITH_WIDTH, check_model
+from medveil.launch.jobs.trials import MORE_SEEDS, WORST, Battery, cores, estimate, out_of_reach, train_all
+from medveil.launch.release.manifest import MANIFEST
+from medveil.launch.report.screen import headline
+from medveil.launch.results import CellResult, Exploiter, Options, Outcome
+from medveil.launch.running.files import check_apart, make_private, sha256_of
+from medveil.launch.running.processes import Processes, joined
+from medveil.version import versions
+
+FEW = 4
+"""From more trainings than that on, the time is estimated before they start."""
+
+
+def run_audit(audit: Audit) -> list[CellResult]:
+    """Train what is to be trained; keeps a record of each cell, and shows them as a table.
+
+    Raises UserError before anything is trained for what does not fit together.
+    """
+    check_apart(audit.folder, audit.release, audit.original, audit.test)
+    parse_attacks(audit.attacks)
+    opener = _place(audit, 1).opener
+    plan = plan_audit(audit.release, audit.original, audit.test, audit.size, audit.part, opener, audit.run)
+    if audit.authorised is not None:
+        return _with_authorised(audit, plan, _place(audit, 1))
+    with joined(audit.device) as processes:
+        battery = _battery(audit, plan, processes)
+        trials = battery.trials()
+        alone = processes.device.type == "cuda" or processes.world > 1
+        place = _place(audit, 1 if alone else len(trials))
+        workers = 1 if alone else audit.workers or max(1, cores() // (place.threads or cores()))
+        likeness = None
+        if processes.rank == 0:
+            make_private(audit.folder)
+            print("\n".join(_headlines(audit, battery, trials, place, processes, workers)), flush=True)
+            if audit.original is not None:
+                pictures = audit.folder / "pictures.npz"
+                likeness = compare_images(audit.release, audit.original, audit.size, pictures, opener)
+        logs = audit.folder / "jobs"
+        outcomes = train_all(trials, place, processes, workers, logs, _say)
+        batteries = [battery]
+        if is_a_word(audit.attacks) and not audit.seeds:
+            batteries.append(battery.deeper(outcomes))
+            if processes.rank == 0:
+                _say(f"the worst {WORST} with {MORE_SEEDS} more seeds: {', '.join(batteries[1].attacks)}")
+            outcomes |= train_all(batteries[1].trials(), place, processes, workers, logs, _say)
+        preset = pick_preset(audit.preset, processes)
+        cells = [cell for one in batteries for cell in _cells(audit, one, outcomes, preset)]
+        cells = [_alike(cell, likeness) for cell in cells]
+        if processes.rank == 0:
+            for cell in cells:
+                _keep(cell, audit.folder)
+            _show(audit, plan, [cell for cell in cells if cell.status == "done"])
+    return cells
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _show(audit: Audit, plan: AuditPlan, cells: Sequence[CellResult]) -> None:
+    lines = [*table(cells), *verdicts(cells, plan.test.open()), *headline(cells)]
+    lines.append(f"records, not to be published: {audit.folder}")
+    print("\n".join([*lines, f"a page of tables and pictures: medveil report {audit.folder}"]), flush=True)
+
+
+def _battery(audit: Audit, plan: AuditPlan, processes: Processes) -> Battery:
+    """What is to be trained. An attack out of reach is left out of a list that has a word, and refused by its name."""
+    configs, attacks, word = _configs(audit, plan, processes), parse_attacks(audit.attacks), is_a_word(audit.attacks)
+    skipped = out_of_reach(plan, [config.model for config in configs], attacks, audit.weights)
+    for (_, attack), why in skipped.items():
+        if not word:
+            raise UserError(f"--attacks {attack}: {why}")
+    return Battery(plan, configs, attacks, not word, audit.weights, audit.run, skipped)
+
+
+def _cells(audit: Audit, battery: Battery, outcomes: Mapping[Trial, Outcome], preset: Preset) -> list[CellResult]:
+    """The records of every training, and of the attacks that were skipped."""
+    cells = []
+    for config, attack in itertools.product(battery.configs, battery.attacks):
+        clean = protected = None
+        if (skipped := battery.skipped.get((config.model, attack))) is None:
+            trial = battery.clean(config, attack)
+            clean = None if trial is None else outcomes[trial]
+            protected = outcomes[battery.protected(config, attack)]
+        options = Options({name: getattr(config, name) for name in audit.options})
+        cells.append(
+            _cell(
+                audit,
+                battery.plan,
+                status="done" if skipped is None else f"skipped: {skipped}",
+                exploiter=Exploiter(config.model, options, preset, audit.part),
+                attack=attack,
+                seed=config.seed,
+                clean=clean,
+                protected=protected,
+                seconds=sum(outcome.seconds for outcome in (clean, protected) if outcome is not None),
+            )
+        )
+    return cells
+
+
+def _place(audit: Audit, trainings: int) -> Place:
+    """With several trainings on a CPU, each has one thread unless told: so more of them run side by side."""
+    return Place(
+        audit.folder / "runs",
+        device=audit.device,
+        threads=audit.threads or (1 if trainings > 1 else None),
+        precision=audit.precision,
+        cache=audit.cache or audit.folder / "cache",
+        checkpoint_seconds=audit.checkpoint_seconds,
+    )
+
+
+def _configs(audit: Audit, plan: AuditPlan, processes: Processes) -> list[ExploiterConfig]:
+    """One per exploiter and seed. Raises UserError before anything is trained."""
+    preset = pick_preset(audit.preset, processes)
+    models = audit.exploiter or (exploiter_config(plan.task, preset, plan.size).model,)
+    narrowed = any(model in WITH_WIDTH for model in models)
+    configs = []
+    for model in dict.fromkeys(models):
+        # In a mixed list --width is for those that have one; alone with a model that has none it is a mistake.
+        told = audit.options.items()
+        own = {key: value for key, value in told if key != "width" or model in WITH_WIDTH or not narrowed}
+        for seed in dict.fromkeys(audit.seeds or (0,)):
+            config = exploiter_config(plan.task, preset, plan.size, {**own, "model": model, "seed": seed})
+            check_model(config.model, plan.task, config.width)
+            configs.append(config)
+    return configs
+
+
+def _headlines(
+    audit: Audit, battery: Battery, trials: Sequence[Trial], place: Place, processes: Processes, workers: int
+) -> list[str]:
+    plan, config = battery.plan, battery.configs[0]
+    height, width = plan.size
+    train, test = plan.train.open(), plan.test.open()
+    length = f"{config.epochs} epochs" if config.epochs else f"{config.iterations} iterations"
+    lines = [
+        f"auditing {audit.release}: {len(train)} images of {width}x{height}, method {plan.protector}; "
+        f"{len(test)} clean test images of {plan.test.spec}",
+        *plan.notes,
+        *dict.fromkeys(f"skipped: {attack}, {why}" for (_, attack), why in battery.skipped.items()),
+        f"{len(trials)} trainings of {length} at batch size {config.batch_size}, {min(workers, len(trials))} at a time",
+    ]
+    waiting = [trial for trial in trials if not finished(trial, place, processes)]
+    if len(waiting) < len(trials):
+        lines.append(f"{len(trials) - len(waiting)} of them were done before")
+    if len(waiting) > FEW:
+        minutes = estimate(waiting, place, processes, workers) / 60
+        lines.append(f"about {minutes:.0f} minutes" if minutes >= 1.5 else "about a minute")
+    return lines
+
+
+def _cell(audit: Audit, plan: AuditPlan, **more: Any) -> CellResult:
+    return CellResult(
+        data=plan.data,
+        protector=plan.protector,
+        options=plan.options,
+        versions=versions(),
+        release=sha256_of(audit.release / MANIFEST),
+        release_name=audit.release.resolve().name,
+        **{"status": "done", **more},
+    )
+
+
+def _alike(cell: CellResult, likeness: Likeness | None) -> CellResult:
+    if likeness is None:
+        return cell
+    return replace(
+        cell,
+        psnr=likeness.psnr,
+        ssim=likeness.ssim,
+        roi_psnr=likeness.roi_psnr,
+        similarity=likeness.similarity,
+        pictures="../pictures.npz",
+    )
+
+
+def _keep(cell: CellResult, folder: Path) -> None:
+    make_private(folder / cell.folder_name)
+    cell.save(folder / cell.folder_name / "result.json")
+
+
+def _with_authorised(audit: Audit, plan: AuditPlan, place: Place) -> list[CellResult]:
+    """What ``authorised`` asks for: a line for each seed."""
+    if audit.original is None or audit.authorised is None:
+        raise UserError("--authorised compares released images with their originals: give --original DATA")
+    make_private(audit.folder)
+    model, cells = ",".join(audit.exploiter) or "unet", []
+    for seed in audit.seeds or (0,):
+        job = AuthorisedJob(
+            place=place,
+            trained_on=audit.authorised,
+            release=audit.release,
+            original=audit.original,
+            test=audit.test,
+            size=audit.size,
+            preset=audit.preset,
+            options={**audit.options, "model": model},
+            seed=seed,
+        )
+        outcome = run_authorised(job)
+        named = Path(audit.authorised).stem
+        exploiter = Exploiter(model, Options(audit.options), audit.preset, authorised=named)
+        cell = _cell(audit, plan, exploiter=exploiter, attack="", seed=seed, protected=outcome)
+        _keep(cell, audit.folder)
+        cells.append(cell)
+        reached = ", ".join(f"{key} {100 * value:.1f}" for key, value in outcome.inside.items())
+        print(
+            f"{model} trained on clean images of {audit.authorised} ({reached}) decides "
+            f"{100 * outcome.last[METRIC]:.2f}% of the pixels differently on the released images, seed {seed}",
+            flush=True,
+        )
+    return cells
