@@ -9,7 +9,9 @@ from medveil.errors import UserError
 from medveil.launch.extras import missing_extra
 
 USAGE_ERROR = 2
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PLACES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ESTALE)
+"""What only the place of a file can cause, never the program."""
 
 
 class WorkerFailed(RuntimeError):
@@ -42,21 +44,46 @@ def explain(error: Exception) -> int | None:
     if (line := missing_extra(error)) is not None:
         say(line)
         return USAGE_ERROR
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in FULL:
         where = f" ({error.filename})" if error.filename else ""
         say(f"{os.strerror(error.errno)}{where}: free some space and run the same command again to go on")
+        return USAGE_ERROR
+    if isinstance(error, OSError) and error.errno in _PLACES and error.filename:
+        say(f"{error.filename}: {os.strerror(error.errno)}: check its permissions or choose another place")
+        return USAGE_ERROR
+    if _lacks_memory(error):
+        say("there is not enough memory: give smaller images, a smaller width, depth or batch, or another machine")
         return USAGE_ERROR
     if isinstance(error, VerificationFailed):
         say(f"there is no release, because it failed its verification: {error}")
         return 1
     if isinstance(error, WorkerFailed):
-        say(str(error))
+        line, _, trace = str(error).partition("\n")
+        say(line)
+        if trace:
+            print(printable(trace), file=sys.stderr)
         return 1
     return None
 
 
 def say(line: str) -> None:
-    """Print ``line`` for a person, once."""
+    """Print ``line`` for a person, once, as one line."""
     # Under torchrun or SLURM every rank comes here: the first speaks for all.
     if os.environ.get("RANK", "0") == "0":
-        print(f"medveil: {line}", file=sys.stderr)
+        print(f"medveil: {printable(' '.join(line.splitlines()))}", file=sys.stderr)
+
+
+def tell(text: str) -> None:
+    """Print ``text`` for a person; names in it may be a stranger's."""
+    print(printable(text), flush=True)
+
+
+def printable(text: str) -> str:
+    """``text`` for a terminal, whoever wrote it: what could command the terminal is shown as an escape."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    # torch has a class of its own for GPUs only.
+    words = ("can't allocate memory", "CUDA out of memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))

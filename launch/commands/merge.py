@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser, _: Sequence[str] = ()) -> Non
 def main(args: argparse.Namespace) -> int:
     """Run ``medveil merge``."""
     from medveil.launch.release.merge import merge
-    from medveil.launch.running.files import run_beside
+    from medveil.launch.running.places import run_beside
 
     totals = merge(args.releases, args.out, args.run)
     print(f"{totals.protected} of {totals.samples} released images are protected\nrelease: {args.out}")

@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run ``medveil protect``."""
+    from medveil.launch.errors import tell
     from medveil.launch.protect.job import run_protect
     from medveil.launch.protect.keys import keys_of, write_keys
 
@@ -41,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
     keys = keys_of(KeyOptions(**Flags.told(args, KeyOptions)), job.out)
     if layout is not None:
         many = "" if layout.images is None else f", {layout.images} images"
-        print(f"{job.data}: {layout.words}{many}; method {job.method}; release: {job.out}", flush=True)
+        tell(f"{job.data}: {layout.words}{many}; method {job.method}; release: {job.out}")
     run_protect(job)
     for line in write_keys(keys, job.out, job.run_root, job.quiet):
         print(line, flush=True)

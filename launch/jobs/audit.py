@@ -14,15 +14,17 @@ from medveil.launch.audit.plan import AuditPlan, plan_audit
 from medveil.launch.audit.table import table
 from medveil.launch.audit.train import Place, Trial, finished, pick_preset
 from medveil.launch.audit.verdict import verdicts
+from medveil.launch.errors import tell
 from medveil.launch.exploiters.attacks import parse_attacks
 from medveil.launch.exploiters.attacks.names import is_a_word
 from medveil.launch.exploiters.config import ExploiterConfig, Preset, exploiter_config
 from medveil.launch.exploiters.names import WITH_WIDTH, check_model
 from medveil.launch.jobs.trials import MORE_SEEDS, WORST, Battery, cores, estimate, out_of_reach, train_all
-from medveil.launch.release.manifest import MANIFEST
+from medveil.launch.release.manifest import MANIFEST, check_outside_releases
 from medveil.launch.report.screen import headline
 from medveil.launch.results import CellResult, Exploiter, Options, Outcome
-from medveil.launch.running.files import check_apart, make_private, sha256_of
+from medveil.launch.running.files import make_private, sha256_of
+from medveil.launch.running.places import check_apart, check_place
 from medveil.launch.running.processes import Processes, joined
 from medveil.version import versions
 
@@ -35,6 +37,8 @@ def run_audit(audit: Audit) -> list[CellResult]:
 
     Raises UserError before anything is trained for what does not fit together.
     """
+    check_place(audit.folder)
+    check_outside_releases(audit.folder, itself=True)
     check_apart(audit.folder, audit.release, audit.original, audit.test)
     parse_attacks(audit.attacks)
     opener = _place(audit, 1).opener
@@ -50,18 +54,18 @@ def run_audit(audit: Audit) -> list[CellResult]:
         likeness = None
         if processes.rank == 0:
             make_private(audit.folder)
-            print("\n".join(_headlines(audit, battery, trials, place, processes, workers)), flush=True)
+            tell("\n".join(_headlines(audit, battery, trials, place, processes, workers)))
             if audit.original is not None:
                 pictures = audit.folder / "pictures.npz"
                 likeness = compare_images(audit.release, audit.original, audit.size, pictures, opener)
         logs = audit.folder / "jobs"
-        outcomes = train_all(trials, place, processes, workers, logs, _say)
+        outcomes = train_all(trials, place, processes, workers, logs, tell)
         batteries = [battery]
         if is_a_word(audit.attacks) and not audit.seeds:
             batteries.append(battery.deeper(outcomes))
             if processes.rank == 0:
-                _say(f"the worst {WORST} with {MORE_SEEDS} more seeds: {', '.join(batteries[1].attacks)}")
-            outcomes |= train_all(batteries[1].trials(), place, processes, workers, logs, _say)
+                tell(f"the worst {WORST} with {MORE_SEEDS} more seeds: {', '.join(batteries[1].attacks)}")
+            outcomes |= train_all(batteries[1].trials(), place, processes, workers, logs, tell)
         preset = pick_preset(audit.preset, processes)
         cells = [cell for one in batteries for cell in _cells(audit, one, outcomes, preset)]
         cells = [_alike(cell, likeness) for cell in cells]
@@ -72,14 +76,10 @@ def run_audit(audit: Audit) -> list[CellResult]:
     return cells
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
 def _show(audit: Audit, plan: AuditPlan, cells: Sequence[CellResult]) -> None:
     lines = [*table(cells), *verdicts(cells, plan.test.open()), *headline(cells)]
     lines.append(f"records, not to be published: {audit.folder}")
-    print("\n".join([*lines, f"a page of tables and pictures: medveil report {audit.folder}"]), flush=True)
+    tell("\n".join([*lines, f"a page of tables and pictures: medveil report {audit.folder}"]))
 
 
 def _battery(audit: Audit, plan: AuditPlan, processes: Processes) -> Battery:
@@ -225,9 +225,8 @@ def _with_authorised(audit: Audit, plan: AuditPlan, place: Place) -> list[CellRe
         _keep(cell, audit.folder)
         cells.append(cell)
         reached = ", ".join(f"{key} {100 * value:.1f}" for key, value in outcome.inside.items())
-        print(
+        tell(
             f"{model} trained on clean images of {audit.authorised} ({reached}) decides "
-            f"{100 * outcome.last[METRIC]:.2f}% of the pixels differently on the released images, seed {seed}",
-            flush=True,
+            f"{100 * outcome.last[METRIC]:.2f}% of the pixels differently on the released images, seed {seed}"
         )
     return cells

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medveil.config import Settings, about, setting
-from medveil.launch.running.files import run_beside
 from medveil.launch.running.machine import HERE, Machine
+from medveil.launch.running.places import run_beside
 from medveil.protector import Empty
 
 Preset = Literal["auto", "cpu", "gpu", "paper"]

@@ -17,17 +17,19 @@ from medveil.config import plain
 from medveil.dataset import Subset
 from medveil.errors import UserError
 from medveil.launch.data import Opener, Source, split_holdout
+from medveil.launch.errors import tell
 from medveil.launch.protect.config import ProtectJob
 from medveil.launch.protect.methods import METHODS, protector_of, settings_of
 from medveil.launch.protect.part import Chosen, choose
 from medveil.launch.reading import STORED, read_own
-from medveil.launch.release.manifest import MANIFEST, Manifest
+from medveil.launch.release.manifest import MANIFEST, Manifest, check_outside_releases
 from medveil.launch.release.private import PrivateManifest
 from medveil.launch.release.verify import Plan, Summary
 from medveil.launch.release.write import LEFT, NOTED, Noted, write_release
 from medveil.launch.results import Number
-from medveil.launch.running.files import check_apart, check_place, drawn_once, make_private, sha256_of
+from medveil.launch.running.files import drawn_once, make_private, sha256_of
 from medveil.launch.running.machine import Precision
+from medveil.launch.running.places import check_apart, check_place
 from medveil.launch.running.processes import Processes, joined, run_local
 from medveil.launch.running.runs import Run, owned
 from medveil.launch.running.runtime import running, threads_by_default
@@ -42,11 +44,12 @@ def run_protect(job: ProtectJob) -> Path:
     when what was saved is not what was promised.
     """
     settings_of(job.method)
+    check_place(job.out)
     check_apart(job.out, job.data, job.part.support)
+    check_outside_releases(job.out)
     if os.path.lexists(job.out) and not job.run_root.is_dir():
         raise _other_origin(job.out)
     make_protector(job, "cpu" if job.preset == "auto" else job.preset, 0)
-    check_place(job.out)
     if job.processes > 1:
         run_local(_in_worker, job, job.processes)
     else:
@@ -224,7 +227,10 @@ def _indices(job: ProtectJob, source: Source, empty: Empty) -> tuple[list[int], 
 
 
 def _finished(run: Run, out: Path) -> bool:
-    """Whether ``out`` is this run's release and intact. Raises UserError for an ``out`` that is not."""
+    """Whether ``out`` is this run's release and intact. Raises UserError where it is another's, or being written."""
+    for path, held in run.siblings():
+        if held:
+            raise UserError(f"{out} is being written by another run, of other settings ({path}): wait or stop it")
     if not os.path.lexists(out):
         return False
     noted = run.read_note(NOTED, Noted)
@@ -276,4 +282,4 @@ def _account(job: ProtectJob, summary: Summary) -> list[str]:
 
 def _say(job: ProtectJob, line: str) -> None:
     if not job.quiet:
-        print(line, flush=True)
+        tell(line)

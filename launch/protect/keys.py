@@ -12,7 +12,7 @@ from medveil.launch.release.key import samples_of, write_key
 from medveil.launch.release.manifest import Manifest
 from medveil.launch.release.private import PrivateManifest
 from medveil.launch.release.secret import Secret, passphrase, secret_from_file
-from medveil.launch.running.files import check_place
+from medveil.launch.running.places import check_place
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from medveil.launch.release.private import Original, PrivateManifest, Treated
 from medveil.launch.release.restore import Bytes, Entry, check, entries_of, next_image
 from medveil.launch.release.sealed import SealedReader, SealedWriter
 from medveil.launch.release.secret import Secret
-from medveil.launch.running.files import check_place, sync_folder
+from medveil.launch.running.files import sync_folder
+from medveil.launch.running.places import check_place
 from medveil.launch.running.progress import shown
 
 

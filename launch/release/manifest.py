@@ -195,6 +195,21 @@ class Manifest:
                 raise UserError(f"{path} is not listed in the manifest: remove it")
 
 
+def check_outside_releases(out: Path, itself: bool = False) -> None:
+    """Raise UserError when ``out`` lies in a release, or with ``itself`` is one: others get what is written there."""
+    place = out.expanduser().resolve()
+    for folder in [*([place] if itself else []), *place.parents]:
+        if _is_release(folder):
+            raise UserError(f"--out {out} lies in the release {folder}, which others get: choose a place beside it")
+
+
+def _is_release(folder: Path) -> bool:
+    try:
+        return (folder / MANIFEST).is_file() and bool(Manifest.read(folder))
+    except UserError:
+        return False  # a file of that name which is no manifest of ours
+
+
 _ADAPTER = TypeAdapter(Manifest)
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import secrets
 import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -17,10 +16,11 @@ from numpy.lib import format as npy
 
 from medveil.errors import UserError
 from medveil.launch.errors import VerificationFailed
-from medveil.launch.release.manifest import FORMAT, MANIFEST, Manifest, Sample
+from medveil.launch.release.manifest import FORMAT, MANIFEST, Manifest, Sample, check_outside_releases
 from medveil.launch.release.npz import member_info, read_header, unequal_members
 from medveil.launch.release.private import Bound, Contribution, Named, PrivateManifest, Totals, Treated
-from medveil.launch.running.files import check_place, make_private, open_to_others, run_beside, sha256_of, sync_folder
+from medveil.launch.running.files import make_private, open_to_others, sha256_of, sync_folder
+from medveil.launch.running.places import check_place, new_token, partial_of, run_beside
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,18 @@ def merge(releases: Sequence[Path], out: Path, runs: Sequence[Path] = ()) -> Tot
     private run of each release; none: those beside the releases. Raises UserError when two releases protect one
     sample, do not fit together, or have no private manifest.
     """
+    check_place(out)
+    check_outside_releases(out)
     if os.path.lexists(out):
         raise UserError(f"{out} exists: choose another --out or remove it")
     if len(releases) < 2:
         raise UserError("give at least two releases to merge")
     if runs and len(runs) != len(releases):
         raise UserError(f"--run is given {len(runs)} times for {len(releases)} releases: once for each, in their order")
-    check_place(out)
     parts = [_Release.read(path, run) for path, run in zip_longest(releases, runs)]
     _check_alike(parts)
     owner = _owners(parts)
-    partial = out.with_name(f"{out.name}.partial-{secrets.token_hex(4)}")
+    partial = partial_of(out, new_token())
     make_private(partial)
     try:
         chosen, owners = _chosen(parts, owner), [parts[number] for number in owner.values()]

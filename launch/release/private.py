@@ -12,7 +12,8 @@ from medveil.errors import UserError
 from medveil.launch.reading import STORED, read_as
 from medveil.launch.release.manifest import MANIFEST, Digest, Manifest, Side, Text
 from medveil.launch.results import Options
-from medveil.launch.running.files import run_beside, sha256_of, write_private
+from medveil.launch.running.files import sha256_of, write_private
+from medveil.launch.running.places import run_beside
 
 FORMAT: Final = 2
 PRIVATE = "private.json"

@@ -26,7 +26,8 @@ from medveil.launch.release.manifest import Digest, Name, Text
 from medveil.launch.release.npz import member_info, read_header
 from medveil.launch.release.sealed import SealedReader
 from medveil.launch.release.secret import Secret
-from medveil.launch.running.files import check_place, make_private, sha256_of, sync_folder
+from medveil.launch.running.files import make_private, sha256_of, sync_folder
+from medveil.launch.running.places import check_place
 from medveil.launch.running.progress import shown
 
 Bytes = npt.NDArray[np.uint8]

@@ -1,6 +1,6 @@
 """A release: protected images as a stranger can use them, verified as saved before they get their name."""
 
-import glob
+import errno
 import json
 import math
 import shutil
@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 from medveil.dataset import Batch
+from medveil.errors import UserError
 from medveil.launch.errors import VerificationFailed
 from medveil.launch.reading import STORED
 from medveil.launch.release.folder import FolderFiles
-from medveil.launch.release.manifest import FORMAT, MANIFEST, Described, Manifest, Sample
+from medveil.launch.release.manifest import FORMAT, MANIFEST, Described, Digest, Manifest, Sample
 from medveil.launch.release.npz import NpzFiles
 from medveil.launch.release.private import Bound, Dropped, Named, PrivateManifest, Totals, Treated
 from medveil.launch.release.verify import Files, Plan, Summary, batch_size, check_complete, verify
 from medveil.launch.running.files import make_private, open_to_others, sha256_of, sync_folder
+from medveil.launch.running.places import abandoned, partial_of, work_of
 from medveil.launch.running.progress import shown
 from medveil.launch.running.runs import Run
 from medveil.launch.running.runtime import ProcessRuntime
@@ -45,7 +47,7 @@ class Noted:
 
     __pydantic_config__ = STORED
 
-    manifest: str
+    manifest: Digest
 
 
 def write_release(plan: Plan, out: Path, run: Run | None, runtime: ProcessRuntime) -> Summary | None:
@@ -75,12 +77,15 @@ def _begin(out: Path, run: Run | None) -> list[str]:
     """Clear what dead copies left, and make this copy's folders: the release to be, and the ranks' notes and parts."""
     assert run is not None
     run.check_owner()
-    for left in [*out.parent.glob(f"{glob.escape(out.name)}.partial-*"), *run.path.glob("release-*/")]:
-        shutil.rmtree(left)
-    folders = [out.with_name(f"{out.name}.partial-{run.token}"), run.path / f"release-{run.token}"]
-    for folder in folders:
+    for dead in [run.path, *(path for path, held in run.siblings() if not held)]:
+        for token in abandoned(dead):
+            # The folder in the run goes last: it is what tells that the other is ours.
+            shutil.rmtree(partial_of(out, token), ignore_errors=True)
+            shutil.rmtree(work_of(dead, token))
+    partial, work = partial_of(out, run.token), work_of(run.path, run.token)
+    for folder in (work, partial):
         make_private(folder)
-    return [str(folder) for folder in folders]
+    return [str(partial), str(work)]
 
 
 def _perturb_share(plan: Plan, files: Files, work: Path, runtime: ProcessRuntime) -> None:
@@ -168,8 +173,13 @@ def _finish(
     run.note(NOTED, asdict(Noted(digest)))
     open_to_others(partial)
     run.check_owner()
-    # Fails on any folder that holds something: nothing is ever overwritten.
-    partial.rename(out)
+    try:
+        # Fails on any folder that holds something: nothing is ever overwritten.
+        partial.rename(out)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise UserError(f"{out} was made by somebody else meanwhile: choose another --out") from None
+        raise
     sync_folder(out.parent)
     return summary
 

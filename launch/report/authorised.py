@@ -10,13 +10,16 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from medveil.errors import UserError
-from medveil.launch.report.figures import MUTED, SHEET_SAMPLES, STYLE, VARIANTS, WIDTH, Picture, save
+from medveil.launch.report.figures import MUTED, SHEET_SAMPLES, STYLE, VARIANTS, WIDTH
+from medveil.launch.report.kept import read_pictures
 from medveil.launch.report.labels import Labels, wrapped
-from medveil.launch.report.summary import Row
+from medveil.launch.report.picture import Picture, save
+from medveil.launch.report.summary import Row, Stat
 
 _TINT = np.array([217, 119, 6])
 _DIFFERENT = np.array([219, 39, 119])
 _OPACITY = 0.45
+_KEPT = {"original": 4, "protected": 4, "on_original": 3, "on_protected": 3}
 _TITLES = ["original", "protected", "on original", "on protected"]
 
 
@@ -37,18 +40,16 @@ def draw_authorised(rows: Sequence[Row], folder: Path) -> list[Picture]:
 
 
 def _sheet(row: Row, kept: Path, labels: Labels, folder: Path) -> list[Picture]:
-    try:
-        with np.load(kept, allow_pickle=False) as arrays:
-            images = {name: arrays[name][:SHEET_SAMPLES] for name in arrays}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{kept} holds no pictures of a run ({error}); remove it or run its cell again") from error
+    images = {name: array[:SHEET_SAMPLES] for name, array in read_pictures(kept, _KEPT).items()}
     if not images:
         return []  # the release is its original
+    if set(images) != set(_KEPT):
+        raise UserError(f"{kept} holds no pictures of a run: remove it or run its cell again")
     original, protected = images["original"], images["protected"]
     on_original, on_protected = images["on_original"].astype(bool), images["on_protected"].astype(bool)
     columns = [_colour(original), _colour(protected), _tinted(original, on_original, np.zeros_like(on_original))]
     columns.append(_tinted(protected, on_protected, on_original != on_protected))
-    share = row.scores["differing_pixels"].protected
+    share = _share(row)
     count, height, width = original.shape[:3]
     cell = (WIDTH - 0.2) / 4
     title = wrapped(f"{row.data} · {labels.protector(row)} · {row.model}", 46)
@@ -77,6 +78,11 @@ def _sheet(row: Row, kept: Path, labels: Labels, folder: Path) -> list[Picture]:
         f"segmentation model draws on each.{said}",
     )
     return [picture]
+
+
+def _share(row: Row) -> Stat | None:
+    score = row.scores.get("differing_pixels")
+    return None if score is None else score.protected
 
 
 def _colour(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

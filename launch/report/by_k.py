@@ -6,8 +6,9 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from medveil.launch.report.figures import GRID, INK, STYLE, TITLE, WIDTH, Picture, save
+from medveil.launch.report.figures import GRID, INK, STYLE, TITLE, WIDTH
 from medveil.launch.report.labels import STYLES, Labels, distinct, wrapped
+from medveil.launch.report.picture import Picture, save
 from medveil.launch.report.summary import METRICS, Row, Stat
 from medveil.launch.results import Exploiter, Options
 

@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from medveil.config import build
-from medveil.launch.report.figures import INK, MUTED, STYLE, Picture, Samples, samples_of, save
+from medveil.launch.report.figures import INK, MUTED, STYLE, Samples, samples_of
+from medveil.launch.report.picture import Picture, save
 from medveil.launch.report.summary import Row
 from medveil.umed import UMedConfig, maps
 

@@ -4,8 +4,7 @@ Each is five inches wide, so that its text can be read on a telephone and two fi
 :mod:`medveil.launch.report.comparison` draws the one that is wider.
 """
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,15 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from medveil.errors import UserError
+from medveil.launch.report.kept import read_pictures
 from medveil.launch.report.labels import Labels, wrapped
+from medveil.launch.report.picture import Picture, save
 from medveil.launch.report.summary import METRICS, Row, Stat
 from medveil.launch.report.worst import highlighted
 from medveil.launch.results import Options
@@ -40,6 +40,7 @@ TITLE, LINE = 44, 78
 """Characters that fit into a title, and into a line of text across a figure."""
 
 STYLE: Any = {
+    "text.parse_math": False,  # a name with a dollar sign is a name
     "font.size": 9.5,
     "text.color": INK,
     "axes.labelcolor": MUTED,
@@ -52,17 +53,6 @@ STYLE: Any = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
 }
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure on disk: ``kind`` is bars, curves, heatmap, sheet or comparison, ``alt`` says in words what it shows."""
-
-    path: Path
-    data: str
-    kind: str
-    caption: str
-    alt: str
 
 
 @dataclass(frozen=True)
@@ -159,7 +149,7 @@ def curve(row: Row, side: str) -> tuple[NDArray[np.float64], NDArray[np.float64]
     runs = []
     for cell in row.cells:
         outcome = cell.clean if side == "clean" else cell.protected
-        points = [p for p in (outcome.curve if outcome else []) if metric in p]
+        points = [p for p in (outcome.curve if outcome else []) if metric in p and "epoch" in p]
         if points:
             runs.append([(p["epoch"], 100 * p[str(metric)]) for p in points])
     length = min(map(len, runs), default=0)
@@ -296,27 +286,8 @@ def _sheet(row: Row, kept: Path, labels: Labels, folder: Path) -> Picture:
 
 def samples_of(kept: Path) -> Samples:
     """The samples in the npz ``kept``. Raises :class:`UserError` when it is none of a run."""
-    try:
-        with np.load(kept, allow_pickle=False) as arrays:
-            return Samples(arrays["original"], arrays["protected"], arrays.get("masks"))
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{kept} holds no pictures of a run ({error}); remove it or run its cell again") from error
-
-
-def save(figure: Figure, folder: Path, name: str, data: str, kind: str, caption: str, alt: str) -> Picture:
-    """Write ``figure`` into ``folder`` as NAME.png."""
-    path = folder / f"{file_name(name)}.png"
-    partial = path.with_name(path.name + ".partial")
-    FigureCanvasAgg(figure)
-    figure.savefig(partial, format="png", dpi=200, metadata={"Software": None})
-    partial.replace(path)
-    return Picture(path, data, kind, caption, alt)
-
-
-def file_name(text: str) -> str:
-    """``text`` with everything but letters, digits, dots, signs and equals turned into single dashes."""
-    return re.sub(r"[^A-Za-z0-9.=+]+", "-", text).strip("-.")
-
-
-def of_kind(pictures: Iterable[Picture], data: str, kind: str) -> list[Picture]:
-    return [p for p in pictures if p.data == data and p.kind == kind]
+    found = read_pictures(kept, {"original": 4, "protected": 4, "masks": 4})
+    original, protected = found.get("original"), found.get("protected")
+    if original is None or protected is None or original.shape != protected.shape:
+        raise UserError(f"{kept} holds no pictures of a run: remove it or run its cell again")
+    return Samples(original, protected, found.get("masks"))

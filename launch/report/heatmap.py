@@ -7,8 +7,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from medveil.launch.report.figures import MUTED, STYLE, TITLE, WIDTH, Picture, save
+from medveil.launch.report.figures import MUTED, STYLE, TITLE, WIDTH
 from medveil.launch.report.labels import Labels, wrapped
+from medveil.launch.report.picture import Picture, save
 from medveil.launch.report.summary import METRICS, Row, Stat
 from medveil.launch.report.worst import attacks_of
 

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from medveil.launch.report.figures import GRID, INK, MUTED, STYLE, TITLE, WIDTH, Line, Picture, draw_curves, save
+from medveil.launch.report.figures import GRID, INK, MUTED, STYLE, TITLE, WIDTH, Line, draw_curves
 from medveil.launch.report.labels import Labels, wrapped
+from medveil.launch.report.picture import Picture, save
 from medveil.launch.report.summary import METRICS, Row
 
 PARTS = {"clean": "clean part alone", "protected": "protected part alone", "all": "the mix"}
@@ -130,7 +131,7 @@ def _embedding(row: Row, points: NDArray[np.float64], labels: Labels, folder: Pa
 def _confusion(row: Row) -> NDArray[np.int64] | None:
     """Counts [classes, classes] summed over the seeds."""
     tables = [cell.protected.confusion for cell in row.cells if cell.protected and cell.protected.confusion]
-    if not tables or len(tables[0]) > _MOST_CLASSES:
+    if not tables or len(tables[0]) > _MOST_CLASSES or any(len(table) != len(tables[0]) for table in tables):
         return None
     total: NDArray[np.int64] = np.sum([np.array(table) for table in tables], axis=0)
     return total

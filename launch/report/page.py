@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 
 from medveil.launch.report.cropping import Gap, gaps
-from medveil.launch.report.figures import Picture, of_kind
+from medveil.launch.report.picture import Picture, of_kind
 from medveil.launch.report.summary import CONTROLS, COST, METRICS, SIMILARITY, Row, Score, metrics_of
 from medveil.launch.report.tables import failures, number, releases
 from medveil.launch.report.worst import Worst, worst_cases

@@ -1,9 +1,13 @@
 """Published values to show beside ours, read from a CSV file."""
 
 import csv
+import io
 from pathlib import Path
 
 from medveil.errors import UserError
+from medveil.launch.reading import read_bytes
+
+_BYTES = 16 << 20
 
 Published = dict[tuple[str, str, str | None, str, str, str], float]
 """(data, protector, options, exploiter, attack, metric) -> percent (``psnr``: dB); options None: whatever they are."""
@@ -20,7 +24,7 @@ def read_published(path: Path) -> Published:
     """
     values: Published = {}
     try:
-        with path.open(newline="") as file:
+        with io.StringIO(read_bytes(path, _BYTES).decode("utf-8-sig"), newline="") as file:
             rows = csv.DictReader(file)
             if rows.fieldnames is None or not set(COLUMNS) <= set(rows.fieldnames):
                 raise UserError(f"{path}: the first line must name the columns {', '.join(COLUMNS)}")

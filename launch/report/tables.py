@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from medveil.launch.report.cropping import Gap, gaps
+from medveil.launch.report.labels import plain_text, spoken
 from medveil.launch.report.summary import COST, METRICS, SIMILARITY, Row, Stat, metrics_of, order
 from medveil.launch.report.worst import Worst, worst_cases
 from medveil.launch.results import CellResult, Options, Outcome
@@ -34,10 +35,10 @@ def csv_text(results: Sequence[CellResult]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for r in sorted(results, key=order):
-        cell = [r.data, r.protector, str(r.options), r.exploiter_text, r.attack, str(r.seed)]
-        tail = [_cell(r.psnr), _cell(r.ssim, 100), _cell(r.seconds), r.status]
+        cell = [*map(spoken, (r.data, r.protector, str(r.options), r.exploiter_text, r.attack)), str(r.seed)]
+        tail = [_cell(r.psnr), _cell(r.ssim, 100), _cell(r.seconds), spoken(r.status)]
         for metric in metrics_of([r.clean, r.protected]) or [""]:
-            writer.writerow([*cell, metric, _last(r.clean, metric), _last(r.protected, metric), *tail])
+            writer.writerow([*cell, spoken(metric), _last(r.clean, metric), _last(r.protected, metric), *tail])
     return out.getvalue()
 
 
@@ -69,7 +70,7 @@ def failures(results: Sequence[CellResult]) -> list[CellResult]:
 def markdown_text(results: Sequence[CellResult], rows: Sequence[Row], title: str, note: str = "") -> str:
     """Per data set and metric one table of means and spreads over seeds, then the cells that have no result."""
     lines = [
-        f"# {title}",
+        f"# {plain_text(title)}",
         "",
         "Scores in percent on clean test images after the last epoch, mean ± standard deviation over seeds; drop in",
         "points; PSNR (dB) and SSIM (percent) of released against original images; what protecting took, where it was",
@@ -77,12 +78,12 @@ def markdown_text(results: Sequence[CellResult], rows: Sequence[Row], title: str
         *(["", note] if note else []),
     ]
     for data in sorted({row.data for row in rows}):
-        lines += ["", f"## {data}"]
+        lines += ["", f"## {plain_text(data)}"]
         of_data = [row for row in rows if row.data == data]
         if cases := worst_cases(of_data):
             lines += ["", "### Worst case over the attacks", "", *_worst_table(cases)]
         for metric in metrics_of(o for row in of_data for c in row.cells for o in (c.protected, c.clean)):
-            lines += ["", f"### {METRICS.get(metric, metric)}", "", *_metric_table(of_data, metric)]
+            lines += ["", f"### {METRICS.get(metric, plain_text(metric))}", "", *_metric_table(of_data, metric)]
         only = [row for row in of_data if not row.scores]
         if only:
             body = [[r.protector, str(r.options), *_likeness(r), _seeds(r)] for r in only]
@@ -196,4 +197,4 @@ def _seeds(row: Row) -> str:
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     lines = [head, ["---"] * len(head), *body]
-    return ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines]
+    return ["| " + " | ".join(plain_text(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from medveil.launch.exploiters.attacks import parse_attack
 from medveil.launch.exploiters.attacks.names import FULL
+from medveil.launch.report.labels import spoken
 from medveil.launch.report.summary import Row, Score, Stat, natural
 
 COLUMNS = [
@@ -117,9 +118,9 @@ def csv_text(cases: Sequence[Worst]) -> str:
     for one in cases:
         row, alone = one.row, one.alone.scores[one.metric].protected
         writer.writerow(
-            [row.data, row.protector, str(row.options), row.exploiter_text, one.metric]
+            [*map(spoken, (row.data, row.protector, str(row.options), row.exploiter_text, one.metric))]
             + [_cell(stat) for stat in (one.clean, one.protected, one.score.protected)]
-            + [row.attack, _cell(one.given_back), _cell(alone), one.alone.attack]
+            + [spoken(row.attack), _cell(one.given_back), _cell(alone), spoken(one.alone.attack)]
             + [str(one.attacks), str(len(row.cells))]
         )
     return out.getvalue()

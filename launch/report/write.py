@@ -1,9 +1,11 @@
 """A whole report from records."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from medveil.errors import UserError
+from medveil.launch.reading import open_regular
 from medveil.launch.report.authorised import draw_authorised
 from medveil.launch.report.by_k import draw_by_k
 from medveil.launch.report.comparison import draw_comparisons
@@ -11,14 +13,22 @@ from medveil.launch.report.figures import draw_all
 from medveil.launch.report.heatmap import draw_heatmaps
 from medveil.launch.report.mixed import draw_mixed
 from medveil.launch.report.page import html_text
+from medveil.launch.report.picture import forget
 from medveil.launch.report.published import Published
 from medveil.launch.report.summary import summarise
 from medveil.launch.report.tables import csv_text, markdown_text
 from medveil.launch.report.worst import csv_text as worst_text
 from medveil.launch.report.worst import worst_cases
 from medveil.launch.results import CellResult
+from medveil.launch.running.files import make_private, write_private
+from medveil.launch.running.places import check_place
 
 __all__ = ["write_report"]
+
+PAGE = "report.html"
+_FILES = (PAGE, "results.csv", "worst.csv", "results.md")
+_KNOWN_BY = b"Do not publish this report."
+_HEAD_BYTES = 64 << 10
 
 
 def write_report(
@@ -32,22 +42,35 @@ def write_report(
     when ``out`` cannot be written.
     """
     rows = summarise(results, published)
+    check_place(out)
+    _check_ours(out)
+    make_private(out)
     try:
-        out.mkdir(mode=0o700, parents=True, exist_ok=True)
         figures = out / "figures"
-        for stale in figures.glob("*.png"):
-            stale.unlink()
+        forget(figures)
         draws = (draw_all, draw_heatmaps, draw_by_k, draw_mixed, draw_authorised, draw_comparisons)
         pictures = [picture for draw in draws for picture in draw(rows, figures)]
-        _replace(out / "results.csv", csv_text(results))
-        _replace(out / "worst.csv", worst_text(worst_cases(rows)))
-        _replace(out / "results.md", markdown_text(results, rows, title, note))
-        _replace(out / "report.html", html_text(results, rows, pictures, title, note))
+        texts = {
+            "results.csv": csv_text(results),
+            "worst.csv": worst_text(worst_cases(rows)),
+            "results.md": markdown_text(results, rows, title, note),
+            PAGE: html_text(results, rows, pictures, title, note),
+        }
+        for name, text in texts.items():
+            write_private(out / name, text.encode())
     except OSError as error:
         raise UserError(f"cannot write the report to {out}: {error.strerror}; name another folder") from error
 
 
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+def _check_ours(out: Path) -> None:
+    """Raise UserError when a file of ``out`` would be replaced that is not of an earlier report."""
+    there = [path for path in (out / name for name in _FILES) if os.path.lexists(path)]
+    if not there:
+        return
+    try:
+        with open_regular(out / PAGE) as page:
+            ours = _KNOWN_BY in page.read(_HEAD_BYTES)
+    except FileNotFoundError:
+        ours = False
+    if not ours:
+        raise UserError(f"{there[0]} is not of an earlier report, and would be replaced: choose another --out")

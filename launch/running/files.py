@@ -1,6 +1,5 @@
 """Files and folders that are private, complete or not there at all, and survive a power failure."""
 
-import errno
 import hashlib
 import io
 import json
@@ -12,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from medveil.errors import UserError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from medveil.launch.errors import FULL
 from medveil.launch.reading import read_own
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+    from numpy.typing import NDArray
 
 D = TypeVar("D", bound="DataclassInstance")
 
@@ -28,23 +26,15 @@ def canonical(values: Any) -> str:
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def run_beside(release: Path) -> Path:
-    """Where the private run of a release lies unless another place was named: ``.RELEASE.run``."""
-    place = release.absolute()
-    return place.with_name(f".{place.name}.run")
-
-
 def make_private(path: Path) -> None:
     """The folder ``path`` with mode 0700. Raises UserError when it cannot be made there."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
-    except (FileExistsError, NotADirectoryError, PermissionError, FileNotFoundError) as error:
-        raise UserError(f"{path}: cannot make this folder ({error.strerror}): choose another place") from error
     except OSError as error:
-        if error.errno == errno.EROFS:
-            raise UserError(f"{path}: the file system is read-only: choose another place") from error
-        raise
+        if error.errno in FULL:
+            raise
+        raise UserError(f"{path}: cannot make this folder ({error.strerror}): choose another place") from error
 
 
 def open_to_others(path: Path) -> None:
@@ -113,25 +103,3 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def check_place(out: Path) -> None:
-    """Raise UserError now, not after hours, when ``out`` could not be written."""
-    folder = next(parent for parent in out.absolute().parents if os.path.lexists(parent))
-    if not folder.is_dir():
-        raise UserError(f"{out} cannot be written: {folder} is not a folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"{out} cannot be written: no permission to write in {folder}")
-
-
-def check_apart(out: Path, *data: str | Path | None) -> None:
-    """Raise UserError when ``out`` would be written into a folder of ``data``, or holds one."""
-    place = out.expanduser().resolve()
-    for named in data:
-        source = None if named is None else Path(named).expanduser().resolve()
-        if source is None or not source.exists() or (source.is_file() and source != place):
-            continue
-        if place == source or source in place.parents:
-            raise UserError(f"--out {out} lies in {named}, which it is made from: choose a place beside it")
-        if place in source.parents:
-            raise UserError(f"--out {out} holds {named}, which it is made from: choose a place beside it")

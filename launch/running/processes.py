@@ -29,7 +29,7 @@ from medveil.errors import UserError
 from medveil.launch.errors import Interrupted, WorkerFailed
 from medveil.launch.running.machine import Device
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
 
 _GRACE_SECONDS = 20.0
 """How long the other processes may take to end after one has failed."""
@@ -143,7 +143,7 @@ def joined(wanted: Device = "auto", meeting: tuple[str, int, int] | None = None)
 def run_local(job: Callable[..., None], argument: Any, count: int) -> None:
     """``job(argument, meeting)`` in ``count`` new processes on this machine; ``job`` and ``argument`` must pickle.
 
-    SIGINT, SIGTERM and SIGUSR2 are passed on to them. Raises the first error that one of them raised: UserError,
+    The signals that stop a run are passed on to them. Raises the first error that one of them raised: UserError,
     OSError and Interrupted as themselves, others as :class:`WorkerFailed`. They end when this process dies.
     """
     context = multiprocessing.get_context("spawn")
@@ -195,11 +195,14 @@ def _wait(workers: Sequence[BaseProcess]) -> int | None:
 
 @contextmanager
 def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """``handler`` for SIGINT, SIGTERM and SIGUSR2 within; nothing outside the main thread, where Python allows none."""
+    """``handler`` for SIGINT, SIGTERM, SIGUSR2 and SIGHUP within; nothing outside the main thread, where Python allows
+    none, and nothing for a SIGHUP that nohup ignores.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+    wanted = [n for n in _SIGNALS if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in wanted}
     try:
         yield
     finally:

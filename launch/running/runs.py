@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +23,7 @@ from typing import Any, TypeVar
 from medveil.errors import UserError
 from medveil.launch.reading import STORED, read_bytes, read_own
 from medveil.launch.running.files import canonical, make_private, write_private
+from medveil.launch.running.places import new_token
 from medveil.launch.running.processes import Processes
 
 T = TypeVar("T")
@@ -120,6 +120,13 @@ class Run:
         """The values of :meth:`note` or :meth:`finish` as a ``cls``, or None. Raises UserError for a damaged file."""
         return read_own(cls, self.path / name)
 
+    def siblings(self) -> Iterator[tuple[Path, bool]]:
+        """The other runs in the same folder, and whether a process on this host is at work on each."""
+        for lock in sorted(self.path.parent.glob("*/lock")):
+            if lock.parent != self.path and lock.is_file():
+                with lock.open("r+b") as file:
+                    yield lock.parent, not _try_lock(file.fileno())
+
     def _append(self, name: str, text: str) -> None:
         with os.fdopen(os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as file:
             file.write(text)
@@ -140,19 +147,23 @@ class Run:
         write_private(self.path / "owner.json", canonical(asdict(mine)).encode())
 
     def _try_lock(self) -> bool:
-        try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _HELD:
-                return False
-            if error.errno in _UNSUPPORTED:
-                # The token alone tells copies apart where the file system has no locks.
-                return True
-            raise
-        return True
+        return _try_lock(self._lock)
 
     def _release(self) -> None:
         os.close(self._lock)
+
+
+def _try_lock(file: int) -> bool:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _HELD:
+            return False
+        if error.errno in _UNSUPPORTED:
+            # The token alone tells copies apart where the file system has no locks.
+            return True
+        raise
+    return True
 
 
 @contextmanager
@@ -165,7 +176,7 @@ def own(root: Path, config: Mapping[str, Any], fingerprint: str, patience: float
     make_private(root)
     make_private(path)
     make_private(path / "checkpoints")
-    run = Run(path, secrets.token_hex(8))
+    run = Run(path, new_token())
     try:
         run._take(patience)
         written = {"config": dict(config), "data": fingerprint, "format": FORMAT}

@@ -209,7 +209,7 @@ def running(
     quiet: bool = False,
     shards: int = 1,
 ) -> Iterator[ProcessRuntime]:
-    """A runtime whose stop flag listens to SIGINT, SIGTERM and SIGUSR2 within the context."""
+    """A runtime whose stop flag listens to SIGINT, SIGTERM, SIGUSR2 and SIGHUP within the context."""
     stop, outer = StopFlag(), signal.getsignal(signal.SIGTERM)
     progress = Progress(label, quiet=quiet or processes.rank > 0)
     with handling(stop):

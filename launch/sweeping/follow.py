@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from medveil.errors import UserError
+from medveil.launch.errors import tell
 from medveil.launch.jobs import squeue
 from medveil.launch.jobs.job import Ending, Job, Record
 from medveil.launch.jobs.status import ACTIVE, Standing, of_cell, standings, tail
@@ -35,10 +36,12 @@ def show(sweep: Sweep, planned: SweepPlan) -> int:
         cells.append(standing)
         name = " ".join(" ".join(cell.columns()[:-1]).split())
         part = "" if standing.state == "done" or not standing.detail else f" ({key.split('-')[0]})"
-        print(f"{standing.state:<10}{name} seed {cell.seed}{part}{f': {standing.detail}' if standing.detail else ''}")
+        said = f"{standing.state:<10}{name} seed {cell.seed}{part}{f': {standing.detail}' if standing.detail else ''}"
+        tell(said)
         if standing.state == "failed" and key not in explained:
             explained.add(key)
-            print("".join(f"            | {line}\n" for line in tail(jobs[key], planned.folder.submissions)), end="")
+            for line in tail(jobs[key], planned.folder.submissions):
+                tell(f"            | {line}")
     print(f"{len(cells)} cells: {_counts(cells)}")
     if not any(standing.state in ACTIVE for standing in stands.values()):
         publish(sweep, planned, _records(planned, stands))
@@ -60,7 +63,7 @@ def follow(planned: SweepPlan, deadline: float) -> bool:
             # How far a job is changes all the time; that it is at it is said once.
             said = standing.state if standing.state in ("waiting", "running") else str(standing)
             if said != before.get(job.key, "waiting"):
-                print(f"{clock} {job.title}: {said}", flush=True)
+                tell(f"{clock} {job.title}: {said}")
             before[job.key] = said
         if counts != (counts := _counts(list(stands.values()))):
             print(f"{clock} {len(stands)} jobs: {counts}", flush=True)

@@ -151,5 +151,5 @@ def _audit_job(sweep: Sweep, cell: Cell, folder: SweepFolder, protects: Sequence
 
 
 def _key(kind: str, words: str, values: Any) -> str:
-    readable = "".join(c if c.isalnum() or c == "-" else "-" for c in Path(words).name)
+    readable = "".join(c if c.isalnum() or c == "-" else "-" for c in Path(words).name)[:45]
     return f"{kind}-{readable}-{hashlib.sha256(canonical(values).encode()).hexdigest()[:8]}"

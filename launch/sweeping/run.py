@@ -8,6 +8,7 @@ from typing import Any
 
 from medveil.config import build
 from medveil.errors import UserError
+from medveil.launch.errors import tell
 from medveil.launch.jobs.job import Job, Record
 from medveil.launch.jobs.local import run_inline, run_side_by_side
 from medveil.launch.reading import read_own
@@ -49,7 +50,8 @@ def run(sweep: Sweep, folder: SweepFolder) -> list[CellResult]:
         records[job.key] = record
         clock = time.strftime("%M:%S", time.gmtime(time.monotonic() - begun))
         if rank == 0:
-            print(f"{clock} [{len(records)}/{len(planned.jobs)}] {job.title}: {record.status}", flush=True)
+            line = f"{clock} [{len(records)}/{len(planned.jobs)}] {job.title}: {record.status}"
+            tell(line)
 
     try:
         if sweep.workers == 0 or world > 1:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from medveil.baselines import RandomSigns
 from medveil.dataset import ArrayDataset
+from medveil.errors import UserError
 from medveil.launch.data import Source, open_data
 from medveil.launch.errors import VerificationFailed
 from medveil.launch.release.folder import FolderFiles
@@ -237,10 +238,16 @@ def test_a_changed_array_of_another_split_is_no_release(
 def test_remains_of_a_dead_copy_are_cleared_and_a_release_is_never_overwritten(
     segmentation: Source, tmp_path: Path
 ) -> None:
-    (tmp_path / "out.partial-0123" / "images").mkdir(parents=True)
+    with own(tmp_path / ".out.run", {}, "f") as run:
+        (run.path / "release-0123456789abcdef").mkdir()
+    (tmp_path / "out.partial-0123456789abcdef" / "images").mkdir(parents=True)
+    for name in ("out.partial-notes", "out.partial-fedcba9876543210"):  # a user's, and somebody else's
+        (tmp_path / name).mkdir()
+    (tmp_path / "out.partial-notes.txt").touch()
     release(segmentation, Noise(), tmp_path / "out")
-    assert left_over(tmp_path / "out") == ["out"]
-    with pytest.raises(OSError, match="not empty"):
+    kept = {"out", "out.partial-notes", "out.partial-fedcba9876543210", "out.partial-notes.txt"}
+    assert set(left_over(tmp_path / "out")) == kept
+    with pytest.raises(UserError, match="was made by somebody else meanwhile"):
         release(segmentation, Noise(), tmp_path / "out")
 
 

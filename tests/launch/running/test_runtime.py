@@ -25,7 +25,7 @@ def runtime_in(root: Path, every: float = 1e9) -> Iterator[ProcessRuntime]:
         yield runtime
 
 
-def fit(runtime: ProcessRuntime, total: int = 10, signal_at: int | None = None) -> Tensor:
+def fit(runtime: ProcessRuntime, total: int = 10, signal_at: int | None = None, number: int = signal.SIGTERM) -> Tensor:
     """A fit of the protocol: a vector that doubles and counts."""
     vector, done = torch.zeros(3), 0
     if (state := runtime.restore()) is not None:
@@ -34,7 +34,7 @@ def fit(runtime: ProcessRuntime, total: int = 10, signal_at: int | None = None) 
         vector = 2 * vector + done
         done += 1
         if done == signal_at:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
         def state(vector: Tensor = vector, done: int = done) -> State:
             return {"vector": vector, "done": done}
