@@ -127,7 +127,7 @@ def test_a_file_in_the_manifests_place_is_refused(
 ) -> None:
     masked_release(tmp_path / "r")
     make(tmp_path / "r" / "manifest.json")
-    refused(["audit", str(tmp_path / "r"), "--original", str(tmp_path)], tmp_path, capsys, "manifest.json")
+    refused(["audit", str(tmp_path / "r"), "--test", "phantom:seg:4:16"], tmp_path, capsys, "manifest.json")
 
 
 def copied(tmp_path: Path, name: str, digest: str) -> Values:
