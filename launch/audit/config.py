@@ -19,7 +19,10 @@ class Audit(Machine):
 
     release: Path
     original: str | None = setting(
-        None, "what the release was made from: adds the clean row, PSNR and SSIM", metavar="DATA", group=WHAT
+        None,
+        "what it was made from: adds the clean row, PSNR and SSIM; needed for images that medveil did not write",
+        metavar="DATA",
+        group=WHAT,
     )
     test: str | None = setting(
         None, "clean images to test on; by default an own test split, else those held out", metavar="DATA", group=WHAT

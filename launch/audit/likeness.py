@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medveil import metrics
 from medveil.dataset import Dataset
-from medveil.launch.audit.samples import clean_part
+from medveil.launch.audit.samples import Part, clean_part
 from medveil.launch.data import Opener
 from medveil.launch.release.manifest import Manifest
 from medveil.launch.release.verify import SSIM_SAMPLE, evenly
@@ -38,36 +38,43 @@ class Likeness(NamedTuple):
 def compare_images(
     release: Path, original: str, size: int | None, pictures: Path, opener: Opener | None = None
 ) -> Likeness:
-    """Hold the images of the release against their originals, both at ``size`` (None: the release's own).
+    """:func:`compare_parts` of a release and its originals, both at ``size`` (None: the release's own).
+
+    Raises UserError when a sample is missing in the original, or the two do not fit together.
+    """
+    released = Part(str(release), size=size, opener=opener or Opener())
+    clean = clean_part(release, original, released.source, Manifest.read(release), released.opener)
+    return compare_parts(released, clean, pictures)
+
+
+def compare_parts(train: Part, original: Part, pictures: Path) -> Likeness:
+    """Hold the images of ``train`` against those of ``original``, which are as many in the same order.
 
     Writes ``pictures``: an npz of a few changed samples, uint8 [K, H, W, C], as ``original`` and ``protected``, with
-    the ``masks`` {0, 1} [K, H, W, 1] of a segmentation set. Raises UserError when a sample is missing in the original,
-    or the two do not fit together.
+    the ``masks`` {0, 1} [K, H, W, 1] of a segmentation set.
     """
-    opener = opener or Opener()
-    source = opener.again(str(release), size)
-    clean = clean_part(release, original, source, Manifest.read(release), opener).open()
+    released, clean = train.open(), original.open()
     psnrs: list[float] = []
     inside: list[float] = []
     changed: list[int] = []
-    for indices in batches(range(len(source.data)), _CHUNK):
-        originals, (released, targets, _) = clean.read(indices).images, source.data.read(indices)
-        for index, before, after, target in zip(indices, originals, released, targets, strict=True):
+    for indices in batches(range(len(released)), _CHUNK):
+        originals, (changed_to, targets, _) = clean.read(indices).images, released.read(indices)
+        for index, before, after, target in zip(indices, originals, changed_to, targets, strict=True):
             if not before.equal(after):
                 changed.append(index)
                 psnrs.append(metrics.psnr(before, after))
-            if source.data.task == "segmentation" and target.any():
+            if released.task == "segmentation" and target.any():
                 inside.append(metrics.roi_psnr(before, after, target))
-    ssims = [metrics.ssim(*pair) for pair in _pairs(clean, source.data, evenly(changed, SSIM_SAMPLE))]
-    alike = [similarity(*pair) for pair in _pairs(clean, source.data, evenly(changed, _SIMILARITY_SAMPLE))]
-    among = changed or range(len(source.data))
+    ssims = [metrics.ssim(*pair) for pair in _pairs(clean, released, evenly(changed, SSIM_SAMPLE))]
+    alike = [similarity(*pair) for pair in _pairs(clean, released, evenly(changed, _SIMILARITY_SAMPLE))]
+    among = changed or range(len(released))
     shown = evenly(among, _PICTURES)
-    kept = [data.read(shown) for data in (clean, source.data)]
+    kept = [data.read(shown) for data in (clean, released)]
     sheets: dict[str, Any] = {
         name: part.images.permute(0, 2, 3, 1).numpy()
         for name, part in zip(("original", "protected"), kept, strict=True)
     }
-    if source.data.task == "segmentation":
+    if released.task == "segmentation":
         sheets["masks"] = kept[1].targets.permute(0, 2, 3, 1).numpy()
     write_arrays(pictures, sheets)
     ssim = float(np.mean(ssims)) if ssims else 1.0

@@ -8,9 +8,9 @@ from typing import Literal
 
 from medveil.dataset import Dataset, Task
 from medveil.errors import UserError
-from medveil.launch.audit.samples import Part, clean_part
+from medveil.launch.audit.samples import ForeignPart, Part, clean_part
 from medveil.launch.data import Opener, Source
-from medveil.launch.release.manifest import Manifest
+from medveil.launch.release.manifest import MANIFEST, Manifest
 from medveil.launch.release.originals import ids_of_part
 from medveil.launch.release.private import PrivateManifest
 from medveil.launch.results import Options, Portion
@@ -50,7 +50,8 @@ def plan_audit(
     opener: Opener | None = None,
     run: Path | None = None,
 ) -> AuditPlan:
-    """Check the release at ``release`` and choose the test images.
+    """Check the release at ``release`` and choose the test images. Without a manifest, its images are paired by name
+    with those of ``original``, whose labels they take.
 
     ``part``: train on all of the release, on its unprotected samples alone ("clean"), or on the protected ones alone;
     the clean row and the test images are those of the whole release, so that the three compare. ``run``: the private
@@ -62,6 +63,8 @@ def plan_audit(
     or by exact pixels in the release. Exact copies in a test part that the data set brings are left out, and noted.
     """
     opener = opener or Opener()
+    if original is not None and not (release / MANIFEST).is_file():
+        return _plan_foreign(release, original, test, size, part, opener)
     manifest, private = Manifest.read(release), PrivateManifest.find(release, run)
     manifest.check_intact(release)
     train = Part(str(release), size=size, opener=opener)
@@ -91,6 +94,43 @@ def plan_audit(
         task=source.data.task,
         size=source.data.size,
         notes=tuple(notes),
+    )
+
+
+def _plan_foreign(
+    folder: Path, original: str, test: str | None, size: int | None, part: Portion, opener: Opener
+) -> AuditPlan:
+    """Of images that medveil did not write: tested on ``test``, else on originals without a protected image."""
+    if part != "all":
+        raise UserError(f"--part {part}: {folder} has no manifest that tells which of its images are protected")
+    train = ForeignPart(str(folder), size=size, opener=opener, original=original)
+    source = train.source
+    height, width = source.data.size
+    clean = Part(original, ids=tuple(source.data.ids), size=height if height == width else None, opener=opener)
+    whole, taken = clean.source, set(source.data.ids)
+    rest = tuple(sample for sample in whole.data.ids if sample not in taken)
+    notes = [f"{folder} has no manifest: {len(taken)} of its images pair by name with {original}"]
+    if test is not None:
+        chosen = replace(clean, spec=test, ids=None)
+        chosen = replace(chosen, split="data" if chosen.source.test is None else "test")
+    elif whole.test is not None:
+        chosen = replace(clean, split="test", ids=None)
+    elif len(rest) > 1:
+        chosen = replace(clean, ids=rest)
+        notes.append(f"tested on the {len(rest)} images of {original} that have no protected one")
+    else:
+        raise UserError(f"every image of {original} is in {folder}: give --test DATA, other clean images")
+    chosen, more = without_overlap(chosen, test is None, [train, clean], taken if chosen.spec == original else ())
+    return AuditPlan(
+        train=train,
+        clean=clean,
+        test=chosen,
+        data=whole.name,
+        protector=folder.resolve().stem,
+        options=Options(),
+        task=source.data.task,
+        size=source.data.size,
+        notes=(*notes, *more),
     )
 
 

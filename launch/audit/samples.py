@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,8 @@ import torch
 from medveil.dataset import Batch, Dataset, Subset, View
 from medveil.errors import UserError
 from medveil.launch.data import Opener, Source
+from medveil.launch.data.foreign import open_foreign
+from medveil.launch.data.opening import Stamp, stamp
 from medveil.launch.release.manifest import Manifest
 from medveil.launch.release.originals import original_ids
 
@@ -53,6 +56,22 @@ class Part:
         ids = "all" if self.ids is None else "\x1f".join(self.ids)
         text = f"{source.fingerprint}\n{self.split}\n{source.data.size}\n{ids}"
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ForeignPart(Part):
+    """Images that medveil did not write, with the ids and targets of ``original`` (:mod:`medveil.launch.data`)."""
+
+    original: str = ""
+
+    @property
+    def source(self) -> Source:
+        return _foreign(self.spec, self.original, self.size, self.opener, (stamp(self.spec), stamp(self.original)))
+
+
+@lru_cache(maxsize=1)
+def _foreign(spec: str, original: str, size: int | None, opener: Opener, _: tuple[Stamp, Stamp]) -> Source:
+    return open_foreign(Path(spec), original, size, opener)
 
 
 def select(data: Dataset, ids: Sequence[str], name: str) -> Dataset:

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] = ()) -> 
     """The flags of ``medveil audit``."""
     parser.usage = "medveil audit RELEASE [--original DATA] [--test DATA] [--exploiter LIST] [--attacks LIST] [options]"
     flags = Flags(parser, WHAT, WHERE, EXPLOITER, TRAINING, HERE)
-    flags.under(WHAT).add_argument("release", type=Path, metavar="RELEASE", help="a release of medveil protect")
+    flags.under(WHAT).add_argument("release", type=Path, metavar="RELEASE", help="a release, or images with --original")
     flags.add(Audit)
     known = peek(argv, Audit, ExploiterConfig)
     flags.add(ExploiterConfig, TRAINING, skip=_OWN_LISTS, defaults=_defaults(known))

@@ -57,14 +57,22 @@ class Opener:
 
     def again(self, spec: str, size: int | None) -> Source:
         """As :meth:`open`, kept for the next training on the same files while these stay as they are."""
-        path = Path(spec).expanduser()
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        stats = [(str(file), file.stat()) for file in files if file.is_file()]
-        return _opened(self, spec, size, tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats))
+        return _opened(self, spec, size, stamp(spec))
+
+
+Stamp = tuple[tuple[str, int, int], ...]
+
+
+def stamp(spec: str) -> Stamp:
+    """Names, times and sizes of the files of ``spec``: equal while these stay as they are."""
+    path = Path(spec).expanduser()
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    stats = [(str(file), file.stat()) for file in files if file.is_file()]
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
 
 
 @lru_cache(maxsize=3)
-def _opened(opener: Opener, spec: str, size: int | None, _: tuple[tuple[str, int, int], ...]) -> Source:
+def _opened(opener: Opener, spec: str, size: int | None, _: Stamp) -> Source:
     return opener.open(spec, size=size)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from medveil.errors import UserError
 from medveil.launch.audit.authorised import METRIC, AuthorisedJob, run_authorised
 from medveil.launch.audit.config import Audit
-from medveil.launch.audit.likeness import Likeness, compare_images
+from medveil.launch.audit.likeness import Likeness, compare_parts
 from medveil.launch.audit.plan import AuditPlan, plan_audit
 from medveil.launch.audit.table import table
 from medveil.launch.audit.train import Place, Trial, finished, pick_preset
@@ -55,9 +55,8 @@ def run_audit(audit: Audit) -> list[CellResult]:
         if processes.rank == 0:
             make_private(audit.folder)
             tell("\n".join(_headlines(audit, battery, trials, place, processes, workers)))
-            if audit.original is not None:
-                pictures = audit.folder / "pictures.npz"
-                likeness = compare_images(audit.release, audit.original, audit.size, pictures, opener)
+            if plan.clean is not None:
+                likeness = compare_parts(replace(plan.train, ids=None), plan.clean, audit.folder / "pictures.npz")
         logs = audit.folder / "jobs"
         outcomes = train_all(trials, place, processes, workers, logs, tell)
         batteries = [battery]
@@ -171,12 +170,13 @@ def _headlines(
 
 
 def _cell(audit: Audit, plan: AuditPlan, **more: Any) -> CellResult:
+    manifest = audit.release / MANIFEST
     return CellResult(
         data=plan.data,
         protector=plan.protector,
         options=plan.options,
         versions=versions(),
-        release=sha256_of(audit.release / MANIFEST),
+        release=sha256_of(manifest) if manifest.is_file() else plan.train.fingerprint(),
         release_name=audit.release.resolve().name,
         **{"status": "done", **more},
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from medveil.errors import UserError
@@ -174,7 +176,6 @@ def _edit(path: Path) -> None:
         (lambda release: _edit(release / "images" / "img_01.png"), "img_01.png is not as"),
         (lambda release: (release / "masks" / "img_02.png").unlink(), "img_02.png is not as"),
         (lambda release: save(release / "images" / "new.png", np.zeros((4, 4), np.uint8)), "not listed"),
-        (lambda release: (release / "manifest.json").unlink(), "has no manifest.json"),
         (lambda release: (release / "manifest.json").write_text('{"method": "umed"}'), "not the manifest"),
     ],
 )
@@ -296,6 +297,70 @@ def test_images_are_compared_with_their_own_originals(masked: tuple[Path, Path],
     assert alike["psnr"] == pytest.approx(psnr) and alike["ssim"] == pytest.approx(ssim)
     # Two levels more everywhere: every level still tells the other.
     assert alike["nmi"] == pytest.approx(1)
+
+
+@pytest.fixture
+def foreign(masked: tuple[Path, Path]) -> tuple[Path, Path]:
+    """The original, and 16 of its images changed by 3 levels as somebody else would leave them: a flat folder."""
+    original, release = masked
+    folder = release.with_name("elsewhere")
+    for path in sorted((release / "images").iterdir()):
+        save(folder / path.name, np.array(Image.open(path)) + 1)
+    return original, folder
+
+
+def test_images_of_others_are_audited_with_the_labels_of_their_originals(
+    foreign: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    original, folder = foreign
+    plan = plan_audit(folder, str(original))
+    data = plan.train.open()
+    assert plan.clean is not None
+    assert torch.equal(data.read(range(16)).targets, plan.clean.open().read(range(16)).targets)
+    assert torch.equal(data.read(range(16)).images, plan.clean.open().read(range(16)).images + 3)
+    assert audit(folder, "--original", original, "--width", "2", "--attacks", "none,blur+mix25") == 0
+    printed = capsys.readouterr().out
+    assert "16 of its images pair by name" in printed
+    assert "tested on the 8 images" in printed
+    assert "PSNR 38.59 dB" in printed
+    cells = [CellResult.load(path) for path in folder.with_name("elsewhere.audit").rglob("result.json")]
+    assert {(cell.data, cell.protector, cell.attack) for cell in cells} == {
+        ("original", "elsewhere", "none"),
+        ("original", "elsewhere", "blur+mix25"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda folder, _: save(folder / "stranger.png", np.zeros((SIDE, SIDE), np.uint8)), "no original of its name"),
+        (lambda folder, _: save(folder / "img_01.png", np.zeros((SIDE, 2 * SIDE), np.uint8)), "give --size"),
+        (lambda folder, _: save(folder / "more" / "img_01.png", np.zeros((SIDE, SIDE), np.uint8)), "both pair with"),
+        (lambda folder, original: shutil.copytree(original / "images", folder, dirs_exist_ok=True), "give --test"),
+        (lambda folder, _: [path.unlink() for path in folder.iterdir()], "nothing to audit"),
+    ],
+)
+def test_images_of_others_that_do_not_pair_are_told(
+    foreign: tuple[Path, Path], damage: Callable[[Path, Path], Any], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original, folder = foreign
+    damage(folder, original)
+    assert audit(folder, "--original", original) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_an_npz_of_others_pairs_by_id(npz: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    original, release = npz
+    (release / "manifest.json").unlink()
+    assert audit(release, "--original", original, "--width", "4", "--learning-rate", "0.01") == 0
+    assert "20 of its images pair" in capsys.readouterr().out
+    with np.load(original) as file:
+        fewer = {name: values[:10] if name.startswith("train") else values for name, values in file.items()}
+    np.savez(original, **fewer)
+    assert audit(release, "--original", original) == 2
+    assert "do not pair" in capsys.readouterr().err
 
 
 def test_standard_tries_every_attack_and_the_worst_three_again(
