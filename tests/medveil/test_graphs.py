@@ -1,21 +1,21 @@
-"""What is replayed and what is computed eagerly; recording itself needs a GPU and is replaced here."""
+"""What is replayed and what is computed eagerly; recording itself needs a GPU, and another recorder stands in."""
 
 import pytest
 import torch
 
 from medveil import graphs
 from medveil.graphs import Replayed
+from tests import recorder
 
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """Sizes that were recorded, with a recorder that replays by calling; on CUDA the real one is tested."""
+    """Sizes that were recorded."""
     sizes = []
 
     def record(function, inputs):
         sizes.append(len(inputs[0]))
-        output = function(*inputs)
-        return lambda: output.copy_(function(*inputs)), output
+        return recorder.record(function, inputs)
 
     monkeypatch.setattr(graphs, "record", record)
     monkeypatch.setattr(graphs, "recordable", lambda tensors: True)
@@ -35,12 +35,22 @@ def test_fixed_shapes_are_replayed_and_others_computed(recorded):
     again = replayed(first[0] * 2, first[1])
     assert torch.equal(result, first[0] + first[1])  # not overwritten by the second call
     assert torch.equal(again, 2 * first[0] + first[1])
-    assert recorded == [8]
+    assert recorded == called == [8]
     partial = [torch.rand(3, 2) for _ in range(2)]
     assert torch.equal(replayed(*partial), partial[0] + partial[1])
     other = torch.rand(2, 8).t()
     assert torch.equal(replayed(other, other), other + other)
-    assert recorded == [8] and called[-2:] == [3, 8]
+    assert recorded == [8] and called == [8, 3, 8]
+
+
+def test_what_is_replayed_reads_other_tensors_where_they_lie(recorded):
+    weight = torch.ones(3)
+    replayed = Replayed(lambda a: a * weight)
+    for _ in range(3):
+        given = torch.rand(5, 3)
+        assert torch.equal(replayed(given), given * weight)
+        weight.add_(1)
+    assert recorded == [5]
 
 
 def test_a_partial_batch_that_comes_first_does_not_stay(recorded):
