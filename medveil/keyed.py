@@ -30,7 +30,7 @@ def keys_of(ids: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
     return torch.tensor([_digest(i) >> 1 for i in ids], dtype=torch.int64, device=device)
 
 
-def _philox(counter: list[Tensor], key: tuple[int, int]) -> list[Tensor]:
+def philox(counter: list[Tensor], key: tuple[int, int]) -> list[Tensor]:
     """Four 32-bit words (in int64 tensors) for each four-word counter."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -53,7 +53,7 @@ def words(seed: int, purpose: str, step: int, keys: Tensor, shape: Sequence[int]
         (keys & _MASK)[:, None],
         ((keys >> 32) & _MASK)[:, None],
     )
-    four = _philox(list(counter), (digest & _MASK, digest >> 32))
+    four = philox(list(counter), (digest & _MASK, digest >> 32))
     return torch.stack(four, dim=-1).flatten(1)[:, :count].reshape(len(keys), *shape)
 
 

@@ -51,13 +51,13 @@ def run_protect(job: ProtectJob) -> Path:
         raise _other_origin(job.out)
     make_protector(job, "cpu" if job.preset == "auto" else job.preset, 0)
     if job.processes > 1:
-        run_local(_in_worker, job, job.processes)
+        run_local(in_worker, job, job.processes)
     else:
-        _in_worker(job, None)
+        in_worker(job, None)
     return job.out
 
 
-def _in_worker(job: ProtectJob, meeting: tuple[str, int, int] | None) -> None:
+def in_worker(job: ProtectJob, meeting: tuple[str, int, int] | None) -> None:
     begin_peak()
     own_cache = job.run_root / "cache"
     with joined(job.device, meeting) as processes:

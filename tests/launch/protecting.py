@@ -7,11 +7,21 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["medveil.launch.cli", "medveil.launch.protect.job", "skimage.metrics"])
+_METHODS = [f"medveil.{method}.protector" for method in ("salm", "umed", "veil")]
+# torch's optimisers import the last, when they are used.
+_context.set_forkserver_preload(["medveil.launch.protect.job", *_METHODS, "skimage.metrics", "torch._dynamo"])
+
+
+def forkserver() -> ForkServerContext:
+    """A context of multiprocessing whose processes start fast; its server runs."""
+    # Started here, not in the midst of what blocks signals: its processes would block them too.
+    ensure_running()
+    return _context
 
 
 def _command(argv: Sequence[str], output: Path, file_limit: int | None, cpu_seconds: float | None) -> None:

@@ -1,3 +1,4 @@
+import errno
 import multiprocessing
 import os
 import stat
@@ -86,12 +87,16 @@ def test_a_second_copy_waits_for_a_live_owner_and_follows_a_dead_one(tmp_path: P
         run.check_owner()
 
 
+def held(*_: int) -> None:
+    raise OSError(errno.EAGAIN, "the lock is another's")
+
+
 def test_a_copy_elsewhere_that_was_taken_over_cannot_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with own(tmp_path, CONFIG, "f") as first:
         first.save_checkpoint(1, b"first")
         # Another host, where the lock shows as held and nobody can tell whether its owner lives.
         monkeypatch.setattr(runs.socket, "gethostname", lambda: "elsewhere")
-        monkeypatch.setattr(runs.Run, "_try_lock", lambda self: False)
+        monkeypatch.setattr(runs.fcntl, "lockf", held)
         with own(tmp_path, CONFIG, "f", patience=0.0) as second:
             second.save_checkpoint(2, b"second")
             for write in (lambda: first.save_checkpoint(3, b"stale"), lambda: first.finish({}), first.check_owner):

@@ -82,13 +82,13 @@ def test_a_worker_that_is_killed_fails_its_own_job_alone(folder):
     def listen(job, record):
         ended[job.key] = record.state
 
-    suicidal = Job(victim.key, victim.title, Suicide(), victim.folder)
-    run_side_by_side([suicidal, other], 1, listen)
+    lethal = Job(victim.key, victim.title, Lethal(), victim.folder)
+    run_side_by_side([lethal, other], 1, listen)
     assert ended == {victim.key: "failed", other.key: "done"}
     assert plan(sweep, SweepFolder(folder / "runs" / "tiny")).jobs[0].read().state == "failed"
 
 
-class Suicide:
+class Lethal:
     """Work whose process dies when the work is unpacked there."""
 
     def __reduce__(self):
