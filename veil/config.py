@@ -40,7 +40,7 @@ class VeilConfig(MethodSettings):
     )
     swap: float = setting(0.5, "share of the samples whose noise is shown on another sample's image", low=0, high=1)
     surrogates: int = setting(3, "surrogates in turn", low=1)
-    restart: int = setting(400, "steps after which a surrogate starts anew", unit="steps", low=1)
+    restart: int = setting(400, "steps of its own after which a surrogate starts anew", unit="steps", low=1)
     masking: float = setting(0.0, "share of the samples whose noise lacks a band of frequencies", low=0, high=1)
     pipeline: float = setting(
         0.0, "share of the steps whose images go through blur, JPEG, a resizer or the like", low=0, high=1

@@ -31,15 +31,16 @@ class Young:
 
         To be called once for every step, in order.
         """
-        index = step % len(self.nets)
-        life = self._life(index, step)
-        if step >= len(self.nets) and life != self._life(index, step - len(self.nets)):
+        turn, index = divmod(step, len(self.nets))
+        life = self._life(index, turn)
+        if turn > 0 and life != self._life(index, turn - 1):
             self.nets[index].load_state_dict(self._fresh(index, life).state_dict())
             self.optimisers[index].state.clear()
         return self.wrapped[index], self.optimisers[index]
 
-    def _life(self, index: int, step: int) -> int:
-        return (step + index * self.config.restart // len(self.nets)) // self.config.restart
+    def _life(self, index: int, turn: int) -> int:
+        """Lives are of ``restart`` turns; the first is shorter for all but the first surrogate, so that ages differ."""
+        return (turn + index * self.config.restart // len(self.nets)) // self.config.restart
 
     def _fresh(self, index: int, life: int) -> UNet:
         config = self.config

@@ -12,7 +12,7 @@ from medveil.runtime import SingleProcess
 from medveil.veil import Veil, VeilConfig, spectrum, swapping
 from medveil.veil.young import Young
 
-TINY = {"steps": 7, "learning_rate": 0.1, "width": 2, "depth": 2, "batch_size": 4, "restart": 3, "surrogates": 2}
+TINY = {"steps": 7, "learning_rate": 0.1, "width": 2, "depth": 2, "batch_size": 4, "restart": 2, "surrogates": 2}
 EVERYTHING = {
     "scales": 2,
     "alone": 0.5,
@@ -135,7 +135,7 @@ def test_partners_are_other_samples_of_the_batch():
 
 
 def test_a_surrogate_starts_anew_and_the_others_go_on():
-    config = VeilConfig(width=2, depth=1, surrogates=2, restart=4, seed=3)
+    config = VeilConfig(width=2, depth=1, surrogates=2, restart=2, seed=3)
     young = Young(config, 1, SingleProcess("cpu"))
     fresh = []
     for step in range(9):
@@ -143,12 +143,12 @@ def test_a_surrogate_starts_anew_and_the_others_go_on():
         weight = next(net.parameters())
         fresh.append(not bool((weight == 7).any()))
         torch.nn.init.constant_(weight, 7)
-    # Lives of the first begin at 0, 4 and 8, of the second, half a life ahead, at 0 and 2 and 6: its turns are odd.
+    # Turns of the first are 0, 2, 4, ..., of the second 1, 3, 5, ...; the second is half a life ahead.
     assert fresh == [True, True, False, True, True, False, False, True, True]
 
 
 def test_no_two_lives_begin_alike():
-    config = VeilConfig(width=2, depth=1, surrogates=2, restart=2)
+    config = VeilConfig(width=2, depth=1, surrogates=2, restart=1)
     young = Young(config, 1, SingleProcess("cpu"))
     begins = [next(young.at(step)[0].parameters()).clone() for step in range(4)]
     assert len({tuple(begin.flatten().tolist()) for begin in begins}) == 4
