@@ -53,7 +53,7 @@ class Audit(Machine):
     )
     attacks: str = setting(
         "none",
-        "what the thief does: standard, full, or such as none,blur,jpeg30+adv4",
+        "attacks on the protection: standard, full, or such as none,blur,jpeg30+adv4",
         group=EXPLOITER,
         metavar="LIST",
     )

@@ -80,6 +80,6 @@ def _heatmap(rows: Sequence[Row], folder: Path) -> Picture:
         rows[0].data,
         "heatmap",
         f"{shown} of {rows[0].exploiter_text} on clean test images, percent: columns are what was trained on, lines "
-        "what the thief did first. The last line is the highest of each column.",
+        "the attack on it before. The last line is the highest of each column.",
         f"Heat map of {shown} in percent by attack and protector on {rows[0].data}. Worst cases: {said}.",
     )

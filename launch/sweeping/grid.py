@@ -78,7 +78,7 @@ class Block(Settings):
     data: list[str] = field(metadata=about("data sets, as medveil protect names them or as folders do"))
     protectors: list[Any] = field(metadata=about("names of methods, or mappings with method and its options"))
     exploiters: list[Any] = setting([], "names of models, or mappings with model and its options")
-    attacks: str | list[str] = setting(["none"], "what a thief does: a list of attacks; standard, full")
+    attacks: str | list[str] = setting(["none"], "attacks on the protection: a list, standard or full")
     size: int | None = setting(None, "side that the images of folders are resized to", unit="pixels", low=1)
     holdout: float | None = setting(
         None, "share that is left out to test on; by default a fifth of a folder without a test part", low=0, below=1
@@ -123,7 +123,7 @@ class Sweep(Settings):
             if not isinstance(entry, Mapping):
                 raise UserError(f"{where} must be a mapping with data, protectors and exploiters")
             if "defences" in entry:
-                raise UserError(f"{where}: there is no 'defences': what a thief does is called attacks now")
+                raise UserError(f"{where}: 'defences' are called attacks now")
             values = {**entry, "data": [entry["data"]]} if isinstance(entry.get("data"), str) else dict(entry)
             for cell in self._cells_of(build(Block, values, where), where):
                 cells[cell] = None
@@ -134,11 +134,11 @@ class Sweep(Settings):
         return self.folders.get(data) or data
 
     def missing(self, data: str) -> bool:
-        """Whether the grid names ``data`` of which the user has not told the folder."""
+        """Whether the grid names ``data`` whose folder the user has not given."""
         return data in self.folders and self.folders[data] is None
 
     def lacks(self, cell: Cell) -> str | None:
-        """The data that ``cell`` needs and of which the user has not told the folder, or None."""
+        """The data that ``cell`` needs and whose folder the user has not given, or None."""
         return next((data for data in cell.names() if self.missing(data)), None)
 
     def _cells_of(self, block: Block, where: str) -> Iterator[Cell]:
