@@ -43,6 +43,10 @@ class Start:
     dry_run: bool = False
 
 
+_NO_FAILURE = ("skipped: no folder", "skipped: --attacks")
+"""How a cell begins that cannot be run: its data was not named, or its attack is out of reach."""
+
+
 def start(told: Start) -> int:
     """Do what ``told`` says; returns the exit code. Raises UserError for what does not fit together."""
     sweep = read_sweep(told.file, {**told.changes, "folders": dict(told.folders)})
@@ -126,7 +130,7 @@ def _on_slurm(sweep: Sweep, folder: SweepFolder, slurm: Slurm, told: Start) -> i
 
 
 def _say_results(rows: Sequence[CellResult], folder: SweepFolder) -> int:
-    failed = [row for row in rows if row.status != "done" and not row.status.startswith("skipped: no folder")]
+    failed = [row for row in rows if row.status != "done" and not row.status.startswith(_NO_FAILURE)]
     if os.environ.get("RANK", "0") == "0":
         print((folder.report / "results.md").read_text())
         print(f"report: {folder.page} (holds original images: keep it private)")
