@@ -12,6 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from medveil.config import Levels, Settings, about_of, objection, shown
 
+DRY_RUN = "only say what would be done, and about how long it would take"
+
 
 class Flags:
     """The flags of a command, under ``headings`` in this order, and what the command line says of them."""

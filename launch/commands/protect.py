@@ -1,13 +1,14 @@
 """``medveil protect``: its flags, those of the method, and the job that they describe."""
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from medveil.errors import UserError
-from medveil.launch.commands.flags import Flags, peek
+from medveil.launch.commands.flags import DRY_RUN, Flags, peek
 from medveil.launch.data.layout import layout_of
 from medveil.launch.protect.config import DATA, HOW, KEYS, WHAT, WHERE, KeyOptions, PartOptions, ProtectJob
 from medveil.launch.protect.methods import METHOD_OF_TASK, METHODS
@@ -34,15 +35,20 @@ def add_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run ``medveil protect``."""
     from medveil.launch.errors import tell
-    from medveil.launch.protect.job import run_protect
     from medveil.launch.protect.keys import keys_of, write_keys
 
     job, layout = _job(args), layout_of(args.data)
     # Asked for now: nobody waits beside a fit of hours.
     keys = keys_of(KeyOptions(**Flags.told(args, KeyOptions)), job.out)
-    if layout is not None:
-        many = "" if layout.images is None else f", {layout.images} images"
-        tell(f"{job.data}: {layout.words}{many}; method {job.method}; release: {job.out}")
+    if layout is not None and os.environ.get("RANK", "0") == "0":
+        tell(f"{job.data}: {layout}; method {job.method}; release: {job.out}")
+    if args.dry_run:
+        from medveil.launch.protect.preview import preview
+
+        tell("\n".join(preview(job)))
+        return 0
+    from medveil.launch.protect.job import run_protect
+
     run_protect(job)
     for line in write_keys(keys, job.out, job.run_root, job.quiet):
         print(line, flush=True)
@@ -57,6 +63,7 @@ def _job_flags(parser: argparse.ArgumentParser, method: str | None) -> Flags:
     flags.add(ProtectJob, skip=("data",), defaults={"preset": "auto"})
     flags.add(PartOptions)
     flags.add(KeyOptions)
+    flags.under(WHERE).add_argument("--dry-run", action="store_true", help=DRY_RUN)
     return flags
 
 

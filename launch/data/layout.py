@@ -21,6 +21,9 @@ class Layout:
     images: int | None = None
     first: Path | None = None
 
+    def __str__(self) -> str:
+        return self.words if self.images is None else f"{self.words}, {self.images} images"
+
     def side(self) -> int:
         """The shorter side of an image in pixels; 0 where only reading the data tells."""
         from PIL import Image

@@ -14,6 +14,7 @@ from medveil.launch.audit.plan import AuditPlan, plan_audit
 from medveil.launch.audit.table import table
 from medveil.launch.audit.train import Place, Trial, finished, pick_preset
 from medveil.launch.audit.verdict import verdicts
+from medveil.launch.data import Opener
 from medveil.launch.errors import tell
 from medveil.launch.exploiters.attacks import parse_attacks
 from medveil.launch.exploiters.attacks.names import is_a_word
@@ -32,8 +33,10 @@ FEW = 4
 """From more trainings than that on, the time is estimated before they start."""
 
 
-def run_audit(audit: Audit) -> list[CellResult]:
+def run_audit(audit: Audit, dry_run: bool = False) -> list[CellResult]:
     """Train what is to be trained; keeps a record of each cell, and shows them as a table.
+
+    ``dry_run``: only says what would be trained, and about how long it would take; nothing is written.
 
     Raises UserError before anything is trained for what does not fit together.
     """
@@ -41,7 +44,9 @@ def run_audit(audit: Audit) -> list[CellResult]:
     check_outside_releases(audit.folder, itself=True)
     check_apart(audit.folder, audit.release, audit.original, audit.test)
     parse_attacks(audit.attacks)
-    opener = _place(audit, 1).opener
+    if dry_run and audit.authorised is not None:
+        raise UserError("--dry-run tells of exploiters, not of --authorised: leave one of them out")
+    opener = Opener(audit.cache) if dry_run else _place(audit, 1).opener
     plan = plan_audit(audit.release, audit.original, audit.test, audit.size, audit.part, opener, audit.run)
     if audit.authorised is not None:
         return _with_authorised(audit, plan, _place(audit, 1))
@@ -52,9 +57,14 @@ def run_audit(audit: Audit) -> list[CellResult]:
         place = _place(audit, 1 if alone else len(trials))
         workers = 1 if alone else audit.workers or max(1, cores() // (place.threads or cores()))
         likeness = None
+        few = 0 if dry_run else FEW
+        lines = _headlines(audit, battery, trials, place, processes, workers, few) if processes.rank == 0 else []
+        if dry_run:
+            tell("\n".join([*lines, "nothing was written"]))
+            return []
         if processes.rank == 0:
             make_private(audit.folder)
-            tell("\n".join(_headlines(audit, battery, trials, place, processes, workers)))
+            tell("\n".join(lines))
             if plan.clean is not None:
                 likeness = compare_parts(replace(plan.train, ids=None), plan.clean, audit.folder / "pictures.npz")
         logs = audit.folder / "jobs"
@@ -147,7 +157,13 @@ def _configs(audit: Audit, plan: AuditPlan, processes: Processes) -> list[Exploi
 
 
 def _headlines(
-    audit: Audit, battery: Battery, trials: Sequence[Trial], place: Place, processes: Processes, workers: int
+    audit: Audit,
+    battery: Battery,
+    trials: Sequence[Trial],
+    place: Place,
+    processes: Processes,
+    workers: int,
+    few: int,
 ) -> list[str]:
     plan, config = battery.plan, battery.configs[0]
     height, width = plan.size
@@ -163,7 +179,7 @@ def _headlines(
     waiting = [trial for trial in trials if not finished(trial, place, processes)]
     if len(waiting) < len(trials):
         lines.append(f"{len(trials) - len(waiting)} of them were done before")
-    if len(waiting) > FEW:
+    if len(waiting) > few:
         minutes = estimate(waiting, place, processes, workers) / 60
         lines.append(f"about {minutes:.0f} minutes" if minutes >= 1.5 else "about a minute")
     return lines

@@ -4,7 +4,6 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,27 +13,25 @@ import torch
 from pydantic import Field
 
 from medveil.config import plain
-from medveil.dataset import Subset
 from medveil.errors import UserError
-from medveil.launch.data import Opener, Source, split_holdout
+from medveil.launch.data import Opener
 from medveil.launch.errors import tell
 from medveil.launch.protect.config import ProtectJob
-from medveil.launch.protect.methods import METHODS, protector_of, settings_of
-from medveil.launch.protect.part import Chosen, choose
+from medveil.launch.protect.input import Input, check_job, headlines, make_protector, open_input, other_origin
+from medveil.launch.protect.part import choose
 from medveil.launch.reading import STORED, read_own
-from medveil.launch.release.manifest import MANIFEST, Manifest, check_outside_releases
+from medveil.launch.release.manifest import MANIFEST, Manifest
 from medveil.launch.release.private import PrivateManifest
 from medveil.launch.release.verify import Plan, Summary
 from medveil.launch.release.write import LEFT, NOTED, Noted, write_release
 from medveil.launch.results import Number
 from medveil.launch.running.files import drawn_once, make_private, sha256_of
 from medveil.launch.running.machine import Precision
-from medveil.launch.running.places import check_apart, check_place
 from medveil.launch.running.processes import Processes, joined, run_local
 from medveil.launch.running.runs import Run, owned
 from medveil.launch.running.runtime import running, threads_by_default
 from medveil.launch.running.spent import METRICS, begin_peak, spending, told
-from medveil.protector import Empty, Protector
+from medveil.protector import Protector
 
 
 def run_protect(job: ProtectJob) -> Path:
@@ -43,13 +40,7 @@ def run_protect(job: ProtectJob) -> Path:
     Raises UserError for what the user can mend, Interrupted when asked to stop (the state is saved), VerificationFailed
     when what was saved is not what was promised.
     """
-    settings_of(job.method)
-    check_place(job.out)
-    check_apart(job.out, job.data, job.part.support)
-    check_outside_releases(job.out)
-    if os.path.lexists(job.out) and not job.run_root.is_dir():
-        raise _other_origin(job.out)
-    make_protector(job, "cpu" if job.preset == "auto" else job.preset, 0)
+    check_job(job)
     if job.processes > 1:
         run_local(in_worker, job, job.processes)
     else:
@@ -69,15 +60,13 @@ def in_worker(job: ProtectJob, meeting: tuple[str, int, int] | None) -> None:
 def _protect(job: ProtectJob, processes: Processes, opener: Opener) -> None:
     if job.shards > 1:
         _check_shards(job, processes)
-    source = opener.open(job.data, size=job.size, splits=job.splits, alone=job.part.support is not None)
-    empty = job.empty or ("drop" if source.data.task == "segmentation" else "release")
-    indices, held_out = _indices(job, source, empty)
-    # Told seeds and wrong options are known now, a drawn seed only below.
-    part = choose(source, indices, job.part, job.seed or 0, opener) if job.part else None
+    given = open_input(job, opener)
+    source, part = given.source, given.part
     # Only now is anything written: whatever is wrong with the input has been said.
     chosen = processes.from_first(lambda: _chosen(job, processes))
     if part is not None and job.seed is None:
-        part = choose(source, indices, job.part, chosen["seed"], opener)
+        part = choose(source, given.indices, job.part, chosen["seed"], opener)
+        given = replace(given, part=part)
     protector = make_protector(job, chosen["preset"], chosen["seed"])
     torch.set_num_threads(chosen["threads"])
     config = {
@@ -87,7 +76,7 @@ def _protect(job: ProtectJob, processes: Processes, opener: Opener) -> None:
         "size": list(source.data.size),
         "holdout": [job.holdout, job.holdout_seed] if job.holdout else None,
         "splits": list(job.splits),
-        "empty": empty,
+        "empty": given.empty,
         "threads": chosen["threads"],
         "precision": chosen["precision"],
     }
@@ -97,7 +86,7 @@ def _protect(job: ProtectJob, processes: Processes, opener: Opener) -> None:
         config["shards"] = job.shards
     with ExitStack() as stack:
         run, finished = stack.enter_context(
-            owned(processes, job.run_root, config, source.fingerprint, lambda run: _finished(run, job.out))
+            owned(processes, job.run_root, config, source.fingerprint, lambda run: _finished(run, job))
         )
         if finished:
             if run is not None:
@@ -105,8 +94,7 @@ def _protect(job: ProtectJob, processes: Processes, opener: Opener) -> None:
                 _say(job, f"already done: {job.out} holds this release")
             return
         if run is not None:
-            notes = [] if part is None else part.notes
-            for line in [*source.notes, _headline(job, source, chosen, len(indices), len(held_out)), *notes]:
+            for line in headlines(job, given, chosen):
                 run.log(line)
                 _say(job, line)
         label = f"{job.method} on {source.name}"
@@ -114,16 +102,14 @@ def _protect(job: ProtectJob, processes: Processes, opener: Opener) -> None:
             running(processes, run, chosen["precision"], label, job.checkpoint_seconds, job.quiet, job.shards)
         )
         spent = stack.enter_context(spending(run, runtime))
-        if part is None:
-            protector.fit(Subset(source.data, indices), runtime)
-        elif part.indices:
-            protector.fit(part.fit, runtime)
+        if part is None or part.indices:
+            protector.fit(given.fit, runtime)
         else:
             protector = make_protector(replace(job, method="none", options={}), None, chosen["seed"])
         runtime.progress.close()
-        plan = _plan(source, indices, protector, empty, held_out, part, job.licence)
+        plan = _plan(given, protector, job.licence)
         summary = write_release(plan, job.out, run, runtime)
-        metrics = spent.metrics(len(indices))
+        metrics = spent.metrics(len(given.indices))
         if run is not None and summary is not None:
             run.note(METRICS, metrics)
             _finish(run, job.out, metrics["seconds"])
@@ -132,17 +118,9 @@ def _protect(job: ProtectJob, processes: Processes, opener: Opener) -> None:
                 _say(job, line)
 
 
-def _plan(
-    source: Source,
-    indices: Sequence[int],
-    protector: Protector,
-    empty: Empty,
-    held_out: Sequence[str],
-    part: Chosen | None,
-    licence: str | None,
-) -> Plan:
-    plan = Plan(source, indices, protector, empty, held_out, licence=licence)
-    if part is None:
+def _plan(given: Input, protector: Protector, licence: str | None) -> Plan:
+    plan = Plan(given.source, given.indices, protector, given.empty, given.held_out, licence=licence)
+    if (part := given.part) is None:
         return plan
     return replace(plan, chosen=frozenset(part.indices), numbers=part.numbers, part=part.scope)
 
@@ -156,12 +134,6 @@ def metrics_of(job: ProtectJob) -> dict[str, Number | str | None] | None:
         if noted is not None and noted.manifest == digest:
             return read_own(dict[str, Number | str | None], metrics)
     return None
-
-
-def make_protector(job: ProtectJob, preset: str | None, seed: int) -> Protector:
-    """The job's method with its options over the preset's. Raises UserError for options that it refuses."""
-    options = {**(settings_of(job.method).presets[preset] if preset else {}), **job.options}
-    return protector_of(job.method)(**{"seed": seed, **options})
 
 
 def _check_shards(job: ProtectJob, processes: Processes) -> None:
@@ -209,25 +181,9 @@ def _chosen(job: ProtectJob, processes: Processes) -> dict[str, Any]:
     return chosen
 
 
-def _indices(job: ProtectJob, source: Source, empty: Empty) -> tuple[list[int], list[str]]:
-    """The samples to fit and release, and the ids that are held out."""
-    task = source.data.task
-    if task not in METHODS[job.method].tasks:
-        others = ", ".join(name for name, settings in METHODS.items() if task in settings.tasks)
-        raise UserError(f"{job.data} is a {task} set, which {job.method} cannot protect; these can: {others}")
-    if source.kind == "npz":
-        if job.holdout:
-            raise UserError(f"--holdout is for folders: {job.data} keeps its own test split")
-        if empty == "drop":
-            raise UserError(f"--empty drop is for folders: {job.data} keeps its shapes")
-    if not job.holdout:
-        return list(range(len(source.data))), []
-    train, test = split_holdout(source.data, job.holdout, job.holdout_seed)
-    return train, [source.data.ids[i] for i in test]
-
-
-def _finished(run: Run, out: Path) -> bool:
-    """Whether ``out`` is this run's release and intact. Raises UserError where it is another's, or being written."""
+def _finished(run: Run, job: ProtectJob) -> bool:
+    """Whether ``job.out`` is this run's release and intact. Raises UserError for another's, or one being written."""
+    out = job.out
     for path, held in run.siblings():
         if held:
             raise UserError(f"{out} is being written by another run, of other settings ({path}): wait or stop it")
@@ -236,16 +192,10 @@ def _finished(run: Run, out: Path) -> bool:
     noted = run.read_note(NOTED, Noted)
     manifest = out / MANIFEST
     if noted is None or not manifest.is_file() or sha256_of(manifest) != noted.manifest:
-        raise _other_origin(out)
+        raise other_origin(job)
     if (damaged := Manifest.read(out).first_damage(out)) is not None:
         raise UserError(f"{out / damaged} was changed after the release was written: remove {out} to write it again")
     return True
-
-
-def _other_origin(out: Path) -> UserError:
-    return UserError(
-        f"{out} exists and does not come from this data and these settings: choose another --out or remove it"
-    )
 
 
 def _finish(run: Run, out: Path, seconds: float | None) -> None:
@@ -253,17 +203,6 @@ def _finish(run: Run, out: Path, seconds: float | None) -> None:
         made = PrivateManifest.needed(out, run.path, "what was done to its images")
         totals = asdict(made.totals)
         run.finish({"totals": totals, "seconds": seconds, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
-
-
-def _headline(job: ProtectJob, source: Source, chosen: Mapping[str, Any], count: int, held_out: int) -> str:
-    height, width = source.data.size
-    preset = f", preset {chosen['preset']}" if chosen["preset"] else ""
-    seed = "a secret seed" if job.seed is None else f"seed {job.seed}"
-    held = f", {held_out} held out" if held_out else ""
-    return (
-        f"protecting {count} images of {width}x{height} from {source.name} with {job.method}{preset}{held}; "
-        f"{seed}, {chosen['threads']} threads, {chosen['precision']}"
-    )
 
 
 def _account(job: ProtectJob, summary: Summary) -> list[str]:
