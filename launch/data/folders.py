@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +14,14 @@ import numpy as np
 import torch
 
 from medveil.errors import UserError
-from medveil.launch.data.images import SUFFIXES, Decoded, decoding, read_image, read_mask, resize
+from medveil.launch.data.images import SUFFIXES, Decoded, decoding, read_image, read_mask, read_size, resize
+from medveil.launch.data.native import NativeFile
 from medveil.launch.data.source import MANIFEST, Origin, OriginalFile, Source
 from medveil.launch.data.store import Pixels, PixelStore
 
 DEFAULT_SIZE = 224
+SHORT_SIDE = 256
+_LARGEST_SQUARE = 512
 
 _MASK = re.compile(r"(.+)_mask(?:_\d+)?")
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
@@ -37,7 +40,7 @@ class _Sample:
 
 
 def open_folder(root: Path, spec: str, size: int | None, alone: bool = False) -> Source:
-    """The data set in ``root``; images become ``size`` x ``size`` (224 unless told; a release keeps its own size).
+    """The data set in ``root``; its images become ``size`` x ``size``, or what :func:`working_grid` says unless told.
 
     Layouts: ``images/`` + ``masks/`` paired by stem; BUSI's (``X.png`` with ``X_mask.png``, ``X_mask_1.png``, ...,
     in ``root`` or subfolders); one folder per class, in ``root`` or in ``root/images`` (``alone``: one will do).
@@ -144,6 +147,10 @@ def _open_masked(samples: list[_Sample], root: Path, spec: str, size: int | None
             lost += bool(mask.any() and not small.any())
             seen.add(samples[i], decoded, digests)
     notes += seen.notes(images.channels)
+    files = [
+        NativeFile(one.image, tuple(one.masks), f"images/{one.id}", f"masks/{one.id}", i)
+        for i, one in enumerate(samples)
+    ]
     if empty:
         notes.append(f"{_some(empty, 'mask', len(samples))} empty")
     if lost:
@@ -162,6 +169,7 @@ def _open_masked(samples: list[_Sample], root: Path, spec: str, size: int | None
         fingerprint=seen.fingerprint(),
         folder=root,
         origins=seen.origins,
+        files=files,
     )
 
 
@@ -220,6 +228,7 @@ def _open_classes(
         fingerprint=seen.fingerprint(),
         folder=root,
         origins=seen.origins,
+        files=[NativeFile(one.image, (), f"images/{one.id}", None, i) for i, one in enumerate(samples)],
     )
 
 
@@ -234,13 +243,31 @@ def _name(root: Path) -> str:
 
 
 def _size(samples: list[_Sample], root: Path, size: int | None) -> tuple[int, int]:
-    """Height and width of the data set. A release was resized when it was written; opened again it keeps its size."""
+    """Height and width of the data set."""
     if not samples:
         raise UserError(f"{root} holds no PNG, JPEG, TIFF or BMP images: there is nothing to protect")
-    if size is None and (root / MANIFEST).is_file():
-        width, height = read_image(samples[0].image).size
-        return height, width
-    return size or DEFAULT_SIZE, size or DEFAULT_SIZE
+    if size is not None:
+        return size, size
+    sizes = {read_size(sample.image) for sample in samples}
+    if (root / MANIFEST).is_file() and len(sizes) == 1:
+        # A release in squares was made at their size.
+        height, width = sizes.copy().pop() or (0, 0)
+        if height == width and 0 < height <= _LARGEST_SQUARE:
+            return height, width
+    return working_grid(sizes)
+
+
+def working_grid(sizes: Collection[tuple[int, int] | None]) -> tuple[int, int]:
+    """Height and width that images of ``sizes`` (height, width; None: unreadable) are fitted at.
+
+    Images of one size: their own aspect, with a shorter side of at most 256. Of several sizes: 224 x 224.
+    """
+    known = {size for size in sizes if size is not None and min(size) > 0}
+    if len(known) != 1:
+        return DEFAULT_SIZE, DEFAULT_SIZE
+    ((height, width),) = known
+    scale = min(1.0, SHORT_SIDE / min(height, width))
+    return round(height * scale), round(width * scale)
 
 
 def _mapped(read: Callable[[_Sample], R], samples: Sequence[_Sample]) -> Iterator[R]:

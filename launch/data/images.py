@@ -101,6 +101,16 @@ def read_image(path: Path) -> Decoded:
     return Decoded(pixels, upright.size, mode, changes, hashlib.sha256(content).hexdigest())
 
 
+def read_size(path: Path) -> tuple[int, int] | None:
+    """Height and width of the image at ``path``, upright, by its header alone; None for what reading it will refuse."""
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) in range(5, 9)
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except (*_UNREADABLE, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return None
+
+
 def read_mask(path: Path) -> Decoded:
     """The mask at ``path`` as uint8 {0, 1} [H, W]: 0 is background, the one other value (or colour) foreground.
 

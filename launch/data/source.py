@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from medveil import keyed
 from medveil.dataset import Dataset
 from medveil.errors import UserError
+from medveil.launch.data.native import NativeFile
 
 Kind = Literal["segmentation-folder", "class-folder", "npz", "phantom"]
 
@@ -46,7 +47,7 @@ class Source:
 
     ``spec``: what the user typed. ``name``: short, for tables. ``data``: the samples to protect. ``test``: an own test
     part, or None. ``notes``: what was done to the images, one line each. ``fingerprint``: sha256 over ids and contents.
-    ``npz_path`` or ``folder``: where it was read from.
+    ``npz_path`` or ``folder``: where it was read from. ``files``: of a folder, the files of ``data`` in its order.
     """
 
     spec: str
@@ -60,6 +61,7 @@ class Source:
     npz_path: Path | None = None
     folder: Path | None = None
     origins: Sequence[Origin] = field(default=(), repr=False)
+    files: Sequence[NativeFile] = field(default=(), repr=False)
 
     @property
     def place(self) -> Path | None:

@@ -74,7 +74,7 @@ class ProtectJob(Machine):
     )
     size: int | None = setting(
         None,
-        "side that the images of folders are resized to; by default 224, or a release's own",
+        "side of the squares that the images of folders are released as; by default each keeps its own size",
         unit="pixels",
         low=16,
         high=4096,

@@ -20,7 +20,8 @@ from medveil.protector import Empty, Protector
 class Input:
     """``indices``: the samples of ``source`` that are fitted and released; ``part`` of them is protected (None: all).
 
-    ``held_out``: ids of the others. ``empty``: what becomes of samples with nothing to protect.
+    ``held_out``: ids of the others. ``empty``: what becomes of samples with nothing to protect. ``native``: whether
+    images are released at the size and depth of their own files.
     """
 
     source: Source
@@ -28,6 +29,7 @@ class Input:
     indices: list[int]
     held_out: list[str]
     part: Chosen | None
+    native: bool
 
     @property
     def fit(self) -> Dataset:
@@ -67,7 +69,7 @@ def open_input(job: ProtectJob, opener: Opener) -> Input:
     empty = job.empty or ("drop" if source.data.task == "segmentation" else "release")
     indices, held_out = _indices(job, source, empty)
     part = choose(source, indices, job.part, job.seed or 0, opener) if job.part else None
-    return Input(source, empty, indices, held_out, part)
+    return Input(source, empty, indices, held_out, part, job.size is None and bool(source.files))
 
 
 def headlines(job: ProtectJob, given: Input, chosen: Mapping[str, Any]) -> list[str]:
@@ -76,9 +78,11 @@ def headlines(job: ProtectJob, given: Input, chosen: Mapping[str, Any]) -> list[
     preset = f", preset {chosen['preset']}" if chosen["preset"] else ""
     seed = "a secret seed" if job.seed is None else f"seed {job.seed}"
     held = f", {len(given.held_out)} held out" if given.held_out else ""
+    other = given.native and any(one.size != (width, height) for one in given.source.origins)
+    own = ", released at their own size," if other else ""
     line = (
-        f"protecting {len(given.indices)} images of {width}x{height} from {given.source.name} with {job.method}{preset}"
-        f"{held}; {seed}, {chosen['threads']} threads, {chosen['precision']}"
+        f"protecting {len(given.indices)} images of {width}x{height}{own} from {given.source.name} with {job.method}"
+        f"{preset}{held}; {seed}, {chosen['threads']} threads, {chosen['precision']}"
     )
     return [*given.source.notes, line, *([] if given.part is None else given.part.notes)]
 

@@ -22,6 +22,7 @@ from medveil.launch.protect.part import choose
 from medveil.launch.reading import STORED, read_own
 from medveil.launch.release.manifest import MANIFEST, Manifest
 from medveil.launch.release.private import PrivateManifest
+from medveil.launch.release.survival import warning
 from medveil.launch.release.verify import Plan, Summary
 from medveil.launch.release.write import LEFT, NOTED, Noted, write_release
 from medveil.launch.results import Number
@@ -84,6 +85,8 @@ def _protect(job: ProtectJob, processes: Processes, opener: Opener) -> None:
         config["part"] = part.identity
     if job.shards > 1:
         config["shards"] = job.shards
+    if given.native:
+        config["native"] = True
     with ExitStack() as stack:
         run, finished = stack.enter_context(
             owned(processes, job.run_root, config, source.fingerprint, lambda run: _finished(run, job))
@@ -119,7 +122,8 @@ def _protect(job: ProtectJob, processes: Processes, opener: Opener) -> None:
 
 
 def _plan(given: Input, protector: Protector, licence: str | None) -> Plan:
-    plan = Plan(given.source, given.indices, protector, given.empty, given.held_out, licence=licence)
+    source, indices, empty, held_out = given.source, given.indices, given.empty, given.held_out
+    plan = Plan(source, indices, protector, empty, held_out, licence=licence, native=given.native)
     if (part := given.part) is None:
         return plan
     return replace(plan, chosen=frozenset(part.indices), numbers=part.numbers, part=part.scope)
@@ -214,6 +218,8 @@ def _account(job: ProtectJob, summary: Summary) -> list[str]:
         )
     if summary.psnr is not None and summary.ssim is not None:
         lines.append(f"PSNR {summary.psnr:.2f} dB, SSIM {summary.ssim:.4f} (means over the protected images)")
+    if job.size is None and (line := warning(summary.survives)) is not None:
+        lines.append(line)
     lines.append(f"release: {job.out}")
     lines.append(f"private run, not to be published: {job.run_root}")
     return lines

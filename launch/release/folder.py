@@ -5,33 +5,19 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 
 from medveil.dataset import Batch
 from medveil.launch.data import Source
-
-
-class SavedFiles(NamedTuple):
-    """The files of one sample within the release, and their sha256 (of the image's bytes where all share a file)."""
-
-    file: str
-    sha256: str
-    mask: str | None = None
-    mask_sha256: str | None = None
-
-
-class Saved(NamedTuple):
-    """Samples as they lie on the disk: uint8 [B, C, H, W], masks (None without), and each sample's files."""
-
-    indices: Sequence[int]
-    images: Tensor
-    targets: Tensor | None
-    files: list[SavedFiles]
+from medveil.launch.release.compare import Compared, Rendered, Saved, SavedFiles, batch_size, compare, rendered
+from medveil.protector import Protector
+from medveil.runtime import batches
 
 
 class FolderFiles:
@@ -40,27 +26,39 @@ class FolderFiles:
     def __init__(self, source: Source, folder: Path) -> None:
         self.source, self.folder = source, folder
 
-    def write(self, rank: int, indices: Sequence[int], batch: Batch, released: Tensor) -> None:
-        """Save ``released`` (uint8 [B, C, H, W]) and the targets of ``batch``."""
-        for index, image, target in zip(indices, released, batch.targets, strict=True):
-            _write_png(self.folder / self._image(index), image)
+    def portions(self, indices: Sequence[int], size: int) -> list[list[int]]:
+        """``indices`` in parts of ``size`` samples."""
+        return [list(some) for some in batches(indices, size)]
+
+    def render(self, indices: Sequence[int], batch: Batch, protected: Tensor, protector: Protector) -> list[Rendered]:
+        """``protected`` in whole grey levels, within the budget."""
+        return rendered(batch, protected, protector)
+
+    def write(self, rank: int, indices: Sequence[int], images: Sequence[Rendered], batch: Batch) -> None:
+        """Save ``images`` and the targets of ``batch``."""
+        for index, image, target in zip(indices, images, batch.targets, strict=True):
+            write_png(self.folder / self._image(index), image.values)
             if self.source.data.task == "segmentation":
-                _write_png(self.folder / self._mask(index), target * 255)
+                write_png(self.folder / self._mask(index), target[0].numpy() * 255)
 
     def assemble(self, indices: Sequence[int], world: int) -> None:
         """Nothing is left to do: every sample has its own files."""
 
-    def saved(self, indices: Sequence[int], batch: int) -> Iterator[Saved]:
-        """What was written for ``indices``, read back from the disk."""
+    def compared(self, indices: Sequence[int], protector: Protector) -> Iterator[Compared]:
+        """What was written for ``indices``, read back from the disk, beside its originals."""
+        for saved in self._saved(indices, batch_size(self.source.data.size)):
+            yield compare(saved, self.source.data.read(saved.indices), protector)
+
+    def _saved(self, indices: Sequence[int], batch: int) -> Iterator[Saved]:
         segmentation = self.source.data.task == "segmentation"
         for first in range(0, len(indices), batch):
             some = indices[first : first + batch]
             images, masks, files = [], [], []
             for index in some:
-                image, digest = _read_png(self.folder / self._image(index))
+                image, digest = _picture(self.folder / self._image(index))
                 saved = SavedFiles(self._image(index), digest)
                 if segmentation:
-                    mask, digest = _read_png(self.folder / self._mask(index))
+                    mask, digest = _picture(self.folder / self._mask(index))
                     masks.append(mask)
                     saved = saved._replace(mask=self._mask(index), mask_sha256=digest)
                 images.append(image)
@@ -98,20 +96,22 @@ def _binary(masks: Tensor) -> Tensor:
     return torch.where(masks == 255, 1, torch.where(masks == 0, 0, 2)).to(torch.uint8)
 
 
-def _write_png(path: Path, image: Tensor) -> None:
+def write_png(path: Path, pixels: npt.NDArray[Any]) -> None:
+    """Save ``pixels`` [H, W] or [H, W, 3] without loss."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = image.permute(1, 2, 0).contiguous().numpy()
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     with path.open("wb") as file:
-        picture.save(file, "PNG")
+        Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG")
         file.flush()
         os.fsync(file.fileno())
 
 
-def _read_png(path: Path) -> tuple[Tensor, str]:
+def read_png(path: Path) -> tuple[npt.NDArray[Any], str]:
+    """The pixels [H, W] or [H, W, 3] of a file that :func:`write_png` wrote, and its sha256."""
     content = path.read_bytes()
     with Image.open(io.BytesIO(content)) as picture:
-        pixels = np.array(picture)
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    return torch.from_numpy(pixels).permute(2, 0, 1), hashlib.sha256(content).hexdigest()
+        return np.array(picture), hashlib.sha256(content).hexdigest()
+
+
+def _picture(path: Path) -> tuple[Tensor, str]:
+    pixels, digest = read_png(path)
+    return torch.from_numpy(pixels if pixels.ndim == 3 else pixels[..., None]).permute(2, 0, 1), digest

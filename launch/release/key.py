@@ -91,7 +91,7 @@ def write_key(
     try:
         with SealedWriter(partial, secret) as sealed, decoding():
             for entry, content in shown(
-                _entries(release, manifest, private, ids, written), len(manifest.samples), 1, f"key {path}", quiet
+                _entries(release, manifest, private, ids, written), len(manifest.samples), f"key {path}", quiet
             ):
                 sealed.add(asdict(entry), content)
         with SealedReader(partial, secret) as sealed, decoding():

@@ -58,7 +58,8 @@ class Sample:
     """One released image: its id in the original and its files within the release.
 
     ``sha256``: of the file, or of the image's bytes in an npz. ``target``: the class, the labels, or whether the mask
-    is empty. ``size``: its own height and width, where the images of the release differ in these.
+    is empty. ``size``: its own height and width, where images are released at these. ``plane``: which plane of the file
+    it is, counted from 0, where the file has several.
     """
 
     __pydantic_config__ = STORED
@@ -70,6 +71,7 @@ class Sample:
     mask_sha256: Digest | None = None
     target: Literal["mask", "empty mask"] | Label | Bits
     size: tuple[Side, Side] | None = None
+    plane: Annotated[int, Field(ge=0, lt=1 << 24)] | None = None
 
     def __post_init__(self) -> None:
         if (self.mask is None) != (self.mask_sha256 is None):
@@ -123,10 +125,22 @@ class Manifest:
         if self.data.kind == "npz":
             if len(set(names)) > 1 or "/" in names[0] or not names[0].endswith(".npz"):
                 raise ValueError("the samples of an npz release must have one npz file")
-        elif len(set(names)) < len(names):
-            raise ValueError("two samples have the same file")
+        else:
+            self._check_own_files()
         if any((sample.mask is not None) != (self.data.task == "segmentation") for sample in self.samples):
             raise ValueError("masks go with segmentation, and every sample of it has one")
+
+    def _check_own_files(self) -> None:
+        """Files of one sample, or of the planes of one volume."""
+        digests: dict[str, str] = {}
+        taken: set[tuple[str, int | None]] = set()
+        for sample in self.samples:
+            for name, digest in sample.files().items():
+                shared = sample.plane is not None and digests.get(name) == digest
+                if (name in digests and not shared) or (name, sample.plane) in taken:
+                    raise ValueError("two samples have the same file")
+                digests[name] = digest
+                taken.add((name, sample.plane))
 
     def _check_targets(self) -> None:
         kind = {"segmentation": str, "classification": int, "multilabel": tuple}[self.data.task]

@@ -16,7 +16,9 @@ from torch import Tensor
 from medveil.dataset import Batch
 from medveil.errors import UserError
 from medveil.launch.data import Source
-from medveil.launch.release.folder import Saved, SavedFiles
+from medveil.launch.release.compare import Compared, Rendered, Saved, SavedFiles, batch_size, compare, rendered
+from medveil.protector import Protector
+from medveil.runtime import batches
 
 _BLOCK_BYTES = 1 << 20
 
@@ -40,11 +42,19 @@ class NpzFiles:
                     f"{self.original}: {split}_images is grey and another split is coloured: save them alike"
                 )
 
-    def write(self, rank: int, indices: Sequence[int], batch: Batch, released: Tensor) -> None:
-        """Append ``released`` (uint8 [B, C, H, W]) to this rank's part; its shares come in ascending order."""
+    def portions(self, indices: Sequence[int], size: int) -> list[list[int]]:
+        """``indices`` in parts of ``size`` samples."""
+        return [list(some) for some in batches(indices, size)]
+
+    def render(self, indices: Sequence[int], batch: Batch, protected: Tensor, protector: Protector) -> list[Rendered]:
+        """``protected`` in whole grey levels, within the budget."""
+        return rendered(batch, protected, protector)
+
+    def write(self, rank: int, indices: Sequence[int], images: Sequence[Rendered], batch: Batch) -> None:
+        """Append ``images`` to this rank's part; its shares come in ascending order."""
         with (self.work / f"part-{rank}").open("ab") as part:
-            for index, image in zip(indices, released, strict=True):
-                part.write(self._sample(index, image).tobytes())
+            for index, image in zip(indices, images, strict=True):
+                part.write(self._sample(index, image.values).tobytes())
 
     def assemble(self, indices: Sequence[int], world: int) -> None:
         """Put the parts and the original's other arrays together into the npz."""
@@ -73,8 +83,12 @@ class NpzFiles:
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
 
-    def saved(self, indices: Sequence[int], batch: int) -> Iterator[Saved]:
-        """The images in the file, read back in the order of the data set."""
+    def compared(self, indices: Sequence[int], protector: Protector) -> Iterator[Compared]:
+        """The images in the file, read back in the order of the data set, beside its originals."""
+        for saved in self._saved(batch_size(self.source.data.size)):
+            yield compare(saved, self.source.data.read(saved.indices), protector)
+
+    def _saved(self, batch: int) -> Iterator[Saved]:
         with zipfile.ZipFile(self.path) as archive:
             first = 0
             for split, count in self.counts.items():
@@ -104,10 +118,10 @@ class NpzFiles:
         with zipfile.ZipFile(self.original) as original, zipfile.ZipFile(self.path) as release:
             return unequal_members(original, release, {f"{split}_images.npy" for split in self.shapes})
 
-    def _sample(self, index: int, image: Tensor) -> npt.NDArray[np.uint8]:
+    def _sample(self, index: int, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         shape = self.shapes[self.source.data.ids[index].rpartition("/")[0]][1:]
-        pixels = image.permute(1, 2, 0).numpy()
-        return np.ascontiguousarray(pixels[..., 0] if len(shape) == 2 else np.broadcast_to(pixels, shape))
+        wide = pixels if len(shape) == 2 or pixels.ndim == 3 else pixels[..., None]
+        return np.ascontiguousarray(np.broadcast_to(wide, shape))
 
     def _image(self, sample: npt.NDArray[np.uint8]) -> Tensor:
         """uint8 [C, H, W] with the data set's channels; three saved channels must be equal where it has one."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -134,6 +134,7 @@ class PrivateManifest:
 
     ``public``: sha256 of the release's own manifest. ``method``: "several" for a merged release of several;
     ``merged``: then what each was. ``held_out``: ids of the original that were neither fitted nor released.
+    ``survives``: what is left of the noise, see :meth:`medveil.launch.release.survival.Survival.shares`.
     """
 
     __pydantic_config__ = STORED
@@ -148,6 +149,7 @@ class PrivateManifest:
     merged: tuple[Contribution, ...] | None = None
     totals: Totals
     versions: dict[Text, Text]
+    survives: dict[Text, dict[Text, float]] = field(default_factory=dict)
     samples: Annotated[tuple[Treated, ...], Field(min_length=1)]
     dropped: tuple[Dropped, ...]
     held_out: tuple[Text, ...]

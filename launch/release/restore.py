@@ -88,7 +88,7 @@ def restore(release: Path, path: Path, secret: Secret, out: Path, only: Sequence
                     f"{release / name} is missing or not as it was released, so nothing is restored: fetch it again"
                 )
         with _beside(out) as partial:
-            for number in shown(chosen, len(chosen), 1, f"restoring {release}", quiet):
+            for number in shown(chosen, len(chosen), f"restoring {release}", quiet):
                 entry = entries[number]
                 if entry.form == "array":
                     continue

@@ -8,27 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from medveil import metrics
-from medveil.dataset import Batch
 from medveil.launch.data import Source
+from medveil.launch.data.formats.windows import TOLERANCE
 from medveil.launch.errors import VerificationFailed
-from medveil.launch.release.folder import FolderFiles, Saved
+from medveil.launch.release.compare import Compared
+from medveil.launch.release.folder import FolderFiles
 from medveil.launch.release.manifest import Sample
+from medveil.launch.release.native import NativeFiles
 from medveil.launch.release.npz import NpzFiles
 from medveil.launch.release.private import Original, Scope, Treated
+from medveil.launch.release.survival import SAMPLE, Survival
 from medveil.launch.running.progress import shown
 from medveil.launch.running.runtime import ProcessRuntime
-from medveil.protector import Empty, Protector
+from medveil.protector import Budget, Empty, Protector
 
 SSIM_SAMPLE = 1024
 """Changed images beyond which SSIM is the mean over so many of them, evenly spread: it takes longest of all checks."""
 
-_BATCH_PIXELS = 1 << 19
-
-Files = FolderFiles | NpzFiles
+Files = FolderFiles | NpzFiles | NativeFiles
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Plan:
 
     ``chosen``: those of ``indices`` that get noise, the others are released as they are; None: all. ``numbers``: what
     the protector calls each class, where it was fitted on other numbers. ``part``: what the private manifest says of
-    both. ``licence``: for the public one.
+    both. ``licence``: for the public one. ``native``: whether images are released at the size and depth of their files.
     """
 
     source: Source
@@ -49,11 +49,12 @@ class Plan:
     numbers: tuple[int, ...] | None = None
     part: Scope | None = None
     licence: str | None = None
+    native: bool = False
 
 
 @dataclass
 class Summary:
-    """What was released: counts, and means over the protected images."""
+    """What was released: counts, means over the protected images, and :meth:`Survival.shares`."""
 
     samples: int = 0
     protected: int = 0
@@ -61,6 +62,7 @@ class Summary:
     dropped: int = 0
     psnr: float | None = None
     ssim: float | None = None
+    survives: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def verify(
@@ -78,33 +80,36 @@ def verify(
     samples: list[Sample] = []
     treated: list[Treated] = []
     psnrs, ssims, summary = [], [], Summary(samples=len(released))
-    measured = set(evenly([i for i in released if reasons.get(plan.source.data.ids[i]) is None], SSIM_SAMPLE))
+    protected = [i for i in released if reasons.get(plan.source.data.ids[i]) is None]
+    measured, resized = set(evenly(protected, SSIM_SAMPLE)), set(evenly(protected, SAMPLE))
+    survival = Survival()
+    name, quiet = plan.source.name, runtime.progress.quiet
     try:
-        size = batch_size(plan.source.data.size)
-        for saved in shown(
-            files.saved(released, size), len(released), size, f"verifying {plan.source.name}", runtime.progress.quiet
-        ):
+        compared = files.compared(released, plan.protector)
+        for part in shown(compared, len(released), f"verifying {name}", quiet, lambda part: len(part.indices)):
             runtime.check_stop("while verifying the release; the fit is saved")
-            original = plan.source.data.read(saved.indices)
-            change = _check(plan.protector, saved, original)
-            for i, index in enumerate(saved.indices):
-                changed = int((change[i] > 0).sum())
+            for i, index in enumerate(part.indices):
+                sample = plan.source.data.ids[index]
+                changed = int(part.changed[i].sum())
+                _check(plan.protector.budget(), part, i, sample)
                 origin = plan.source.origin(index)
-                reason = reasons.get(original.ids[i])
+                reason = reasons.get(sample)
                 if (reason is None) != (changed > 0):
                     what = "changed though it should not be" if changed else "unprotected, and nothing explains it"
-                    raise VerificationFailed(f"{original.ids[i]} is {what}: take it out of the data, or report this")
+                    raise VerificationFailed(f"{sample} is {what}: take it out of the data, or report this")
                 if changed:
-                    psnrs.append(metrics.psnr(original.images[i], saved.images[i]))
+                    psnrs.append(metrics.psnr(part.original[i], part.saved[i]))
                     if index in measured:
-                        ssims.append(metrics.ssim(original.images[i], saved.images[i]))
-                target = _target(original.targets[i], plan.source)
-                samples.append(Sample(**saved.files[i]._asdict(), id=original.ids[i], target=target))
+                        ssims.append(metrics.ssim(part.original[i], part.saved[i]))
+                    if index in resized:
+                        survival.add(part.saved[i : i + 1].float() - part.original[i : i + 1].float())
+                target = _target(part.targets[i], plan.source)
+                samples.append(Sample(**part.files[i]._asdict(), id=sample, target=target))
                 done = Treated(
-                    id=original.ids[i],
+                    id=sample,
                     protected=changed > 0,
-                    max_change=int(change[i].max()),
-                    changed=changed / change[i].numel(),
+                    max_change=_level(part.change[i]),
+                    changed=changed / part.changed[i].numel(),
                     source_size=origin.size,
                     source_mode=origin.mode,
                     original=None if origin.file is None else Original(*origin.file),
@@ -122,6 +127,7 @@ def verify(
         raise VerificationFailed("the saved samples are not the given ones")
     summary.protected = sum(one.protected for one in treated)
     summary.reasons = dict(Counter(reasons.values()))
+    summary.survives = survival.shares()
     if psnrs:
         summary.psnr, summary.ssim = metrics.mean_psnr(psnrs), float(np.mean(ssims))
     return samples, treated, summary
@@ -133,25 +139,24 @@ def evenly(among: Sequence[int], count: int) -> list[int]:
     return [among[i * len(among) // count] for i in range(count)]
 
 
-def _check(protector: Protector, saved: Saved, original: Batch) -> Tensor:
-    """|saved - original| in grey levels, int16 [B, C, H, W], after holding it against the budget."""
-    if saved.images.shape != original.images.shape:
-        raise VerificationFailed(f"{original.ids[0]} was saved with shape {tuple(saved.images.shape[1:])}")
-    if saved.targets is not None and not torch.equal(saved.targets, original.targets):
-        raise VerificationFailed(f"a mask of {', '.join(original.ids)} was saved with other values")
-    change = (saved.images.to(torch.int16) - original.images.to(torch.int16)).abs()
-    budget, support = protector.budget(), protector.support(original.targets)
-    for i, sample in enumerate(original.ids):
-        highest, count = int(change[i].max()), int((change[i] > 0).sum())
-        if budget.levels is not None and highest > budget.levels:
-            raise VerificationFailed(f"{sample} changes by {highest} grey levels; the budget is {budget.levels}")
-        if budget.changed is not None and count > math.floor(budget.changed * change[i].numel() + 1e-9):
-            raise VerificationFailed(
-                f"{sample} has {count} changed values of {change[i].numel()}; the budget is {budget.changed:.0%}"
-            )
-        if support is not None and bool((change[i] > 0).logical_and(~support[i]).any()):
-            raise VerificationFailed(f"{sample} is changed outside the region that the method may change")
-    return change
+def _check(budget: Budget, part: Compared, i: int, sample: str) -> None:
+    """Hold the ``i``-th image of ``part`` against the budget and the support."""
+    highest, changed = float(part.change[i].max()), part.changed[i]
+    if budget.levels is not None and highest > budget.levels + (TOLERANCE if part.change.is_floating_point() else 0):
+        raise VerificationFailed(f"{sample} changes by {highest:g} grey levels; the budget is {budget.levels}")
+    count = int(changed.sum())
+    if budget.changed is not None and count > math.floor(budget.changed * changed.numel() + 1e-9):
+        raise VerificationFailed(
+            f"{sample} has {count} changed values of {changed.numel()}; the budget is {budget.changed:.0%}"
+        )
+    if part.support is not None and bool(changed.logical_and(~part.support[i]).any()):
+        raise VerificationFailed(f"{sample} is changed outside the region that the method may change")
+
+
+def _level(change: Tensor) -> int | float:
+    """The largest change: whole grey levels of 8-bit images, rounded to four digits of others."""
+    highest = float(change.max())
+    return round(highest, 4) if change.is_floating_point() and highest != int(highest) else int(highest)
 
 
 def check_complete(partial: Path, expected: set[str]) -> None:
@@ -162,11 +167,6 @@ def check_complete(partial: Path, expected: set[str]) -> None:
         raise VerificationFailed(
             f"the release would hold {len(there)} files instead of {len(expected)} (first: {odd[0]})"
         )
-
-
-def batch_size(size: tuple[int, int]) -> int:
-    """Images perturbed or verified together: about half a million pixels."""
-    return max(1, min(64, _BATCH_PIXELS // (size[0] * size[1])))
 
 
 def _target(target: Tensor, source: Source) -> Any:

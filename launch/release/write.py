@@ -15,18 +15,20 @@ from medveil.dataset import Batch
 from medveil.errors import UserError
 from medveil.launch.errors import VerificationFailed
 from medveil.launch.reading import STORED
+from medveil.launch.release.compare import batch_size
 from medveil.launch.release.folder import FolderFiles
 from medveil.launch.release.manifest import FORMAT, MANIFEST, Described, Digest, Manifest, Sample
+from medveil.launch.release.native import NativeFiles
 from medveil.launch.release.npz import NpzFiles
 from medveil.launch.release.private import Bound, Dropped, Named, PrivateManifest, Totals, Treated
-from medveil.launch.release.verify import Files, Plan, Summary, batch_size, check_complete, verify
+from medveil.launch.release.verify import Files, Plan, Summary, check_complete, verify
 from medveil.launch.running.files import make_private, open_to_others, sha256_of, sync_folder
 from medveil.launch.running.places import abandoned, partial_of, work_of
 from medveil.launch.running.progress import shown
 from medveil.launch.running.runs import Run
 from medveil.launch.running.runtime import ProcessRuntime
 from medveil.protector import Protector
-from medveil.quantise import quantise, to_unit
+from medveil.quantise import to_unit
 from medveil.runtime import batches, share
 from medveil.version import versions
 
@@ -58,9 +60,7 @@ def write_release(plan: Plan, out: Path, run: Run | None, runtime: ProcessRuntim
     a promise.
     """
     partial, work = map(Path, runtime.processes.from_first(lambda: _begin(out, run)))
-    files: Files = (
-        NpzFiles(plan.source, partial, work) if plan.source.kind == "npz" else FolderFiles(plan.source, partial)
-    )
+    files = _files(plan, partial, work)
     try:
         _perturb_share(plan, files, work, runtime)
         runtime.processes.barrier()
@@ -71,6 +71,12 @@ def write_release(plan: Plan, out: Path, run: Run | None, runtime: ProcessRuntim
         if runtime.rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(work, ignore_errors=True)
+
+
+def _files(plan: Plan, partial: Path, work: Path) -> Files:
+    if plan.source.kind == "npz":
+        return NpzFiles(plan.source, partial, work)
+    return NativeFiles(plan.source, partial) if plan.native else FolderFiles(plan.source, partial)
 
 
 def _begin(out: Path, run: Run | None) -> list[str]:
@@ -89,62 +95,65 @@ def _begin(out: Path, run: Run | None) -> list[str]:
 
 
 def _perturb_share(plan: Plan, files: Files, work: Path, runtime: ProcessRuntime) -> None:
-    # Whole batches are shared out: the last digits of a network's output depend on the batch it is in.
+    # Whole parts are shared out: the last digits of a network's output depend on the batch it is in.
     size = batch_size(plan.source.data.size)
-    whole = batches(plan.indices, size)
+    whole = files.portions(plan.indices, size)
     mine = share(whole, runtime)
     # Every rank makes the same number of rounds, so that all of them can ask together whether to stop.
-    rounds = range(math.ceil(len(whole) / runtime.world))
+    rounds = math.ceil(len(whole) / runtime.world)
     reasons: dict[str, str] = {}
-    for number in shown(rounds, sum(map(len, mine)), size, f"noise for {plan.source.name}", runtime.progress.quiet):
+    label, quiet = f"noise for {plan.source.name}", runtime.progress.quiet
+    for some in shown([*mine, *[[]] * (rounds - len(mine))], sum(map(len, mine)), label, quiet, len):
         runtime.poll("while writing the release; the fit is saved")
-        if number >= len(mine):
+        if not some:
             continue
-        some = mine[number]
         batch = plan.source.data.read(some)
-        released, why = _release_part(plan, some, batch, runtime.device)
-        reasons |= why
-        keep = [i for i, sample in enumerate(batch.ids) if not _drops(plan, why.get(sample))]
+        protected, why = _perturbed(plan, some, batch, size, runtime.device)
+        images = files.render(some, batch, protected, plan.protector)
+        reasons |= {batch.ids[i]: why[i] for i, image in enumerate(images) if image.unchanged and why[i]}
+        keep = [i for i, sample in enumerate(batch.ids) if not _drops(plan, reasons.get(sample))]
         chosen = torch.tensor(keep, dtype=torch.int64)
         kept = Batch(batch.images[chosen], batch.targets[chosen], [batch.ids[i] for i in keep])
-        files.write(runtime.rank, [some[i] for i in keep], kept, released[chosen])
+        files.write(runtime.rank, [some[i] for i in keep], [images[i] for i in keep], kept)
     (work / f"reasons-{runtime.rank}.json").write_text(json.dumps(reasons))
 
 
-def _release_part(
-    plan: Plan, indices: Sequence[int], batch: Batch, device: torch.device
-) -> tuple[Tensor, dict[str, str]]:
-    """As :func:`_release`, of the samples that are to get noise; the others stay as they are."""
+def _perturbed(
+    plan: Plan, indices: Sequence[int], batch: Batch, size: int, device: torch.device
+) -> tuple[Tensor, list[str]]:
+    """The protected images, float32 [B, C, H, W] in [0, 1], and why each of them may look as it did ("": no reason).
+
+    Those that are to get no noise are as they were. ``size``: how many are perturbed together.
+    """
     wanted = [i for i, index in enumerate(indices) if plan.chosen is None or index in plan.chosen]
-    reasons = dict.fromkeys(batch.ids, LEFT)
-    released = batch.images.clone()
-    if wanted:
-        ids = [batch.ids[i] for i in wanted]
-        part = Batch(batch.images[wanted], renumber(batch.targets[wanted], plan.numbers), ids)
-        released[wanted], why = _release(plan.protector, part, device)
-        reasons = {sample: reason for sample, reason in reasons.items() if sample not in set(ids)} | why
-    return released, reasons
+    protected, reasons = to_unit(batch.images), [LEFT] * len(batch.ids)
+    for some in batches(wanted, size):
+        ids = [batch.ids[i] for i in some]
+        targets = renumber(batch.targets[some], plan.numbers)
+        part = Batch(batch.images[some].to(device), targets.to(device), ids)
+        changed = plan.protector.perturb(*part)
+        if not torch.isfinite(changed).all():
+            name = plan.protector.name
+            raise VerificationFailed(f"{name} made values that are no numbers for one of {', '.join(ids)}")
+        for i, reason in zip(some, _reasons(plan.protector, part, changed), strict=True):
+            reasons[i] = reason
+        protected[some] = changed.to(torch.float32).cpu()
+    return protected, reasons
 
 
-def _release(protector: Protector, batch: Batch, device: torch.device) -> tuple[Tensor, dict[str, str]]:
-    """The released images, uint8, and for unchanged ones the reason by id where there is one."""
-    images, targets = batch.images.to(device), batch.targets.to(device)
-    protected = protector.perturb(images, targets, batch.ids)
-    if not torch.isfinite(protected).all():
-        raise VerificationFailed(f"{protector.name} made values that are no numbers for one of {', '.join(batch.ids)}")
-    budget, support = protector.budget(), protector.support(targets)
-    released = quantise(protected, images, budget.levels)
-    unchanged = (released == images).flatten(1).all(1)
-    noise = (protected - to_unit(images)).abs().flatten(1).amax(1) * 255
-    reasons = {}
-    for i in unchanged.nonzero().flatten().tolist():
-        if budget.levels == 0:
-            reasons[batch.ids[i]] = "the method changes nothing"
+def _reasons(protector: Protector, batch: Batch, protected: Tensor) -> list[str]:
+    """Why each of the images would stay as it is once it is saved; "" where nothing explains it."""
+    support = protector.support(batch.targets)
+    noise = (protected - to_unit(batch.images)).abs().flatten(1).amax(1) * 255
+    reasons = [""] * len(batch.ids)
+    for i in range(len(batch.ids)):
+        if protector.budget().levels == 0:
+            reasons[i] = "the method changes nothing"
         elif support is not None and not support[i].any():
-            reasons[batch.ids[i]] = "empty mask"
+            reasons[i] = "empty mask"
         elif noise[i] > _UNROUNDED:
-            reasons[batch.ids[i]] = "the noise rounds to zero"
-    return released.cpu(), reasons
+            reasons[i] = "the noise rounds to zero"
+    return reasons
 
 
 def _drops(plan: Plan, reason: str | None) -> bool:
@@ -223,6 +232,7 @@ def _private(
             ssim=summary.ssim,
         ),
         versions=versions(),
+        survives=summary.survives,
         samples=tuple(treated),
         dropped=tuple(dropped),
         held_out=tuple(plan.held_out),

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 LINE_SECONDS = 10.0
@@ -86,14 +86,18 @@ class Progress:
         self._bar.update(self._task, completed=done, total=total, text=text)
 
 
-def shown(items: Iterable[T], total: int, size: int, label: str, quiet: bool) -> Iterator[T]:
-    """``items`` of ``size`` images each, ``total`` together; says from time to time how far they are."""
+def shown(
+    items: Iterable[T], total: int, label: str, quiet: bool, count: Callable[[T], int] = lambda _: 1
+) -> Iterator[T]:
+    """``items`` of ``count(item)`` images each, ``total`` together; says from time to time how far they are."""
     progress = Progress(label, quiet, "image")
     progress.begin(0)
     try:
-        for number, item in enumerate(items):
+        done = 0
+        for item in items:
             yield item
-            if progress.due(time.monotonic()):
-                progress.show(min((number + 1) * size, total), total, {})
+            done += count(item)
+            if done and progress.due(time.monotonic()):
+                progress.show(min(done, total), total, {})
     finally:
         progress.close()

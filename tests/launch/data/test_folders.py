@@ -70,14 +70,26 @@ def test_images_and_masks_are_paired_by_stem(tmp_path: Path) -> None:
     ]
 
 
-def test_folders_are_224_pixels_unless_told_and_a_release_keeps_its_size(tmp_path: Path) -> None:
-    for i in range(2):
-        _image(tmp_path / "images" / f"{i}.png", i, (48, 48))
-        _mask(tmp_path / "masks" / f"{i}.png", size=(48, 48))
-    assert open_data(str(tmp_path)).data.size == (224, 224)
-    (tmp_path / "manifest.json").write_text("{}")
-    released = open_data(str(tmp_path))
-    assert (released.data.size, released.notes) == ((48, 48), [])
+@pytest.mark.parametrize(
+    ("sizes", "release", "expected"),
+    [
+        (((48, 40), (48, 40)), False, (40, 48)),  # (width, height) of files, (height, width) of the set
+        (((400, 300), (400, 300)), False, (256, 341)),
+        (((400, 300), (300, 400)), False, (224, 224)),
+        (((300, 300), (300, 300)), False, (256, 256)),
+        (((300, 300), (300, 300)), True, (300, 300)),
+        (((400, 300), (400, 300)), True, (256, 341)),
+    ],
+)
+def test_images_are_worked_on_at_their_own_aspect_where_they_have_one(
+    sizes: tuple[tuple[int, int], ...], release: bool, expected: tuple[int, int], tmp_path: Path
+) -> None:
+    for i, size in enumerate(sizes):
+        _image(tmp_path / "images" / f"{i}.png", i, size)
+        _mask(tmp_path / "masks" / f"{i}.png", size=size)
+    if release:
+        (tmp_path / "manifest.json").write_text("{}")
+    assert open_data(str(tmp_path)).data.size == expected
 
 
 def test_grey_among_colour_is_read_as_rgb(tmp_path: Path) -> None:

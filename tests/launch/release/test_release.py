@@ -196,7 +196,7 @@ def test_what_breaks_the_budget_is_no_release(
     )
     refused(cls, one_forgotten, tmp_path / "d", "phantom/3 is unprotected, and nothing explains it")
     # The bound is kept by rounding, and checked on the bytes none the less.
-    monkeypatch.setattr("medveil.launch.release.write.quantise", lambda protected, original, levels: original + 3)
+    monkeypatch.setattr("medveil.launch.release.compare.quantise", lambda protected, original, levels: original + 3)
     refused(cls, Noise(None, Budget(2)), tmp_path / "e", "changes by 3 grey levels; the budget is 2")
 
 
