@@ -14,6 +14,7 @@ from medveil.errors import UserError
 from medveil.launch.errors import explain, say
 
 COMMANDS = {
+    "check": ("medveil.launch.commands.check", "look a data set through before it is protected"),
     "protect": ("medveil.launch.commands.protect", "protect a data set and write a release"),
     "restore": ("medveil.launch.commands.restore", "the originals of a release again, with its key"),
     "merge": ("medveil.launch.commands.merge", "put the releases of several contributors together"),

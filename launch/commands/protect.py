@@ -2,16 +2,14 @@
 
 import argparse
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 
 from medveil.errors import UserError
 from medveil.launch.commands.flags import DRY_RUN, Flags, peek
 from medveil.launch.data.layout import layout_of
-from medveil.launch.protect.config import DATA, HOW, KEYS, WHAT, WHERE, KeyOptions, PartOptions, ProtectJob
-from medveil.launch.protect.methods import METHOD_OF_TASK, METHODS
+from medveil.launch.protect.config import DATA, HOW, KEYS, WHAT, WHERE, KeyOptions, PartOptions, ProtectJob, beside
+from medveil.launch.protect.methods import METHODS, method_for
 from medveil.launch.running.machine import HERE, usual_preset
 
 _METHOD = "how to protect; by default umed for images with masks, salm for classes"
@@ -21,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     """The flags of ``medveil protect``, and those of the method that ``argv`` names or the data's layout calls for."""
     parser.usage = "medveil protect FOLDER [--out RELEASE] [--method METHOD] [--preset PRESET] [options]"
     known = peek(argv, ProtectJob, PartOptions, KeyOptions, *METHODS.values())
-    method = known["method"] or _method_for(known["data"] or known["positional"])
+    method = known["method"] or method_for(known["data"] or known["positional"])
     flags = _job_flags(parser, method)
     if method is None or method not in METHODS:
         parser.epilog = "The settings of a method are listed by: medveil protect --method NAME --help"
@@ -67,11 +65,6 @@ def _job_flags(parser: argparse.ArgumentParser, method: str | None) -> Flags:
     return flags
 
 
-def _method_for(data: str | None) -> str | None:
-    layout = None if data is None else layout_of(data)
-    return None if layout is None else METHOD_OF_TASK[layout.task]
-
-
 def _job(args: argparse.Namespace) -> ProtectJob:
     if args.data is not None and args.named is not None:
         raise UserError(f"{args.data} and --data {args.named}: name the data once")
@@ -85,11 +78,3 @@ def _job(args: argparse.Namespace) -> ProtectJob:
     out = job.pop("out", None) or beside(args.data)
     part = PartOptions(**Flags.told(args, PartOptions))
     return ProtectJob(method, args.data, out, options=options, part=part, **job)
-
-
-def beside(data: str) -> Path:
-    """Where the release of ``data`` goes unless told: FOLDER-protected beside FOLDER, or here for what is no file."""
-    path = Path(data).expanduser()
-    if path.exists():
-        return path.absolute().with_name(f"{path.resolve().stem if path.is_file() else path.resolve().name}-protected")
-    return Path(re.sub(r"[^A-Za-z0-9]+", "-", data) + "-protected")

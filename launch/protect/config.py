@@ -1,5 +1,6 @@
 """What to protect, how, and where to, as a person says it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,3 +100,11 @@ class ProtectJob(Machine):
     @property
     def run_root(self) -> Path:
         return self.run or run_beside(self.out)
+
+
+def beside(data: str) -> Path:
+    """Where the release of ``data`` goes unless told: FOLDER-protected beside FOLDER, or here for what is no file."""
+    path = Path(data).expanduser()
+    if path.exists():
+        return path.absolute().with_name(f"{path.resolve().stem if path.is_file() else path.resolve().name}-protected")
+    return Path(re.sub(r"[^A-Za-z0-9]+", "-", data) + "-protected")

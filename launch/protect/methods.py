@@ -13,6 +13,7 @@ from medveil.baselines.config import (
     UnprotectedConfig,
 )
 from medveil.errors import UserError
+from medveil.launch.data.layout import layout_of
 from medveil.method import MethodSettings
 from medveil.protector import Protector
 from medveil.salm.config import SALMConfig
@@ -39,6 +40,12 @@ METHODS: Mapping[str, type[MethodSettings]] = {config.name: config for config in
 
 METHOD_OF_TASK: Mapping[Task, str] = {"segmentation": "umed", "classification": "salm", "multilabel": "salm"}
 """The method of whoever names none."""
+
+
+def method_for(data: str | None) -> str | None:
+    """The method of whoever names none, by the layout of ``data``; None where nothing is recognised."""
+    layout = None if data is None else layout_of(data)
+    return None if layout is None else METHOD_OF_TASK[layout.task]
 
 
 def settings_of(method: str) -> type[MethodSettings]:

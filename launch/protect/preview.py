@@ -8,7 +8,7 @@ import torch
 from medveil.dataset import Dataset
 from medveil.launch.data import Opener
 from medveil.launch.protect.config import ProtectJob
-from medveil.launch.protect.input import check_job, headlines, make_protector, open_input
+from medveil.launch.protect.input import Input, check_job, headlines, make_protector, open_input
 from medveil.launch.running.estimate import fit_seconds
 from medveil.launch.running.processes import pick_device
 from medveil.launch.running.progress import duration
@@ -22,6 +22,17 @@ _SAMPLE = 16
 def preview(job: ProtectJob) -> list[str]:
     """Lines for the screen. Raises UserError for whatever the job itself would refuse."""
     check_job(job)
+    given, chosen, took = _measured(job)
+    return [*headlines(job, given, chosen), f"takes {took}; nothing was written"]
+
+
+def about(job: ProtectJob) -> str:
+    """About how long the job would take, in words. Raises UserError for data that it would refuse."""
+    return _measured(job)[2]
+
+
+def _measured(job: ProtectJob) -> tuple[Input, dict[str, Any], str]:
+    """The job's data; the threads, precision and preset that would run; and about how long it would take."""
     begun = time.monotonic()
     given = open_input(job, Opener(job.cache))
     opened = time.monotonic() - begun
@@ -44,10 +55,9 @@ def preview(job: ProtectJob) -> list[str]:
     seconds = fit_seconds(fit, data, size, device, dtype) if len(data) else 0.0
     if made and not made[-1].config.keeps_noise:
         seconds += _perturbing(made[-1], data, device) * len(given.indices)
-    # Writing the images and reading them again takes about as long each as reading them did.
-    about = duration(seconds + 2 * opened)
     alone = "" if job.processes == 1 else " with one process"
-    return [*headlines(job, given, chosen), f"takes about {about} on this machine{alone}; nothing was written"]
+    # Writing the images and reading them again takes about as long each as reading them did.
+    return given, chosen, f"about {duration(seconds + 2 * opened)} on this machine{alone}"
 
 
 def _perturbing(protector: Protector, data: Dataset, device: torch.device) -> float:

@@ -1,0 +1,67 @@
+"""``medveil check``: its flags, and what it says of a data set before it is protected."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from medveil.errors import UserError
+from medveil.launch.commands.flags import Flags
+from medveil.launch.data.layout import layout_of
+from medveil.launch.protect.config import DATA, HOW, WHAT, ProtectJob, beside
+from medveil.launch.protect.methods import METHODS, method_for
+from medveil.launch.running.machine import HERE
+
+_SHOWN = 10
+"""Of names and near-duplicates; of files that would be refused all are shown."""
+
+_ASKED = ("size", "preset", "device", "threads")
+
+
+def add_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] = ()) -> None:
+    """The flags of ``medveil check``."""
+    parser.usage = "medveil check FOLDER [options]"
+    flags = Flags(parser, WHAT, HOW, HERE)
+    flags.under(WHAT).add_argument("data", metavar="FOLDER", help=DATA)
+    flags.under(HOW).add_argument("--method", choices=METHODS, metavar="METHOD", help="for the estimate of the time")
+    skip = [item.name for item in fields(ProtectJob) if item.name not in _ASKED]
+    flags.add(ProtectJob, skip=skip, defaults={"preset": "auto"})
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run ``medveil check``; returns 1 when anything would be refused."""
+    from medveil.launch.errors import tell
+    from medveil.launch.protect.preview import about
+
+    data: str = args.data
+    layout = layout_of(data)
+    refused: dict[Path, str] = {}
+    tell(f"{data}: {'nothing that is recognised' if layout is None else layout}")
+    if layout is not None and layout.images is not None:
+        from medveil.launch.data.checking import look_through
+
+        found = look_through(Path(data).expanduser())
+        refused = found.refused
+        sizes = [f"{width}x{height} ({count})" for (width, height), count in found.sizes.most_common()]
+        tell(f"sizes: {', '.join(sizes[:_SHOWN])}{', ...' if len(sizes) > _SHOWN else ''}")
+        tell(f"depth: {', '.join(f'{depth} ({count})' for depth, count in found.depths.most_common())}")
+        tell(_listed("names that may be a patient's", [f"{path}: {sign}" for path, sign in found.telling.items()]))
+        tell(_listed("near-duplicates, by perceptual hash", [f"{one} and {other}" for one, other in found.alike]))
+    method = args.method or method_for(data) or next(iter(METHODS))
+    job = ProtectJob(method, data, beside(data), **{"preset": "auto", **Flags.told(args, ProtectJob)})
+    try:
+        # Opening the data has the last word; it stops at the first thing that is wrong.
+        took = about(job)
+    except UserError as error:
+        lines = list(refused.values())
+        if not any(str(error).startswith(f"{path} ") for path in refused):
+            lines.append(str(error))
+        tell("\n".join([f"would be refused: {len(lines)}", *(f"  {line}" for line in lines)]))
+        return 1
+    tell(f"nothing would be refused\nprotecting it with {method} takes {took}")
+    return 0
+
+
+def _listed(heading: str, lines: Sequence[str]) -> str:
+    more = [f"  and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    return "\n".join([f"{heading}: {len(lines) or 'none'}", *(f"  {line}" for line in lines[:_SHOWN]), *more])
