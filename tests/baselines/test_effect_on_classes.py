@@ -36,12 +36,12 @@ ALTERNATING = {
     "pgd_steps": 7,
     "step_size": "2/255",
 }
-ADVERSARIAL = {**SMALL, "epochs": 12, "augment": False}
+ADVERSARIAL = {**SMALL, "epochs": 6, "augment": False}
 RIVALS: dict[str, tuple[Any, dict[str, Any]]] = {
     "salm": (SALM, ALTERNATING),
     "salm-strict": (SALM, {**ALTERNATING, "mode": "strict"}),
-    "em": (ErrorMinimising, {**ALTERNATING, "steps": 40}),
-    "tap": (TAP, {**ADVERSARIAL, "pgd_steps": 15, "restarts": 1, "relative_step": 0.2}),
+    "em": (ErrorMinimising, {**ALTERNATING, "steps": 24, "decay_every": 12, "pgd_steps": 5, "step_size": "3/255"}),
+    "tap": (TAP, {**ADVERSARIAL, "pgd_steps": 10, "restarts": 1, "relative_step": 0.2}),
     "sep": (SEP, {**ADVERSARIAL, "checkpoints": 3, "pgd_steps": 8, "step_size": "2/255"}),
     "lsp": (LSP, {}),
     "ar": (AR, {}),
@@ -82,13 +82,9 @@ def released(protector: Any, data: ArrayDataset, folder: Path) -> ArrayDataset:
 
 
 def clean_score(data: ArrayDataset) -> float:
-    """The accuracy on other, clean images of a small ResNet-18 that learned from ``data``, mean of two trainings."""
-    return (accuracy(data, seed=0) + accuracy(data, seed=1)) / 2
-
-
-def accuracy(data: ArrayDataset, seed: int) -> float:
+    """The accuracy on other, clean images of a small ResNet-18 that learned from ``data``."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         net = ResNet18(1, data.num_classes, 8)
         optimiser = torch.optim.SGD(net.parameters(), 0.05, 0.9, weight_decay=5e-4)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.05, 12 * len(data) // 32)
