@@ -43,9 +43,17 @@ def run(folder, *flags):
     return main(["sweep", str(folder / "tiny.yaml"), "--runs", str(folder / "runs"), "--workers", "0", *flags])
 
 
-def test_a_failed_cell_is_reported_and_the_rest_goes_on(folder, capsys):
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """The sweep, run once."""
+    folder = tmp_path_factory.mktemp("swept")
+    (folder / "tiny.yaml").write_text(SWEEP)
     assert run(folder) == 1
-    report = folder / "runs" / "tiny" / "report"
+    return folder
+
+
+def test_a_failed_cell_is_reported_and_the_rest_goes_on(swept):
+    report = swept / "runs" / "tiny" / "report"
     rows = list(csv.DictReader((report / "results.csv").open()))
     names = "data protector options exploiter attack seed metric clean protected psnr ssim seconds status"
     assert " ".join(rows[0]) == names
@@ -59,16 +67,15 @@ def test_a_failed_cell_is_reported_and_the_rest_goes_on(folder, capsys):
     assert 0 <= float(accuracy["clean"]) <= 100 and 0 <= float(accuracy["protected"]) <= 100
     assert float(accuracy["psnr"]) > 36
     assert "original images" in (report / "report.html").read_text()
-    assert oct((folder / "runs" / "tiny").stat().st_mode & 0o777) == "0o700"
+    assert oct((swept / "runs" / "tiny").stat().st_mode & 0o777) == "0o700"
 
 
-def test_what_is_done_is_not_done_again(folder, capsys):
-    run(folder)
-    jobs = folder / "runs" / "tiny"
+def test_what_is_done_is_not_done_again(swept):
+    jobs = swept / "runs" / "tiny"
     kept = {path: path.stat().st_mtime_ns for path in jobs.rglob("done.json")}
     assert len(kept) == 2 + 3
     table = (jobs / "report" / "results.csv").read_text()
-    run(folder)
+    run(swept)
     assert {path: path.stat().st_mtime_ns for path in jobs.rglob("done.json")} == kept
     assert (jobs / "report" / "results.csv").read_text() == table
 
