@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import torch
 
 from medveil.errors import UserError
 from medveil.launch.data.images import SUFFIXES, Decoded, decoding, read_image, read_mask, read_size, resize
+from medveil.launch.data.layout import MASK_NAME
 from medveil.launch.data.native import NativeFile
 from medveil.launch.data.source import MANIFEST, Origin, OriginalFile, Source
 from medveil.launch.data.store import Pixels, PixelStore
@@ -23,7 +23,6 @@ DEFAULT_SIZE = 224
 SHORT_SIDE = 256
 _LARGEST_SQUARE = 512
 
-_MASK = re.compile(r"(.+)_mask(?:_\d+)?")
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _BLOCK = 64
 R = TypeVar("R")
@@ -103,7 +102,7 @@ def _files(folder: Path, notes: list[str]) -> dict[str, Path]:
 def _busi(root: Path, notes: list[str]) -> tuple[dict[str, Path], dict[str, Path]] | None:
     """Images and masks by stem if files here or one folder deeper are called ``*_mask``."""
     folders = [p for p in _listing(root) if p.is_dir()] or [root]
-    if not any(_MASK.fullmatch(p.stem) for folder in folders for p in _images(folder)):
+    if not any(MASK_NAME.fullmatch(p.stem) for folder in folders for p in _images(folder)):
         return None
     _refuse_loose(root, folders)
     files: dict[str, Path] = {}
@@ -112,7 +111,7 @@ def _busi(root: Path, notes: list[str]) -> tuple[dict[str, Path], dict[str, Path
             if stem in files:
                 raise UserError(f"{files[stem]} and {path} have the same id {stem!r}: rename or remove one")
             files[stem] = path
-    masks = {stem: path for stem, path in files.items() if _MASK.fullmatch(stem)}
+    masks = {stem: path for stem, path in files.items() if MASK_NAME.fullmatch(stem)}
     return {stem: path for stem, path in files.items() if stem not in masks}, masks
 
 
@@ -120,7 +119,7 @@ def _pair(images: dict[str, Path], masks: dict[str, Path], where: str) -> list[_
     """Each image with its masks: of the same stem, or of its stem and ``_mask``, ``_mask_1``, ..."""
     found: dict[str, list[Path]] = defaultdict(list)
     for stem, path in masks.items():
-        suffixed = _MASK.fullmatch(stem)
+        suffixed = MASK_NAME.fullmatch(stem)
         owner = stem if stem in images or not suffixed else suffixed[1]
         if owner not in images:
             raise UserError(f"{path} has no image called {owner!r}: add the image or remove the mask")

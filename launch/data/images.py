@@ -16,9 +16,9 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from medveil.errors import UserError
+from medveil.launch.data.layout import SUFFIXES as SUFFIXES
 from medveil.launch.data.store import Pixels, grey
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 MAX_PIXELS = 89_000_000
 """Pixels of the largest image that is read: below Pillow's own limit against decompression bombs."""
 
