@@ -92,7 +92,7 @@ def _depth_of(path: Path) -> str:
         with Image.open(path) as image:
             deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
             return "16 or more bits" if deep else _depth(image.mode)
-    except Exception:
+    except Exception:  # whatever a decoder raises for bytes that are not what they seem
         return "unreadable"
 
 

@@ -33,7 +33,7 @@ class Layout:
         try:
             with Image.open(self.first) as image:
                 return min(image.size)
-        except (OSError, ValueError, SyntaxError):
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return 0
 
 
