@@ -38,6 +38,9 @@ _UNROUNDED = 1e-3
 LEFT = "not among those to protect"
 """The reason of samples that were to stay as they are."""
 
+EVEN = "an even image, which the method leaves as it is"
+"""The reason of black, white or otherwise constant images, in which some methods find nothing to work on."""
+
 
 NOTED = "release.json"
 """The note in a run directory that holds :class:`Noted`."""
@@ -145,6 +148,7 @@ def _reasons(protector: Protector, batch: Batch, protected: Tensor) -> list[str]
     """Why each of the images would stay as it is once it is saved; "" where nothing explains it."""
     support = protector.support(batch.targets)
     noise = (protected - to_unit(batch.images)).abs().flatten(1).amax(1) * 255
+    even = (batch.images == batch.images[:, :, :1, :1]).flatten(1).all(1)
     reasons = [""] * len(batch.ids)
     for i in range(len(batch.ids)):
         if protector.budget().levels == 0:
@@ -153,11 +157,13 @@ def _reasons(protector: Protector, batch: Batch, protected: Tensor) -> list[str]
             reasons[i] = "empty mask"
         elif noise[i] > _UNROUNDED:
             reasons[i] = "the noise rounds to zero"
+        elif even[i]:
+            reasons[i] = EVEN
     return reasons
 
 
 def _drops(plan: Plan, reason: str | None) -> bool:
-    return reason not in (None, LEFT) and plan.empty == "drop" and plan.protector.budget().levels != 0
+    return reason not in (None, LEFT, EVEN) and plan.empty == "drop" and plan.protector.budget().levels != 0
 
 
 def _finish(
