@@ -39,6 +39,9 @@ class Audit(Machine):
     size: int | None = setting(
         None, "side that the images of folders are resized to", unit="pixels", low=16, high=4096, group=WHAT
     )
+    skip_bad: bool = setting(
+        False, "files of --original and --test that cannot be used are left out, as protect was told to", group=WHAT
+    )
     authorised: str | None = setting(
         None,
         "instead: how a segmentation model, trained on this clean set, sees released and original images",

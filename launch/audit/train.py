@@ -33,17 +33,18 @@ from medveil.launch.running.runtime import ProcessRuntime, running, threads_by_d
 @dataclass(frozen=True)
 class Place(Machine):
     """Where and how trainings run. ``runs``: where their run directories lie, and a set larger than memory is unpacked
-    to without ``cache``.
+    to without ``cache``. ``skip_bad``: as of :class:`medveil.launch.data.opening.Opener`.
     """
 
     runs: Path
+    skip_bad: bool = False
 
     def precision_on(self, device: torch.device) -> Precision:
         return self.precision or ("bf16" if device.type == "cuda" else "fp32")
 
     @property
     def opener(self) -> Opener:
-        return Opener(self.cache or self.runs / "cache")
+        return Opener(self.cache or self.runs / "cache", self.skip_bad)
 
 
 @dataclass(frozen=True)

@@ -50,11 +50,11 @@ def main(args: argparse.Namespace) -> int:
     method = args.method or method_for(data) or next(iter(METHODS))
     job = ProtectJob(method, data, beside(data), **{"preset": "auto", **Flags.told(args, ProtectJob)})
     try:
-        # Opening the data has the last word; it stops at the first thing that is wrong.
+        # Opening the data has the last word: of the layout, and of files that are looked at together.
         took = about(job)
     except UserError as error:
         lines = list(refused.values())
-        if not any(str(error).startswith(f"{path} ") for path in refused):
+        if not any(f"{path} " in str(error) for path in refused):
             lines.append(str(error))
         tell("\n".join([f"would be refused: {len(lines)}", *(f"  {line}" for line in lines)]))
         return 1

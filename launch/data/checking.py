@@ -70,6 +70,7 @@ class _Look:
     size: tuple[int, int] | None = None
     bits: Any = None
     wrong: str | None = None
+    orientation: int = 1
 
 
 def _look(path: Path, mask: bool) -> _Look:
@@ -79,7 +80,13 @@ def _look(path: Path, mask: bool) -> _Look:
         return _Look(_depth_of(path), wrong=str(error))
     if mask:
         return _Look("8 bits", decoded.size)
-    return _Look(_depth(decoded.mode), decoded.size, imagehash.phash(Image.fromarray(decoded.pixels), HASH_SIDE).hash)
+    return _Look(
+        _depth(decoded.mode),
+        decoded.size,
+        imagehash.phash(Image.fromarray(decoded.pixels), HASH_SIDE).hash,
+        None,
+        decoded.orientation,
+    )
 
 
 def _depth(mode: str) -> str:
@@ -118,9 +125,10 @@ def _check_pairs(root: Path, looks: dict[Path, _Look], masks: set[Path], refused
         if stem not in owned:
             refused.setdefault(path, f"{path} has no mask: add one or remove the image")
         size = looks[path].size
+        stored = size[::-1] if size is not None and looks[path].orientation >= 5 else size
         for mask in owned.get(stem, ()):
             theirs = looks[mask].size
-            if size is not None and theirs is not None and size != theirs:
+            if size is not None and theirs is not None and theirs not in (size, stored):
                 sizes = f"{theirs[0]}x{theirs[1]} and its image {size[0]}x{size[1]}"
                 refused.setdefault(mask, f"{mask} is {sizes} pixels: give a mask of the image's size")
 

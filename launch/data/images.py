@@ -5,7 +5,7 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from medveil.errors import UserError
 from medveil.launch.data.layout import SUFFIXES as SUFFIXES
 from medveil.launch.data.store import Pixels, grey
+from medveil.launch.reading import open_regular, read_bytes
 
 MAX_PIXELS = 89_000_000
 """Pixels of the largest image that is read: below Pillow's own limit against decompression bombs."""
@@ -25,6 +26,17 @@ MAX_PIXELS = 89_000_000
 _MAX_BYTES = 1 << 30
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _ORIENTATION = 0x0112
+_TURNS: dict[int, Callable[[Pixels], Pixels]] = {
+    2: lambda mask: mask[:, ::-1],
+    3: lambda mask: mask[::-1, ::-1],
+    4: lambda mask: mask[::-1],
+    5: lambda mask: mask.T,
+    6: lambda mask: np.rot90(mask, -1),
+    7: lambda mask: mask[::-1, ::-1].T,
+    8: lambda mask: np.rot90(mask),
+}
+"""What turns a mask as EXIF's orientation turns its image."""
+
 # Whatever Pillow's decoders raise for bytes that are not what they seem.
 _UNREADABLE = (
     OSError,
@@ -44,6 +56,7 @@ class Decoded:
     """``pixels``: uint8 [H, W], or [H, W, 3] if the channels differ. ``size``: width and height, upright.
 
     ``mode``: as Pillow names the file's. ``changes``: what was done to it, for a note. ``sha256``: of the file.
+    ``orientation``: EXIF's, by which it was turned upright (1: it was not). ``turned``: a mask, as its image was.
     """
 
     pixels: Pixels
@@ -51,6 +64,8 @@ class Decoded:
     mode: str
     changes: tuple[str, ...]
     sha256: str
+    orientation: int = 1
+    turned: bool = False
 
 
 @contextmanager
@@ -71,15 +86,13 @@ def read_image(path: Path) -> Decoded:
     Raises :class:`UserError` if it cannot be read whole, or not as 8-bit grey or colour without loss.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UserError(f"{path} has more than a GiB: such huge files are not read; scale the image down first")
-        content = path.read_bytes()
-    except OSError as error:
+        content = read_bytes(path, _MAX_BYTES)
+    except FileNotFoundError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): check the file and its permissions") from None
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             _check_header(image, path)
-            mode, turned = image.mode, image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+            mode, orientation = image.mode, image.getexif().get(_ORIENTATION, 1)
             image.load()
             upright = ImageOps.exif_transpose(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -97,23 +110,41 @@ def read_image(path: Path) -> Decoded:
     pixels, change = _eight_bits(upright, path)
     if pixels.ndim == 3 and grey(pixels):
         pixels = pixels[:, :, 0].copy()
-    changes = tuple(filter(None, (change, "turned upright by EXIF orientation" if turned else None)))
-    return Decoded(pixels, upright.size, mode, changes, hashlib.sha256(content).hexdigest())
+    changes = tuple(filter(None, (change, "turned upright by EXIF orientation" if orientation in _TURNS else None)))
+    digest = hashlib.sha256(content).hexdigest()
+    return Decoded(pixels, upright.size, mode, changes, digest, orientation if orientation in _TURNS else 1)
+
+
+def read_orientation(path: Path) -> int:
+    """EXIF's orientation of the image at ``path``, by its header alone; 1 where it says none."""
+    header = _header(path)
+    return 1 if header is None else header[1]
 
 
 def read_size(path: Path) -> tuple[int, int] | None:
     """Height and width of the image at ``path``, upright, by its header alone; None for what reading it will refuse."""
+    header = _header(path)
+    if header is None:
+        return None
+    (width, height), orientation = header
+    return (width, height) if orientation >= 5 else (height, width)
+
+
+def _header(path: Path) -> tuple[tuple[int, int], int] | None:
+    """Width and height as stored, and EXIF's orientation."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) in range(5, 9)
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except (*_UNREADABLE, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        with open_regular(path) as file, Image.open(file, formats=_FORMATS) as image:
+            orientation = image.getexif().get(_ORIENTATION, 1)
+            return image.size, orientation if orientation in _TURNS else 1
+    except (*_UNREADABLE, UserError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None
 
 
-def read_mask(path: Path) -> Decoded:
+def read_mask(path: Path, orientation: int = 1, size: tuple[int, int] | None = None) -> Decoded:
     """The mask at ``path`` as uint8 {0, 1} [H, W]: 0 is background, the one other value (or colour) foreground.
 
+    It is turned by its image's EXIF ``orientation`` as that was, unless it says itself how it lies, or has the upright
+    ``size`` (width, height) of the image already.
     Raises :class:`UserError` as :func:`read_image` does, and if there is more than one other value.
     """
     decoded = read_image(path)
@@ -121,12 +152,22 @@ def read_mask(path: Path) -> Decoded:
     inside: npt.NDArray[np.bool_] = np.asarray(values.any(axis=-1))
     foreground = values[inside]
     if len(foreground) and (foreground != foreground[0]).any():
-        count = len(np.unique(values.reshape(-1, values.shape[-1]), axis=0))
-        raise UserError(
-            f"{path} has {count} values where a mask has two, 0 and one other: threshold it and save it as PNG "
-            "(JPEG blurs masks)"
-        )
-    return Decoded(inside.astype(np.uint8), decoded.size, decoded.mode, decoded.changes, decoded.sha256)
+        raise UserError(_too_many_values(path, values))
+    mask, turned = inside.astype(np.uint8), False
+    if size is not None and orientation in _TURNS and decoded.orientation == 1:
+        stored = size[::-1] if orientation >= 5 else size
+        if decoded.size == stored:
+            mask, turned = np.ascontiguousarray(_TURNS[orientation](mask)), True
+    size = mask.shape[1], mask.shape[0]
+    return Decoded(mask, size, decoded.mode, decoded.changes, decoded.sha256, turned=turned)
+
+
+def _too_many_values(path: Path, values: Pixels) -> str:
+    distinct = np.unique(values.reshape(-1, values.shape[-1]), axis=0)
+    blurred = path.suffix.lower() in (".jpg", ".jpeg")
+    what = "is a JPEG, which blurs masks, and " if blurred else ""
+    zero = "" if (distinct == 0).all(axis=-1).any() else " and no 0"
+    return f"{path} {what}has {len(distinct)} values{zero} where a mask has two, 0 and one other: save a PNG of two"
 
 
 def _check_header(image: Image.Image, path: Path) -> None:

@@ -28,7 +28,7 @@ class Layout:
         """The shorter side of an image in pixels; 0 where only reading the data tells."""
         from PIL import Image
 
-        if self.first is None:
+        if self.first is None or not self.first.is_file():
             return 0
         try:
             with Image.open(self.first) as image:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from medveil.launch.data.formats.stored import Stored
 from medveil.launch.data.formats.windows import EIGHT_BITS, Window
-from medveil.launch.data.images import read_image, read_mask
+from medveil.launch.data.images import read_image, read_mask, read_orientation, read_size
 
 Noise = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -45,7 +45,10 @@ class NativeFile:
         """The union of its masks, bool [P, H, W]; None without any."""
         if not self.masks:
             return None
-        union: Mask = np.logical_or.reduce([read_mask(path).pixels > 0 for path in self.masks])[None]
+        orientation, size = read_orientation(self.image), read_size(self.image)
+        upright = None if size is None else size[::-1]
+        masks = [read_mask(path, orientation, upright).pixels > 0 for path in self.masks]
+        union: Mask = np.logical_or.reduce(masks)[None]
         return union
 
 

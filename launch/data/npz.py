@@ -22,7 +22,7 @@ from medveil.launch.data import store
 from medveil.launch.data.cache import Entry, entry
 from medveil.launch.data.images import MAX_PIXELS
 from medveil.launch.data.medmnist_sets import registered
-from medveil.launch.data.source import Source
+from medveil.launch.data.source import MAX_CLASSES, Source
 from medveil.launch.data.store import MappedDataset, PixelStore
 
 Array = npt.NDArray[Any]
@@ -212,6 +212,8 @@ def _labels(archive: zipfile.ZipFile, split: str, headers: dict[str, _Header], p
         raise UserError(f"{path}: {name} is {header.dtype}: labels must be whole numbers")
     if len(header.shape) not in (1, 2) or header.shape[0] != images or 0 in header.shape:
         raise UserError(f"{path}: {name} has shape {header.shape} for {images} images: [N, 1] or [N, L] is needed")
+    if math.prod(header.shape[1:]) > MAX_CLASSES:
+        raise UserError(f"{path}: {name} has {header.shape[1]} labels an image: at most {MAX_CLASSES} are read")
     with archive.open(f"{name}.npy") as file:
         labels = npy.read_array(file, allow_pickle=False)
     if header.dtype == np.uint64 and labels.max() > np.iinfo(np.int64).max:
@@ -242,6 +244,8 @@ def _task(path: Path, labels: dict[str, Array]) -> tuple[Task, int, list[str] | 
             raise UserError(
                 f"{path}: {split}_labels[{row}] is {array[row, column]}, out of range: labels are 0 to {limit - 1}"
             )
+    if count > MAX_CLASSES:
+        raise UserError(f"{path} has {count} {'labels' if multilabel else 'classes'}: at most {MAX_CLASSES} are read")
     if count < 2:
         raise UserError(f"{path} has one class only: there is nothing to classify")
     return "multilabel" if multilabel else "classification", count, names

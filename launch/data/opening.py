@@ -16,10 +16,11 @@ _FORMS = "a folder, a MedMNIST .npz, medmnist:NAME[:SIZE], phantom:seg or phanto
 @dataclass(frozen=True)
 class Opener:
     """Opens data sets for one job. ``cache``: where sets larger than memory are unpacked to, and stay; None: they are
-    unpacked to files that vanish.
+    unpacked to files that vanish. ``skip_bad``: files of a folder that cannot be used are left out, not refused.
     """
 
     cache: Path | None = None
+    skip_bad: bool = False
 
     def open(
         self, spec: str, *, size: int | None = None, splits: tuple[str, ...] = ("train",), alone: bool = False
@@ -50,7 +51,7 @@ class Opener:
         if scheme == "phantom":
             return phantom.open_phantom(spec, size)
         if path.is_dir():
-            return open_folder(path, spec, size, alone)
+            return open_folder(path, spec, size, alone, self.skip_bad)
         if path.exists():
             raise UserError(f"{spec} is neither a folder nor an .npz file: give {_FORMS}")
         raise UserError(f"{spec} does not exist: give {_FORMS}")
@@ -77,10 +78,15 @@ def _opened(opener: Opener, spec: str, size: int | None, _: Stamp) -> Source:
 
 
 def open_data(
-    spec: str, *, size: int | None = None, splits: tuple[str, ...] = ("train",), alone: bool = False
+    spec: str,
+    *,
+    size: int | None = None,
+    splits: tuple[str, ...] = ("train",),
+    alone: bool = False,
+    skip_bad: bool = False,
 ) -> Source:
     """:meth:`Opener.open` without a cache."""
-    return Opener().open(spec, size=size, splits=splits, alone=alone)
+    return Opener(skip_bad=skip_bad).open(spec, size=size, splits=splits, alone=alone)
 
 
 def _release_npz(path: Path) -> Path | None:

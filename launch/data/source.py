@@ -48,6 +48,7 @@ class Source:
     ``spec``: what the user typed. ``name``: short, for tables. ``data``: the samples to protect. ``test``: an own test
     part, or None. ``notes``: what was done to the images, one line each. ``fingerprint``: sha256 over ids and contents.
     ``npz_path`` or ``folder``: where it was read from. ``files``: of a folder, the files of ``data`` in its order.
+    ``left_out``: samples whose files cannot be used, and why.
     """
 
     spec: str
@@ -62,6 +63,7 @@ class Source:
     folder: Path | None = None
     origins: Sequence[Origin] = field(default=(), repr=False)
     files: Sequence[NativeFile] = field(default=(), repr=False)
+    left_out: tuple[tuple[str, str], ...] = ()
 
     @property
     def place(self) -> Path | None:

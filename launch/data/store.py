@@ -152,6 +152,13 @@ class PixelStore:
                 wide.let_go()
         self._store = wide
 
+    def cut(self, count: int) -> None:
+        """Forget all but the first ``count`` images."""
+        if isinstance(self._store, Mapped):
+            self._store.array = self._store.array[:count]
+        else:
+            self._store = self._store[:count]
+
     def dataset(self, targets: "Tensor | PixelStore", ids: Sequence[str], task: Task, num_classes: int) -> Dataset:
         """The stored images with ``targets`` (a store: masks); shares the stores' memory."""
         goals = targets if isinstance(targets, Tensor) else targets._store

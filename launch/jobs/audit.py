@@ -136,6 +136,7 @@ def _place(audit: Audit, trainings: int) -> Place:
         precision=audit.precision,
         cache=audit.cache or audit.folder / "cache",
         checkpoint_seconds=audit.checkpoint_seconds,
+        skip_bad=audit.skip_bad,
     )
 
 

@@ -87,6 +87,9 @@ class ProtectJob(Machine):
     holdout_seed: int = setting(0, "which images are held out", group=WHAT)
     part: PartOptions = field(default_factory=PartOptions)
     splits: tuple[str, ...] = setting(("train",), "parts of an npz to protect, such as train,val", group=WHAT)
+    skip_bad: bool = setting(
+        False, "files that cannot be used are left out, and listed, instead of refusing the set", group=WHAT
+    )
     empty: Empty | None = setting(
         None, "images with nothing to protect; by default they are dropped from sets with masks", group=WHAT
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medveil.dataset import Batch
 from medveil.errors import UserError
-from medveil.launch.errors import VerificationFailed
+from medveil.launch.errors import VerificationFailed, printable
 from medveil.launch.reading import STORED
 from medveil.launch.release.compare import batch_size
 from medveil.launch.release.folder import FolderFiles
@@ -184,7 +184,8 @@ def _finish(
     _public(plan, samples, sha256_of(files.path) if isinstance(files, NpzFiles) else None).write(partial)
     digest = sha256_of(partial / MANIFEST)
     run.check_owner()
-    _private(plan, treated, dropped, summary, digest).write(run.path)
+    left_out = [Dropped(sample, printable(reason)[:1000]) for sample, reason in plan.source.left_out]
+    _private(plan, treated, [*dropped, *left_out], summary, digest).write(run.path)
     run.note(NOTED, asdict(Noted(digest)))
     open_to_others(partial)
     run.check_owner()

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from medveil.errors import UserError
-from medveil.launch.data import folders, open_data, store
+from medveil.launch.data import open_data, seen, store
 
 Write = Callable[[Path], None]
 
@@ -102,7 +102,7 @@ def test_grey_among_colour_is_read_as_rgb(tmp_path: Path) -> None:
     assert (images[:3, 0] == images[:3, 1]).all()
     assert (images[:3, 0] == images[:3, 2]).all()
     assert not (images[3, 0] == images[3, 1]).all()
-    assert "3 of 4 images are grey among coloured ones: all are read as RGB" in source.notes
+    assert any("3 of 4 images are grey among coloured ones: all are read as RGB" in note for note in source.notes)
 
 
 def test_a_foreground_lost_by_resizing_is_said(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_results_come_in_order_beyond_one_block(tmp_path: Path, monkeypatch: pyt
     names = tuple(f"{i:02}" for i in range(7))
     _pairs(tmp_path, names)
     whole = open_data(str(tmp_path), size=16)
-    monkeypatch.setattr(folders, "_BLOCK", 3)
+    monkeypatch.setattr(seen, "_BLOCK", 3)
     blocks = open_data(str(tmp_path), size=16)
     assert torch.equal(blocks.data.read(range(7)).images, whole.data.read(range(7)).images)
     assert blocks.fingerprint == whole.fingerprint
@@ -217,7 +217,7 @@ def _truncated(root: Path) -> None:
 
 BAD_PAIRS: dict[str, tuple[Write, str]] = {
     "a missing mask": (_without_mask, r"images/a\.png has no mask: add masks/a\.png"),
-    "no masks": (_no_masks_at_all, r"images/a\.png has no mask \(nor have 2 more\)"),
+    "no masks": (_no_masks_at_all, r"3 files of .* cannot be used \(.*images/a\.png has no mask; .*b\.png has no mask"),
     "no masks folder": (_no_masks_folder, "has images/ but no masks/"),
     "a mask without image": (_without_image, r"masks/a\.png has no image called 'a'"),
     "a mask of another size": (lambda root: _mask(root / "masks" / "a.png", size=(16, 20)), r"a\.png is 16x20"),

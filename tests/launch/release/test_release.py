@@ -124,6 +124,19 @@ def test_unprotected_samples_are_released_unchanged_with_their_reason(segmentati
     assert sample["max_change"] == 0
 
 
+def test_an_even_image_that_stays_as_it_is_ends_no_release(segmentation: Source, tmp_path: Path) -> None:
+    images, masks = segmentation.data.images.clone(), segmentation.data.targets  # type: ignore[attr-defined]
+    images[1], images[4] = 0, 200
+    data = dataclasses.replace(segmentation.data, images=images)  # type: ignore[type-var]
+    up = Noise(lambda x, ids: masks[: len(x)] * torch.where(x.flatten(1).std(1) > 0, 2.0, 0.0).view(-1, 1, 1, 1))
+    summary = release(dataclasses.replace(segmentation, data=data), up, tmp_path / "out")
+    # They have a mask, so they are released even where samples with nothing to protect are dropped.
+    assert (summary.samples, summary.protected, summary.dropped) == (5, 3, 1)
+    samples = both_manifests(tmp_path / "out")["samples"]
+    assert [sample["id"] for sample in samples if not sample["protected"]] == ["case/1", "case/4"]
+    assert samples[1]["reason"] == "an even image, which the method leaves as it is"
+
+
 def test_classes_get_folders_and_phantoms_short_names(tmp_path: Path) -> None:
     source = open_data("phantom:cls:8:16")
     release(source, Noise(), tmp_path / "out", "release")

@@ -1,0 +1,88 @@
+"""The samples of a folder as they are read: several at a time, and what is kept and said of them."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from medveil.launch.data.images import Decoded
+from medveil.launch.data.source import Origin, OriginalFile
+
+_BLOCK = 64
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The files of one sample."""
+
+    id: str
+    image: Path
+    masks: list[Path] = field(default_factory=list)
+    class_name: str | None = None
+
+
+def mapped(read: Callable[[Sample], R], samples: Sequence[Sample]) -> Iterator[R]:
+    """``read`` of each sample in order, several at a time; block by block, so that few large images are in memory."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for first in range(0, len(samples), _BLOCK):
+            yield from pool.map(read, samples[first : first + _BLOCK])
+
+
+class Seen:
+    """What is kept of the files as they are read, for origins, notes and fingerprint."""
+
+    def __init__(self, size: tuple[int, int], root: Path) -> None:
+        self.size, self.root = size, root
+        self.origins: list[Origin] = []
+        self._changes: Counter[str] = Counter()
+        self._grey = 0
+        self._spread = 0
+        self._coloured = ""
+        self._digest = hashlib.sha256()
+
+    def add(self, sample: Sample, decoded: Decoded, digests: Sequence[str]) -> None:
+        folder = f"{sample.image.parent.name}/" if sample.class_name else ""
+        name = f"{folder}{sample.image.name}"
+        file = self._file(sample.image, decoded.sha256)
+        masks = tuple(self._file(*mask) for mask in zip(sample.masks, digests, strict=True))
+        self.origins.append(Origin(name, decoded.size, decoded.mode, sample.class_name, file, masks))
+        self._changes.update(decoded.changes)
+        self._grey += decoded.pixels.ndim == 2
+        if decoded.pixels.ndim == 3 and not self._coloured:
+            self._coloured = sample.id
+        self._spread += decoded.pixels.ndim == 2 and decoded.mode.startswith("RGB")
+        self._digest.update("\x1f".join([sample.id, decoded.sha256, *digests, ""]).encode())
+
+    def _file(self, path: Path, sha256: str) -> OriginalFile:
+        return OriginalFile(path.relative_to(self.root).as_posix(), sha256)
+
+    def fingerprint(self) -> str:
+        return self._digest.hexdigest()
+
+    def notes(self, channels: int) -> list[str]:
+        count = len(self.origins)
+        notes = [f"{some(n, 'image', count)} {change}" for change, n in sorted(self._changes.items())]
+        if channels == 1 and self._spread:
+            notes.append(f"{some(self._spread, 'image', count)} stored as three equal channels: read as grey")
+        if channels == 3 and self._grey:
+            told = f"{some(self._grey, 'image', count)} grey among coloured ones: all are read as RGB"
+            few = f", and get coloured noise; without the coloured ones (such as {self._coloured}) they would stay grey"
+            notes.append(told + (few if 2 * self._grey > count else ""))
+        height, width = self.size
+        sizes = sorted((o.size for o in self.origins if o.size != (width, height)), key=lambda s: (s[0] * s[1], s))
+        if sizes:
+            ends = [f"{w}x{h}" for w, h in (sizes[0], sizes[-1])]
+            span = ends[0] if ends[0] == ends[1] else "..".join(ends)
+            notes.append(f"{some(len(sizes), 'image')} resized from {span} to {width}x{height}")
+        return notes
+
+
+def some(part: int, noun: str, whole: int | None = None) -> str:
+    """'1 image is', '3 images are', '1 of 4 images is'."""
+    of = "" if whole is None else f" of {whole}"
+    return f"{part}{of} {noun}{'s' if (whole or part) != 1 else ''} {'is' if part == 1 else 'are'}"
