@@ -1,6 +1,6 @@
 """A data set as the user names it, opened: the samples to protect, a test part, and where each sample came from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -81,19 +81,34 @@ class Source:
         return Origin(self.data.ids[index], (width, height), "L" if self.data.channels == 1 else "RGB", class_name)
 
 
-def split_holdout(data: Dataset, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+def split_holdout(
+    data: Dataset, fraction: float, seed: int, groups: Mapping[str, str] | None = None
+) -> tuple[list[int], list[int]]:
     """Indices to train on and to test on, both ascending; what goes where depends on ``seed`` and the ids alone.
 
-    Raises :class:`UserError` if either part would be empty.
+    ``groups``: of each id; those of one group stay together, and the test part is the smallest number of whole groups,
+    as they are drawn, that reaches the share. Raises :class:`UserError` if either part would be empty.
     """
     if not 0 < fraction < 1:
         raise UserError(f"holdout {fraction:g} is not a share: give a number between 0 and 1, such as 0.2")
     count = len(data)
-    held = round(count * fraction)
-    if not 0 < held < count:
+    wanted = round(count * fraction)
+    if not 0 < wanted < count:
         raise UserError(
             f"{count} images are too few to hold out {fraction:g} of them: give more images or another share"
         )
-    draws = keyed.words(seed, "holdout", 0, keyed.keys_of(data.ids), ())
-    order = sorted(range(count), key=lambda i: (int(draws[i]), data.ids[i]))
-    return sorted(order[held:]), sorted(order[:held])
+    members: dict[str, list[int]] = {}
+    for index, sample in enumerate(data.ids):
+        members.setdefault(sample if groups is None else groups[sample], []).append(index)
+    names = list(members)
+    draws = keyed.words(seed, "holdout", 0, keyed.keys_of(names), ())
+    test: list[int] = []
+    for i in sorted(range(len(names)), key=lambda i: (int(draws[i]), names[i])):
+        if len(test) < wanted:
+            test += members[names[i]]
+    if len(test) == count:
+        raise UserError(
+            f"{count} images in {len(names)} groups: holding out {fraction:g} would leave none to protect: "
+            "give smaller groups or another share"
+        )
+    return sorted(set(range(count)) - set(test)), sorted(test)

@@ -84,6 +84,13 @@ class ProtectJob(Machine):
     holdout: float = setting(
         0.0, "share of the images that is neither fitted nor released, to test on", low=0, below=1, group=WHAT
     )
+    groups: str | None = setting(
+        None,
+        "keeps images of one patient on one side of --holdout: a CSV file with the columns id and group, or a pattern "
+        "of ids such as ^([^_]+)_",
+        metavar="CSV|REGEX",
+        group=WHAT,
+    )
     holdout_seed: int = setting(0, "which images are held out", group=WHAT)
     part: PartOptions = field(default_factory=PartOptions)
     splits: tuple[str, ...] = setting(("train",), "parts of an npz to protect, such as train,val", group=WHAT)

@@ -8,6 +8,7 @@ from typing import Any
 from medveil.dataset import Dataset, Subset
 from medveil.errors import UserError
 from medveil.launch.data import Opener, Source, split_holdout
+from medveil.launch.data.groups import groups_of
 from medveil.launch.protect.config import ProtectJob
 from medveil.launch.protect.methods import METHODS, protector_of, settings_of
 from medveil.launch.protect.part import Chosen, choose
@@ -98,7 +99,10 @@ def _indices(job: ProtectJob, source: Source, empty: Empty) -> tuple[list[int], 
             raise UserError(f"--holdout is for folders: {job.data} keeps its own test split")
         if empty == "drop":
             raise UserError(f"--empty drop is for folders: {job.data} keeps its shapes")
+    if job.groups is not None and not job.holdout:
+        raise UserError("--groups goes with --holdout, the share that is left out to test on")
     if not job.holdout:
         return list(range(len(source.data))), []
-    train, test = split_holdout(source.data, job.holdout, job.holdout_seed)
+    groups = None if job.groups is None else groups_of(source.data.ids, job.groups)
+    train, test = split_holdout(source.data, job.holdout, job.holdout_seed, groups)
     return train, [source.data.ids[i] for i in test]

@@ -1,5 +1,6 @@
 """One protect job: from a data set and a method to a verified release."""
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -81,6 +82,9 @@ def _protect(job: ProtectJob, processes: Processes, opener: Opener) -> None:
         "threads": chosen["threads"],
         "precision": chosen["precision"],
     }
+    if job.groups is not None:
+        # A changed table may hold out others under the same name.
+        config["held_out"] = hashlib.sha256("\x1f".join(sorted(given.held_out)).encode()).hexdigest()
     if part is not None:
         config["part"] = part.identity
     if job.shards > 1:

@@ -238,3 +238,19 @@ def test_names_and_permissions_of_folders(here: Path, capsys: pytest.CaptureFixt
         refused([*PROTECT, "--data", spec, "--out", "out"], here, capsys)
     with pytest.raises(UserError, match="does not exist"):
         open_data("a\x00b")
+
+
+def test_a_hold_out_keeps_patients_whole(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(12):
+        save(here / "data" / "images" / f"p{i % 4}_{i}.png", noise(i))
+        save(here / "data" / "masks" / f"p{i % 4}_{i}.png", MASK)
+    command = [*PROTECT, "--data", "data", "--groups", "^([^_]+)_"]
+    refused([*command, "--out", "out"], here, capsys, "--groups goes with --holdout")
+    assert main([*command, "--out", "out", "--holdout", "0.25"]) == 0
+    manifest = both_manifests(here / "out")
+    kept, held = ({name.partition("_")[0] for name in names} for names in (ids(manifest), manifest["held_out"]))
+    assert (len(kept), len(held)) == (3, 1) and not kept & held
+
+
+def ids(manifest: dict[str, Any]) -> list[str]:
+    return [sample["id"] for sample in manifest["samples"]]
