@@ -8,10 +8,11 @@ a GPU.
 from medveil.kernels.cdc import CentralDifferenceConv2d, cdc_conv2d, cdc_conv2d_stats, convert_to_cdc
 from medveil.kernels.clip import contour_band, lbp_adaptive_clip
 from medveil.kernels.lbp import local_binary_pattern, texture_map
-from medveil.kernels.topk import nan_seen, topk_grad_mask, topk_mask, topk_masked_step
+from medveil.kernels.topk import NanGradient, nan_seen, topk_grad_mask, topk_mask, topk_masked_step
 
 __all__ = [
     "CentralDifferenceConv2d",
+    "NanGradient",
     "cdc_conv2d",
     "cdc_conv2d_stats",
     "contour_band",

@@ -16,10 +16,14 @@ def count(fraction: float, n: int) -> int:
     return math.floor(fraction * n + 1e-9)
 
 
+class NanGradient(ValueError):
+    """A gradient has values that cannot be ranked: what made it has diverged."""
+
+
 def refuse_nan(sizes: Tensor) -> None:
-    """``ValueError`` where a row's size [N] is NaN, as its largest or mean is if one of its scores is."""
+    """:class:`NanGradient` where a row's size [N] is NaN, as its largest or mean is if one of its scores is."""
     if bool(sizes.isnan().any()):
-        raise ValueError("the gradient holds NaN (or, by pixel, infinities that cancel): nothing can be ranked")
+        raise NanGradient("the gradient holds NaN (or, by pixel, infinities that cancel): nothing can be ranked")
 
 
 def scores(grad: Tensor, by: str, rank: str) -> Tensor:

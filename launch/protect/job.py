@@ -15,6 +15,7 @@ from pydantic import Field
 
 from medveil.config import plain
 from medveil.errors import UserError
+from medveil.kernels import NanGradient
 from medveil.launch.data import Opener
 from medveil.launch.errors import tell
 from medveil.launch.protect.config import ProtectJob
@@ -31,7 +32,7 @@ from medveil.launch.running.files import drawn_once, make_private, sha256_of
 from medveil.launch.running.machine import Precision
 from medveil.launch.running.processes import Processes, joined, run_local
 from medveil.launch.running.runs import Run, owned
-from medveil.launch.running.runtime import running, threads_by_default
+from medveil.launch.running.runtime import DIVERGED, running, threads_by_default
 from medveil.launch.running.spent import METRICS, begin_peak, spending, told
 from medveil.protector import Protector
 
@@ -110,7 +111,10 @@ def _protect(job: ProtectJob, processes: Processes, opener: Opener) -> None:
         )
         spent = stack.enter_context(spending(run, runtime))
         if part is None or part.indices:
-            protector.fit(given.fit, runtime)
+            try:
+                protector.fit(given.fit, runtime)
+            except NanGradient:
+                raise UserError(DIVERGED) from None
         else:
             protector = make_protector(replace(job, method="none", options={}), None, chosen["seed"])
         runtime.progress.close()

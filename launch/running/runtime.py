@@ -16,6 +16,8 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from medveil import batchnorm
+from medveil.errors import UserError
+from medveil.kernels import nan_seen
 from medveil.launch.errors import Interrupted
 from medveil.launch.reading import open_regular
 from medveil.launch.running.machine import CHECKPOINT_SECONDS, Precision
@@ -29,6 +31,8 @@ from medveil.shards import sum_over_ranks
 _NEW_NAME = "forward_sync_buffers" in signature(DistributedDataParallel.__init__).parameters
 _BUFFERS_STAY: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
 """Running statistics are equal on all ranks already: nothing to send. (torch 2.15 renamed the argument.)"""
+
+DIVERGED = "the fit diverged (a gradient is no number): give a lower learning rate or a smaller step size"
 
 _KEPT_METRICS = 256
 """Steps whose metrics wait on the device before they are read together."""
@@ -192,6 +196,10 @@ class ProcessRuntime:
         self._waiting.clear()
         if self.run is not None:
             self.run.append_metrics(records)
+        # A GPU only notes what a CPU refuses at once; any rank may have met it.
+        (diverged,) = self.processes.highest([int(nan_seen(self.device))])
+        if diverged:
+            raise UserError(DIVERGED)
         return dict(zip(names, rows[-1], strict=True))
 
     def _say(self, line: str) -> None:

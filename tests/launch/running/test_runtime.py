@@ -1,7 +1,8 @@
 import json
 import os
+import pickle
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from medveil.errors import UserError
 from medveil.launch.errors import Interrupted
 from medveil.launch.running.processes import Processes
 from medveil.launch.running.runs import own
@@ -43,13 +45,14 @@ def fit(runtime: ProcessRuntime, total: int = 10, signal_at: int | None = None, 
     return vector
 
 
-def test_a_stopped_fit_is_saved_and_goes_on_from_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_fit_is_saved_and_goes_on_from_there(number: signal.Signals, tmp_path: Path) -> None:
     with runtime_in(tmp_path / "whole") as runtime:
         whole = fit(runtime)
-    handler = signal.getsignal(signal.SIGTERM)
-    with runtime_in(tmp_path / "cut") as runtime, pytest.raises(Interrupted, match="SIGTERM at step 4 of 10"):
-        fit(runtime, signal_at=4)
-    assert signal.getsignal(signal.SIGTERM) is handler
+    handler = signal.getsignal(number)
+    with runtime_in(tmp_path / "cut") as runtime, pytest.raises(Interrupted, match=f"{number.name} at step 4 of 10"):
+        fit(runtime, signal_at=4, number=number)
+    assert signal.getsignal(number) is handler
     with runtime_in(tmp_path / "cut") as runtime:
         assert runtime.restore()["done"] == 4  # type: ignore[index]
         assert torch.equal(fit(runtime), whole)
@@ -59,15 +62,37 @@ def test_a_stopped_fit_is_saved_and_goes_on_from_there(tmp_path: Path) -> None:
     assert lines[-1]["loss"] == float(whole[0])
 
 
-def test_an_unreadable_checkpoint_is_passed_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"no checkpoint"),
+        lambda path: torch.save([1, 2], path),
+        lambda path: torch.save({"step": "many"}, path),
+        lambda path: path.write_bytes(pickle.dumps(Path("x"))),
+        lambda path: (path.unlink(), os.mkfifo(path)),
+    ],
+    ids=["cut", "empty", "garbage", "a list", "no step", "a pickle of another kind", "a pipe"],
+)
+def test_an_unreadable_checkpoint_is_passed_over(damage: Callable[[Path], object], tmp_path: Path) -> None:
     with runtime_in(tmp_path, every=0.0) as runtime:
         whole = fit(runtime)
         assert runtime.run is not None
         newest, _ = runtime.run.checkpoints()
-        newest.write_bytes(newest.read_bytes()[:-100])
+        damage(newest)
         assert runtime.restore()["done"] == 9  # type: ignore[index]
         assert torch.equal(fit(runtime), whole)
         assert "unreadable" in (runtime.run.path / "log.txt").read_text()
+
+
+def test_a_nan_that_a_gpu_noted_ends_the_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted = iter([False, True])
+    monkeypatch.setattr("medveil.launch.running.runtime.nan_seen", lambda device: next(noted))
+    with runtime_in(tmp_path, every=0.0) as runtime, pytest.raises(UserError, match="the fit diverged"):
+        fit(runtime)
+    with runtime_in(tmp_path) as runtime:
+        assert runtime.restore()["done"] == 1  # type: ignore[index]
 
 
 def test_checkpoints_are_taken_by_the_clock_and_at_the_end(tmp_path: Path) -> None:
