@@ -71,7 +71,7 @@ def test_protected_released_and_audited(name: str, tmp_path: Path) -> None:
         differs = (after["train_images"] != before["train_images"]).reshape(24, -1)
         assert differs.any(1).all()
         assert differs.sum(1).max() <= differs.shape[1] // 10
-    exploit = ["--exploiter", "resnet18", "--width", "2", "--iterations", "2", "--batch-size", "8", "--threads", "1"]
+    exploit = ["--exploiter", "resnet18", "--width", "2", "--iterations", "2", "--batch-size", "8", "--workers", "1"]
     assert main(["audit", str(out), "--original", str(path), *exploit]) == 0
     record = json.loads(next((tmp_path / "out.audit").glob("*/result.json")).read_text())
     for side in ("clean", "protected"):

@@ -83,7 +83,7 @@ def test_what_is_done_is_not_done_again(swept):
 def test_a_worker_that_is_killed_fails_its_own_job_alone(folder):
     sweep = read_sweep(folder / "tiny.yaml")
     planned = prepare(sweep, SweepFolder(folder / "runs" / "tiny"))
-    victim, other = planned.jobs[0], planned.jobs[1]
+    other, victim = planned.jobs[:2]
     ended = {}
 
     def listen(job, record):
@@ -92,7 +92,7 @@ def test_a_worker_that_is_killed_fails_its_own_job_alone(folder):
     lethal = Job(victim.key, victim.title, Lethal(), victim.folder)
     run_side_by_side([lethal, other], 1, listen)
     assert ended == {victim.key: "failed", other.key: "done"}
-    assert plan(sweep, SweepFolder(folder / "runs" / "tiny")).jobs[0].read().state == "failed"
+    assert plan(sweep, SweepFolder(folder / "runs" / "tiny")).jobs[1].read().state == "failed"
 
 
 class Lethal:
