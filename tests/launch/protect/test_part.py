@@ -105,7 +105,7 @@ def test_a_part_of_the_release_is_audited_alone(npz: Path, tmp_path: Path, capsy
     protected = {int(i.removeprefix("train/")) for i in parts["protected"].train.open().ids}
     assert protected == listed(manifest)
     assert len({(one.test, one.clean) for one in parts.values()}) == 1
-    flags = ["--exploiter", "resnet18", "--width", "2", "--iterations", "1", "--part", "clean", "--threads", "1"]
+    flags = ["--exploiter", "resnet18", "--width", "2", "--iterations", "1", "--part", "clean", "--workers", "1"]
     assert main(["audit", str(out), "--original", str(npz), *flags]) == 0
     record = json.loads(next((tmp_path / "out.audit").glob("*/result.json")).read_text())
     assert (record["exploiter"]["model"], record["exploiter"]["part"]) == ("resnet18", "clean")
@@ -119,7 +119,7 @@ def test_an_audit_tells_which_of_its_classes_are_protected(typed: str, tmp_path:
     """By the number that the confusion matrix has: a folder numbers its classes by name, generated data does not."""
     out = tmp_path / "out"
     protect(Path("phantom:cls:24:16"), out, "--classes", typed)
-    flags = ["--exploiter", "resnet18", "--width", "2", "--iterations", "1", "--threads", "1"]
+    flags = ["--exploiter", "resnet18", "--width", "2", "--iterations", "1", "--workers", "1"]
     assert main(["audit", str(out), "--original", "phantom:cls:24:16", *flags]) == 0
     record = CellResult.load(next((tmp_path / "out.audit").glob("*/result.json")))
     assert str(record.options) == "eps=8/255 classes=ring"
