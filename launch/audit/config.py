@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medveil.config import setting
+from medveil.launch.data.config import AS_THEY_ARE, Reading
 from medveil.launch.exploiters.config import Preset
 from medveil.launch.results import Portion
 from medveil.launch.running.machine import HERE, Machine
@@ -76,6 +77,7 @@ class Audit(Machine):
         None, "trainings side by side on a CPU; by default one for each core", low=1, group=HERE
     )
     options: Mapping[str, Any] = field(default_factory=dict)
+    reading: Reading = AS_THEY_ARE
 
     @property
     def folder(self) -> Path:

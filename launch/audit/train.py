@@ -15,6 +15,7 @@ from medveil.errors import UserError
 from medveil.launch.audit.plan import plan_audit, without_overlap
 from medveil.launch.audit.samples import Part, open_alike, originals_by_id
 from medveil.launch.data import Opener, split_holdout
+from medveil.launch.data.config import AS_THEY_ARE, Reading
 from medveil.launch.exploiters.attacks import Chain, OutOfReach, Thief, parse_attack
 from medveil.launch.exploiters.config import ExploiterConfig, Preset, exploiter_config
 from medveil.launch.exploiters.training import VALIDATION, train_exploiter
@@ -38,13 +39,14 @@ class Place(Machine):
 
     runs: Path
     skip_bad: bool = False
+    reading: Reading = AS_THEY_ARE
 
     def precision_on(self, device: torch.device) -> Precision:
         return self.precision or ("bf16" if device.type == "cuda" else "fp32")
 
     @property
     def opener(self) -> Opener:
-        return Opener(self.cache or self.runs / "cache", self.skip_bad)
+        return Opener(self.cache or self.runs / "cache", self.skip_bad, self.reading)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, cast
 from medveil.config import plain
 from medveil.launch.audit.config import EXPLOITER, TRAINING, WHAT, WHERE, Audit
 from medveil.launch.commands.flags import DRY_RUN, Flags, peek
+from medveil.launch.data.config import MEDICAL, Reading
 from medveil.launch.data.layout import layout_of
 from medveil.launch.exploiters.config import ExploiterConfig, Preset, exploiter_config
 from medveil.launch.running.machine import HERE, usual_preset
@@ -20,11 +21,12 @@ _OWN_LISTS = ("model", "seed")
 def add_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] = ()) -> None:
     """The flags of ``medveil audit``."""
     parser.usage = "medveil audit RELEASE [--original DATA] [--test DATA] [--exploiter LIST] [--attacks LIST] [options]"
-    flags = Flags(parser, WHAT, WHERE, EXPLOITER, TRAINING, HERE)
+    flags = Flags(parser, WHAT, WHERE, EXPLOITER, TRAINING, MEDICAL, HERE)
     flags.under(WHAT).add_argument("release", type=Path, metavar="RELEASE", help="a release, or images with --original")
     flags.add(Audit)
+    flags.add(Reading)
     flags.under(WHERE).add_argument("--dry-run", action="store_true", help=DRY_RUN)
-    known = peek(argv, Audit, ExploiterConfig)
+    known = peek(argv, Audit, Reading, ExploiterConfig)
     flags.add(ExploiterConfig, TRAINING, skip=_OWN_LISTS, defaults=_defaults(known))
     if known["positional"] is None:
         parser.epilog = "Defaults of the training: medveil audit RELEASE --help"
@@ -34,7 +36,8 @@ def main(args: argparse.Namespace) -> int:
     """``medveil audit``: records under OUT, a table on the screen; returns 0 when every training is done."""
     from medveil.launch.jobs.audit import run_audit
 
-    audit = Audit(args.release, options=Flags.told(args, ExploiterConfig), **Flags.told(args, Audit))
+    reading = Reading(**Flags.told(args, Reading))
+    audit = Audit(args.release, options=Flags.told(args, ExploiterConfig), reading=reading, **Flags.told(args, Audit))
     run_audit(audit, dry_run=args.dry_run)
     return 0
 

@@ -7,6 +7,7 @@ from dataclasses import fields
 
 from medveil.errors import UserError
 from medveil.launch.commands.flags import DRY_RUN, Flags, peek
+from medveil.launch.data.config import MEDICAL, Reading
 from medveil.launch.data.layout import layout_of
 from medveil.launch.protect.config import DATA, HOW, KEYS, WHAT, WHERE, KeyOptions, PartOptions, ProtectJob, beside
 from medveil.launch.protect.methods import METHODS, method_for
@@ -18,7 +19,7 @@ _METHOD = "how to protect; by default umed for images with masks, salm for class
 def add_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     """The flags of ``medveil protect``, and those of the method that ``argv`` names or the data's layout calls for."""
     parser.usage = "medveil protect FOLDER [--out RELEASE] [--method METHOD] [--preset PRESET] [options]"
-    known = peek(argv, ProtectJob, PartOptions, KeyOptions, *METHODS.values())
+    known = peek(argv, ProtectJob, PartOptions, Reading, KeyOptions, *METHODS.values())
     method = known["method"] or method_for(known["data"] or known["positional"])
     flags = _job_flags(parser, method)
     if method is None or method not in METHODS:
@@ -54,12 +55,13 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _job_flags(parser: argparse.ArgumentParser, method: str | None) -> Flags:
-    flags = Flags(parser, WHAT, WHERE, HOW, "noise", "fit", KEYS, HERE)
+    flags = Flags(parser, WHAT, WHERE, HOW, "noise", "fit", MEDICAL, KEYS, HERE)
     flags.under(WHAT).add_argument("data", nargs="?", metavar="FOLDER", help=DATA)
     flags.under(WHAT).add_argument("--data", dest="named", metavar="DATA", help="the same, by name")
     flags.under(HOW).add_argument("--method", default=method, choices=METHODS, metavar="METHOD", help=_METHOD)
     flags.add(ProtectJob, skip=("data",), defaults={"preset": "auto"})
     flags.add(PartOptions)
+    flags.add(Reading)
     flags.add(KeyOptions)
     flags.under(WHERE).add_argument("--dry-run", action="store_true", help=DRY_RUN)
     return flags
@@ -77,4 +79,5 @@ def _job(args: argparse.Namespace) -> ProtectJob:
     options = Flags.told(args, METHODS[method])
     out = job.pop("out", None) or beside(args.data)
     part = PartOptions(**Flags.told(args, PartOptions))
-    return ProtectJob(method, args.data, out, options=options, part=part, **job)
+    reading = Reading(**Flags.told(args, Reading))
+    return ProtectJob(method, args.data, out, options=options, part=part, reading=reading, **job)

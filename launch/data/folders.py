@@ -1,7 +1,7 @@
 """Folders of image files: images with masks, BUSI's own layout, one folder per class, and releases of these."""
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import torch
 
 from medveil.errors import UserError
 from medveil.launch.data.bad import BadFiles, attempt
+from medveil.launch.data.grid import working_grid
 from medveil.launch.data.images import SUFFIXES, Decoded, decoding, read_image, read_mask, read_size, resize
 from medveil.launch.data.layout import MASK_NAME
 from medveil.launch.data.listing import files_in, images_in, listing, refuse_loose
@@ -19,15 +20,13 @@ from medveil.launch.data.seen import Sample, Seen, mapped, some
 from medveil.launch.data.source import MANIFEST, Source
 from medveil.launch.data.store import Pixels, PixelStore
 
-DEFAULT_SIZE = 224
-SHORT_SIDE = 256
 _LARGEST_SQUARE = 512
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 def open_folder(root: Path, spec: str, size: int | None, alone: bool = False, skip_bad: bool = False) -> Source:
-    """The data set in ``root``; its images become ``size`` x ``size``, or what :func:`working_grid` says unless told.
+    """The data set in ``root``; its images become ``size`` x ``size``, unless told what ``working_grid`` says.
 
     Layouts: ``images/`` + ``masks/`` paired by stem; BUSI's (``X.png`` with ``X_mask.png``, ``X_mask_1.png``, ...,
     in ``root`` or subfolders); one folder per class, in ``root`` or in ``root/images`` (``alone``: one will do).
@@ -116,7 +115,8 @@ def _open_masked(
         raise UserError(f"{root}: every mask is empty: there is no region to protect; give masks with foreground")
     notes += seen.notes(images.channels)
     files = [
-        NativeFile(one.image, tuple(one.masks), f"images/{one.id}", f"masks/{one.id}", i) for i, one in enumerate(kept)
+        NativeFile(one.image, tuple(one.masks), f"images/{one.id}.png", f"masks/{one.id}.png", i)
+        for i, one in enumerate(kept)
     ]
     if empty:
         notes.append(f"{some(empty, 'mask', len(kept))} empty")
@@ -219,7 +219,7 @@ def _open_classes(
         fingerprint=seen.fingerprint(),
         folder=root,
         origins=seen.origins,
-        files=[NativeFile(one.image, (), f"images/{one.id}", None, i) for i, one in enumerate(kept)],
+        files=[NativeFile(one.image, (), f"images/{one.id}.png", None, i) for i, one in enumerate(kept)],
         left_out=tuple(bad.found),
     )
 
@@ -247,14 +247,3 @@ def _size(samples: list[Sample], root: Path, size: int | None, bad: BadFiles) ->
     return working_grid(sizes)
 
 
-def working_grid(sizes: Collection[tuple[int, int] | None]) -> tuple[int, int]:
-    """Height and width that images of ``sizes`` (height, width; None: unreadable) are fitted at.
-
-    Images of one size: their own aspect, with a shorter side of at most 256. Of several sizes: 224 x 224.
-    """
-    known = {size for size in sizes if size is not None and min(size) > 0}
-    if len(known) != 1:
-        return DEFAULT_SIZE, DEFAULT_SIZE
-    ((height, width),) = known
-    scale = min(1.0, SHORT_SIDE / min(height, width))
-    return round(height * scale), round(width * scale)

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -226,3 +227,19 @@ def resize(pixels: Pixels, size: tuple[int, int], *, mask: bool = False) -> Pixe
         return pixels
     resample = Image.Resampling.NEAREST if mask else Image.Resampling.BILINEAR
     return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), resample))
+
+
+def write_png(path: Path, pixels: npt.NDArray[Any]) -> None:
+    """Save ``pixels`` [H, W] or [H, W, 3] without loss."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_png(path: Path) -> tuple[npt.NDArray[Any], str]:
+    """The pixels [H, W] or [H, W, 3] of a file that :func:`write_png` wrote, and its sha256."""
+    content = path.read_bytes()
+    with Image.open(io.BytesIO(content)) as picture:
+        return np.array(picture), hashlib.sha256(content).hexdigest()

@@ -55,6 +55,8 @@ def layout_of(spec: str) -> Layout | None:
 
 def _of_folder(root: Path) -> Layout | None:
     images, masks = root / "images", root / "masks"
+    if (root / "imagesTr").is_dir():
+        return Layout("segmentation", "nnU-Net's imagesTr/ and labelsTr/")
     if images.is_dir() and masks.is_dir():
         return Layout("segmentation", "images/ and masks/", len(_images(images)), next(iter(_images(images)), None))
     folders = _folders(root) or [root]

@@ -8,9 +8,11 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from medveil.launch.data.formats import files as formats
+from medveil.launch.data.formats.files import Kind
 from medveil.launch.data.formats.stored import Stored
-from medveil.launch.data.formats.windows import EIGHT_BITS, Window
-from medveil.launch.data.images import read_image, read_mask, read_orientation, read_size
+from medveil.launch.data.formats.windows import EIGHT_BITS, Values, Window
+from medveil.launch.data.images import read_mask, read_orientation, read_size
 
 Noise = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -21,8 +23,9 @@ V = TypeVar("V", bound=np.generic)
 class NativeFile:
     """One image file and its masks: the samples ``first`` to ``first + planes`` of its set.
 
-    ``name``: of the released image, without suffix, such as ``images/ID``; ``mask``: of its released mask, or None.
-    ``windows``: under which its values are looked at, and its change is bound; the first is what the fit sees.
+    ``name``: of the released image, such as ``images/ID.png``; ``mask``: of its released mask, or None. ``windows``:
+    under which its values are looked at, and its change is bound; the first is what the fit sees. ``labels``: which
+    values of a label map are foreground; none: all but 0. ``identified``: see ``formats.dicom.read``.
     """
 
     image: Path
@@ -32,6 +35,9 @@ class NativeFile:
     first: int
     planes: int = 1
     windows: tuple[Window, ...] = EIGHT_BITS
+    kind: Kind = "picture"
+    labels: tuple[int, ...] = ()
+    identified: bool = False
 
     @property
     def indices(self) -> range:
@@ -39,17 +45,22 @@ class NativeFile:
 
     def stored(self) -> Stored:
         """The image as it is stored. Raises :class:`medveil.errors.UserError`."""
-        return Stored(read_image(self.image).pixels[None])
+        return formats.read(self.image, self.kind, identified=self.identified)
 
-    def foreground(self) -> Mask | None:
-        """The union of its masks, bool [P, H, W]; None without any."""
+    def label_map(self) -> Values | None:
+        """Its mask as it is released, whole numbers [P, H, W]: of pictures the union of all, 0 or 255."""
         if not self.masks:
             return None
+        if self.kind != "picture":
+            return formats.read_labels(self.masks[0])
         orientation, size = read_orientation(self.image), read_size(self.image)
         upright = None if size is None else size[::-1]
         masks = [read_mask(path, orientation, upright).pixels > 0 for path in self.masks]
-        union: Mask = np.logical_or.reduce(masks)[None]
-        return union
+        return np.logical_or.reduce(masks)[None].astype(np.uint8) * 255
+
+    def foreground(self, labels: Values) -> Mask:
+        """Where a label map is foreground, bool [P, H, W]."""
+        return np.isin(labels, self.labels) if self.labels else labels > 0
 
 
 def spread(cells: npt.NDArray[V], size: Sequence[int]) -> npt.NDArray[V]:

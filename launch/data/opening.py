@@ -6,7 +6,9 @@ from pathlib import Path
 
 from medveil.errors import UserError
 from medveil.launch.data import npz, phantom
+from medveil.launch.data.config import AS_THEY_ARE, Reading
 from medveil.launch.data.folders import open_folder
+from medveil.launch.data.medical import open_medical
 from medveil.launch.data.medmnist_sets import fetch
 from medveil.launch.data.source import Source
 
@@ -17,10 +19,12 @@ _FORMS = "a folder, a MedMNIST .npz, medmnist:NAME[:SIZE], phantom:seg or phanto
 class Opener:
     """Opens data sets for one job. ``cache``: where sets larger than memory are unpacked to, and stay; None: they are
     unpacked to files that vanish. ``skip_bad``: files of a folder that cannot be used are left out, not refused.
+    ``reading``: how medical files are looked at.
     """
 
     cache: Path | None = None
     skip_bad: bool = False
+    reading: Reading = AS_THEY_ARE
 
     def open(
         self, spec: str, *, size: int | None = None, splits: tuple[str, ...] = ("train",), alone: bool = False
@@ -50,6 +54,8 @@ class Opener:
             raise UserError(f"{spec} has no splits: leave out --splits, which is for MedMNIST npz files")
         if scheme == "phantom":
             return phantom.open_phantom(spec, size)
+        if path.is_dir() and (medical := open_medical(path, spec, size, self.reading)) is not None:
+            return medical
         if path.is_dir():
             return open_folder(path, spec, size, alone, self.skip_bad)
         if path.exists():

@@ -1,6 +1,6 @@
 """A data set as the user names it, opened: the samples to protect, a test part, and where each sample came from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -48,7 +48,8 @@ class Source:
     ``spec``: what the user typed. ``name``: short, for tables. ``data``: the samples to protect. ``test``: an own test
     part, or None. ``notes``: what was done to the images, one line each. ``fingerprint``: sha256 over ids and contents.
     ``npz_path`` or ``folder``: where it was read from. ``files``: of a folder, the files of ``data`` in its order.
-    ``left_out``: samples whose files cannot be used, and why.
+    ``left_out``: samples whose files cannot be used, and why. ``others``: what else a release of some of them holds,
+    text by file name.
     """
 
     spec: str
@@ -64,6 +65,7 @@ class Source:
     origins: Sequence[Origin] = field(default=(), repr=False)
     files: Sequence[NativeFile] = field(default=(), repr=False)
     left_out: tuple[tuple[str, str], ...] = ()
+    others: Callable[[Sequence[NativeFile]], Mapping[str, str]] = lambda _: {}
 
     @property
     def place(self) -> Path | None:

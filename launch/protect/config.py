@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medveil.config import Settings, about, setting
+from medveil.launch.data.config import AS_THEY_ARE, Reading
 from medveil.launch.running.machine import HERE, Machine
 from medveil.launch.running.places import run_beside
 from medveil.protector import Empty
@@ -106,6 +107,7 @@ class ProtectJob(Machine):
         1, "the same bytes from 1, 2, 4.. to N processes (a power of 2) of as many threads", low=1, group=HERE
     )
     run: Path | None = None
+    reading: Reading = AS_THEY_ARE
 
     @property
     def run_root(self) -> Path:

@@ -67,10 +67,20 @@ def open_input(job: ProtectJob, opener: Opener) -> Input:
     Raises UserError for data that does not fit the job.
     """
     source = opener.open(job.data, size=job.size, splits=job.splits, alone=job.part.support is not None)
-    empty = job.empty or ("drop" if source.data.task == "segmentation" else "release")
+    volumes = any(file.planes > 1 for file in source.files)
+    if volumes and job.empty == "drop":
+        raise UserError(f"--empty drop is for single images: {job.data} has volumes, which keep their slices")
+    empty = job.empty or ("drop" if source.data.task == "segmentation" and not volumes else "release")
     indices, held_out = _indices(job, source, empty)
     part = choose(source, indices, job.part, job.seed or 0, opener) if job.part else None
-    return Input(source, empty, indices, held_out, part, job.size is None and bool(source.files))
+    return Input(source, empty, indices, held_out, part, _is_native(job, source))
+
+
+def _is_native(job: ProtectJob, source: Source) -> bool:
+    """Raises UserError for medical files that were to become squares."""
+    if job.size is not None and any(file.kind != "picture" for file in source.files):
+        raise UserError(f"--size {job.size} would resample {job.data}: medical files keep their size; leave it out")
+    return job.size is None and bool(source.files)
 
 
 def headlines(job: ProtectJob, given: Input, chosen: Mapping[str, Any]) -> list[str]:
@@ -104,5 +114,15 @@ def _indices(job: ProtectJob, source: Source, empty: Empty) -> tuple[list[int], 
     if not job.holdout:
         return list(range(len(source.data))), []
     groups = None if job.groups is None else groups_of(source.data.ids, job.groups)
+    if any(file.planes > 1 for file in source.files):
+        groups = _whole_volumes(source, groups)
     train, test = split_holdout(source.data, job.holdout, job.holdout_seed, groups)
     return train, [source.data.ids[i] for i in test]
+
+
+def _whole_volumes(source: Source, groups: Mapping[str, str] | None) -> dict[str, str]:
+    """The group of each slice: its volume, or the group of the volume's first slice."""
+    ids = source.data.ids
+    firsts = {ids[index]: ids[file.first] for file in source.files for index in file.indices}
+    names = {ids[file.first]: file.name for file in source.files}
+    return {sample: names[first] if groups is None else groups[first] for sample, first in firsts.items()}

@@ -55,7 +55,7 @@ def in_worker(job: ProtectJob, meeting: tuple[str, int, int] | None) -> None:
     begin_peak()
     own_cache = job.run_root / "cache"
     with joined(job.device, meeting) as processes:
-        _protect(job, processes, Opener(job.cache or own_cache, job.skip_bad))
+        _protect(job, processes, Opener(job.cache or own_cache, job.skip_bad, job.reading))
         if processes.rank == 0 and job.cache is None:
             shutil.rmtree(own_cache, ignore_errors=True)
 

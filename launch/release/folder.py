@@ -1,20 +1,14 @@
 """The files of a folder release: lossless PNGs with masks beside them, or in class folders."""
 
-import hashlib
-import io
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
 from medveil.dataset import Batch
 from medveil.launch.data import Source
+from medveil.launch.data.images import read_png, write_png
 from medveil.launch.release.compare import Compared, Rendered, Saved, SavedFiles, batch_size, compare, rendered
 from medveil.protector import Protector
 from medveil.runtime import batches
@@ -66,6 +60,10 @@ class FolderFiles:
             targets = torch.stack(masks) if segmentation else None
             yield Saved(some, torch.stack(images), None if targets is None else _binary(targets), files)
 
+    def others(self) -> dict[str, str]:
+        """The files that belong to no sample, and their sha256: none."""
+        return {}
+
     def expected(self, indices: Sequence[int]) -> set[str]:
         """Every file that the release must hold, and no other."""
         names = {self._image(index) for index in indices}
@@ -94,22 +92,6 @@ class FolderFiles:
 def _binary(masks: Tensor) -> Tensor:
     """{0, 255} as {0, 1}; any other value stays different from both."""
     return torch.where(masks == 255, 1, torch.where(masks == 0, 0, 2)).to(torch.uint8)
-
-
-def write_png(path: Path, pixels: npt.NDArray[Any]) -> None:
-    """Save ``pixels`` [H, W] or [H, W, 3] without loss."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_png(path: Path) -> tuple[npt.NDArray[Any], str]:
-    """The pixels [H, W] or [H, W, 3] of a file that :func:`write_png` wrote, and its sha256."""
-    content = path.read_bytes()
-    with Image.open(io.BytesIO(content)) as picture:
-        return np.array(picture), hashlib.sha256(content).hexdigest()
 
 
 def _picture(path: Path) -> tuple[Tensor, str]:

@@ -11,21 +11,26 @@ import hashlib
 import os
 import secrets
 import zipfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from medveil.errors import UserError
-from medveil.launch.data.images import Decoded, decoding, read_image
-from medveil.launch.release.manifest import Manifest
+from medveil.launch.data.formats import files as formats
+from medveil.launch.data.formats.dicom import read_dataset
+from medveil.launch.data.formats.files import Kind
+from medveil.launch.data.formats.windows import Values
+from medveil.launch.data.images import decoding, read_image
+from medveil.launch.release.manifest import Manifest, Sample
 from medveil.launch.release.npz import read_header, unequal_members
 from medveil.launch.release.private import Original, PrivateManifest, Treated
 from medveil.launch.release.restore import Bytes, Entry, check, entries_of, next_image
 from medveil.launch.release.sealed import SealedReader, SealedWriter
 from medveil.launch.release.secret import Secret
-from medveil.launch.running.files import sync_folder
+from medveil.launch.release.voxels import difference, ends_with_voxels, head_of
+from medveil.launch.running.files import sha256_of, sync_folder
 from medveil.launch.running.places import check_place
 from medveil.launch.running.progress import shown
 
@@ -119,55 +124,83 @@ def _entries(
         yield from _arrays(release, manifest, root, ids, written)
         return
     by_id = {treated.id: treated for treated in private.samples}
+    by_file: dict[str, list[Sample]] = {}
     for sample in manifest.samples:
-        if ids is None or sample.id in ids:
-            yield from _pictures(release, sample.files(), sample.id, by_id[sample.id], root, written)
+        by_file.setdefault(sample.file, []).append(sample)
+    masks: set[str] = set()
+    for samples in by_file.values():
+        if ids is None or any(sample.id in ids for sample in samples):
+            written.images += len(samples)
+            yield from _of_file(release, samples, by_id[samples[0].id], root, masks, written)
 
 
-def _pictures(
-    release: Path, files: dict[str, str], sample: str, treated: Treated, root: Path, written: Written
+def _of_file(
+    release: Path, samples: Sequence[Sample], treated: Treated, root: Path, masks: set[str], written: Written
 ) -> Iterator[tuple[Entry, Iterable[bytes]]]:
-    """The entries of one sample: its image, then its masks."""
+    """The entries of one released file, which all ``samples`` share: the image, then its masks but for those that are
+    among ``masks`` already.
+    """
+    first = samples[0]
     if treated.original is None:
-        raise UserError(f"the private run does not know the original of {sample}: protect the data again")
-    written.images += 1
-    (image, digest), *mask = files.items()
-    before, after = _original(root, treated.original), read_image(release / image)
-    if before.pixels.shape == after.pixels.shape and not before.changes:
-        difference = before.pixels - after.pixels
-        written.entropy += _entropy(difference)
-        name = str(Path(treated.original.file).with_suffix(".png"))
-        yield (
-            Entry(name, "difference", (sample,), image, digest, hashlib.sha256(before.pixels.tobytes()).hexdigest()),
-            [difference.tobytes()],
-        )
+        raise UserError(f"the private run does not know the original of {first.id}: protect the data again")
+    ids = tuple(sample.id for sample in samples)
+    opened = tuple(range(len(ids)))
+    path = _original(root, treated.original)
+    kind = formats.kind_of(path) or "picture"
+    before, after = formats.read(path, kind, identified=True), formats.read(release / first.file, kind, identified=True)
+    if _is_alike(path, kind, before.values, after.values):
+        content, head = difference(before.values, after.values), head_of(path, kind)
+        written.entropy += _entropy(np.frombuffer(content, np.uint8).reshape(before.values.dtype.itemsize, -1))
+        name = str(Path(treated.original.file).with_suffix(".png")) if kind == "picture" else treated.original.file
+        digest = hashlib.sha256(before.values.tobytes()).hexdigest()
+        entry = Entry(name, "difference", ids, first.file, first.sha256, digest, "", opened, kind, len(head))
+        yield entry, [head, content]
     else:
-        content = (root / treated.original.file).read_bytes()
-        written.whole, written.whole_bytes = written.whole + 1, written.whole_bytes + len(content)
-        entry = Entry(treated.original.file, "file", (sample,), image, digest, treated.original.sha256)
-        yield entry, [content]
+        written.whole, written.whole_bytes = written.whole + 1, written.whole_bytes + path.stat().st_size
+        entry = Entry(treated.original.file, "file", ids, first.file, first.sha256, treated.original.sha256, "", opened)
+        yield entry, [path.read_bytes()]
     for one in treated.masks:
-        ((name, name_digest),) = mask
-        if len(treated.masks) == 1 and _same(_original(root, one), release / name):
-            yield Entry(str(Path(one.file).with_suffix(".png")), "copy", (sample,), name, name_digest, name_digest), []
+        assert first.mask is not None
+        assert first.mask_sha256 is not None
+        mask = _original(root, one)
+        if one.file in masks:
+            continue
+        masks.add(one.file)
+        if len(treated.masks) == 1 and _same(mask, release / first.mask):
+            name, digest = str(Path(one.file).with_suffix(".png")), first.mask_sha256
+            yield Entry(name, "copy", ids, first.mask, digest, digest, "", opened), []
         else:
-            content = (root / one.file).read_bytes()
-            written.whole_bytes += len(content)
-            yield Entry(one.file, "file", (sample,), name, name_digest, one.sha256), [content]
+            written.whole_bytes += mask.stat().st_size
+            entry = Entry(one.file, "file", ids, first.mask, first.mask_sha256, one.sha256, "", opened)
+            yield entry, [mask.read_bytes()]
 
 
-def _original(root: Path, original: Original) -> Decoded:
+def _original(root: Path, original: Original) -> Path:
     path = root / original.file
     if not path.is_file():
         raise UserError(f"{path} is not there any more: a key is made from the originals that were protected")
-    decoded = read_image(path)
-    if decoded.sha256 != original.sha256:
+    if sha256_of(path) != original.sha256:
         raise UserError(f"{path} has changed since it was protected: a key is made from the originals as they were")
-    return decoded
+    return path
 
 
-def _same(mask: Decoded, released: Path) -> bool:
-    return not mask.changes and np.array_equal(mask.pixels, read_image(released).pixels)
+def _is_alike(path: Path, kind: Kind, before: Values, after: Values) -> bool:
+    """Whether the released values and their difference give what the original stores."""
+    if before.shape != after.shape or before.dtype != after.dtype:
+        return False
+    if kind == "picture":
+        return not read_image(path).changes
+    if kind == "nifti":
+        return ends_with_voxels(path)
+    # What was decoded to RGB is not what such a file stores.
+    return kind != "dicom" or not str(read_dataset(path, pixels=False).PhotometricInterpretation).startswith("YBR")
+
+
+def _same(mask: Path, released: Path) -> bool:
+    if formats.kind_of(mask) != "picture" or formats.kind_of(released) != "picture":
+        return False
+    before = read_image(mask)
+    return not before.changes and np.array_equal(before.pixels, read_image(released).pixels)
 
 
 def _arrays(
@@ -219,16 +252,20 @@ def _image_pairs(
 
 def _differences(pairs: Iterable[tuple[Bytes, Bytes]], written: Written) -> Iterator[bytes]:
     for original, released in pairs:
-        difference = original - released
-        written.entropy += _entropy(difference)
-        yield difference.tobytes()
+        changed = original - released
+        written.entropy += _entropy(changed[None])
+        yield changed.tobytes()
 
 
-def _entropy(difference: Bytes) -> float:
-    """The empirical entropy of the values, times their number, in bytes."""
-    counts = np.bincount(difference.ravel(), minlength=256)
-    shares = counts[counts > 0] / difference.size
-    return float(-(shares * np.log2(shares)).sum() * difference.size / 8)
+def _entropy(planes: Bytes) -> float:
+    """The empirical entropy of values times their number, in bytes. ``planes``: their bytes, low ones first."""
+    size, count = planes.shape
+    if size == 1:
+        counts = np.bincount(planes[0], minlength=256)
+    else:
+        counts = np.unique(np.ascontiguousarray(planes.T).view(f"u{size}"), return_counts=True)[1]
+    shares = counts[counts > 0] / count
+    return float(-(shares * np.log2(shares)).sum() * count / 8)
 
 
 def _bytes(count: int) -> str:

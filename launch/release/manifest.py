@@ -8,7 +8,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, Literal
 
@@ -100,7 +100,8 @@ class Described:
 class Manifest:
     """What a release holds, and nothing that helps a thief: no method, no bound, not which images are protected.
 
-    ``npz_sha256``: of the file, where the release is an npz. ``licence``: the terms that it is passed on under.
+    ``npz_sha256``: of the file, where the release is an npz. ``others``: files that belong to no sample.
+    ``licence``: the terms that it is passed on under.
     """
 
     __pydantic_config__ = STORED
@@ -109,6 +110,7 @@ class Manifest:
     data: Described
     samples: Annotated[tuple[Sample, ...], Field(min_length=1)]
     npz_sha256: Digest | None = None
+    others: dict[Name, Digest] = field(default_factory=dict)
     licence: Annotated[str, Field(max_length=100_000)] | None = None
 
     def __post_init__(self) -> None:
@@ -136,8 +138,9 @@ class Manifest:
         taken: set[tuple[str, int | None]] = set()
         for sample in self.samples:
             for name, digest in sample.files().items():
-                shared = sample.plane is not None and digests.get(name) == digest
-                if (name in digests and not shared) or (name, sample.plane) in taken:
+                # Planes of one volume have one file, the channels of one case one mask.
+                shared = digests.get(name) == digest and (sample.plane is not None or name == sample.mask)
+                if (name in digests and not shared) or (name == sample.file and (name, sample.plane) in taken):
                     raise ValueError("two samples have the same file")
                 digests[name] = digest
                 taken.add((name, sample.plane))
@@ -186,7 +189,7 @@ class Manifest:
         """Every file of the release but the manifest, and its sha256."""
         if self.npz is not None and self.npz_sha256 is not None:
             return {self.npz: self.npz_sha256}
-        return {name: digest for sample in self.samples for name, digest in sample.files().items()}
+        return {name: digest for sample in self.samples for name, digest in sample.files().items()} | self.others
 
     def first_damage(self, release: Path) -> str | None:
         """The first file of the release that is not as listed here, or None."""

@@ -10,13 +10,15 @@ from torch import Tensor
 
 from medveil.dataset import Batch
 from medveil.launch.data import Source
+from medveil.launch.data.formats import files as formats
+from medveil.launch.data.formats.dicom_release import Identity
 from medveil.launch.data.formats.stored import Stored
 from medveil.launch.data.formats.windows import Values, Window, change_in_levels
 from medveil.launch.data.images import decoding
 from medveil.launch.data.native import Mask, NativeFile, Noise, keep_largest, native_noise, spread
 from medveil.launch.errors import VerificationFailed
 from medveil.launch.release.compare import Compared, Rendered, SavedFiles
-from medveil.launch.release.folder import read_png, write_png
+from medveil.launch.running.files import sha256_of
 from medveil.protector import Budget, Protector
 from medveil.quantise import to_unit
 
@@ -24,8 +26,8 @@ from medveil.quantise import to_unit
 class NativeFiles:
     """Every image in a file of its own name and form under ``folder``, its mask beside it."""
 
-    def __init__(self, source: Source, folder: Path) -> None:
-        self.source, self.folder = source, folder
+    def __init__(self, source: Source, folder: Path, identity: Identity) -> None:
+        self.source, self.folder, self.identity = source, folder, identity
         self._files = {index: file for file in source.files for index in file.indices}
 
     def portions(self, indices: Sequence[int], size: int) -> list[list[int]]:
@@ -55,25 +57,36 @@ class NativeFiles:
             stored = file.stored()
             yield from ((stored, file, plane) for plane in range(file.planes))
 
-    def write(self, rank: int, indices: Sequence[int], rendered: Sequence[Rendered], batch: Batch) -> None:
-        """Save what was rendered of whole files, and their masks."""
-        images = dict(zip(indices, rendered, strict=True))
+    def write(self, rank: int, indices: Sequence[int], images: Sequence[Rendered], batch: Batch) -> None:
+        """Save ``images``, of whole files, and their masks."""
+        values = dict(zip(indices, images, strict=True))
         with decoding():
             for file in self._of(indices):
-                (only,) = (images[index].values for index in file.indices)
-                write_png(self.folder / f"{file.name}.png", only)
-                if file.mask is not None and (foreground := file.foreground()) is not None:
-                    write_png(self.folder / f"{file.mask}.png", foreground[0].astype(np.uint8) * 255)
+                planes = np.stack([values[index].values for index in file.indices])
+                formats.write(self.folder / file.name, file.kind, file.image, planes, self.identity)
+                if file.mask is not None and (labels := file.label_map()) is not None:
+                    kind = formats.kind_of(file.masks[0]) if file.kind != "picture" else "picture"
+                    assert kind is not None
+                    mask = self.folder / file.mask
+                    if not mask.exists():  # the channels of one case share theirs
+                        formats.write(mask, kind, file.masks[0], labels.astype(_narrow(labels)), self.identity)
 
     def assemble(self, indices: Sequence[int], world: int) -> None:
-        """Nothing is left to do: every file is whole."""
+        """Write what belongs to no sample: every image is whole already."""
+        for name, content in self.source.others(self._of(indices)).items():
+            (self.folder / name).write_text(content)
+
+    def others(self) -> dict[str, str]:
+        """The files that belong to no sample, and their sha256."""
+        return {name: sha256_of(self.folder / name) for name in self.source.others(self.source.files)}
 
     def compared(self, indices: Sequence[int], protector: Protector) -> Iterator[Compared]:
         """What was written for ``indices`` beside its originals, image by image."""
         with decoding():
             for file in self._of(indices):
-                original, foreground = file.stored(), file.foreground()
-                saved, files = self._saved(file, original, foreground)
+                original, labels = file.stored(), file.label_map()
+                foreground = None if labels is None else file.foreground(labels)
+                saved, files = self._saved(file, original, labels)
                 for plane, index in enumerate(file.indices):
                     before, after = original.values[plane], saved.values[plane]
                     targets = self.source.data.read([index]).targets
@@ -86,13 +99,14 @@ class NativeFiles:
                         changed=_tensor(before != after),
                         support=None if support is None else _tensor(_spread_support(support[0], original.size)),
                         targets=targets if foreground is None else _tensor(foreground[plane].astype(np.uint8)),
-                        files=[files],
+                        files=[files._replace(plane=plane if file.planes > 1 else None)],
                     )
 
     def expected(self, indices: Sequence[int]) -> set[str]:
         """Every file that the release must hold, and no other."""
         files = self._of(indices)
-        return {f"{file.name}.png" for file in files} | {f"{file.mask}.png" for file in files if file.mask is not None}
+        own = {file.name for file in files} | {file.mask for file in files if file.mask is not None}
+        return own | set(self.source.others(files))
 
     def differences(self) -> list[str]:
         """Nothing but the samples' own files is in such a release."""
@@ -102,17 +116,22 @@ class NativeFiles:
         """The files of ``indices``, each once, in their order."""
         return list(dict.fromkeys(self._files[index] for index in indices))
 
-    def _saved(self, file: NativeFile, original: Stored, foreground: Mask | None) -> tuple[Stored, SavedFiles]:
-        values, digest = read_png(self.folder / f"{file.name}.png")
-        if values.shape != original.values.shape[1:] or values.dtype != original.values.dtype:
-            raise VerificationFailed(f"{file.image.name} was saved as {values.dtype} of shape {values.shape}")
-        files = SavedFiles(f"{file.name}.png", digest, size=original.size)
-        if file.mask is not None and foreground is not None:
-            mask, digest = read_png(self.folder / f"{file.mask}.png")
-            if not np.array_equal(mask, foreground[0].astype(np.uint8) * 255):
+    def _saved(self, file: NativeFile, original: Stored, labels: Values | None) -> tuple[Stored, SavedFiles]:
+        path = self.folder / file.name
+        # What a release keeps of a DICOM file says no more of the patient than the original did.
+        saved = formats.read(path, file.kind, identified=True)
+        if saved.values.shape != original.values.shape or saved.values.dtype != original.values.dtype:
+            raise VerificationFailed(f"{file.image.name} was saved as {saved.values.dtype} of {saved.values.shape}")
+        kept = ("scale", "limits", "inverted", "spacing")
+        if differing := [name for name in kept if getattr(saved, name) != getattr(original, name)]:
+            raise VerificationFailed(f"{file.image.name} was saved with another {differing[0]}")
+        files = SavedFiles(file.name, sha256_of(path), size=original.size)
+        if file.mask is not None and labels is not None:
+            mask = self.folder / file.mask
+            if not np.array_equal(formats.read_labels(mask), labels):
                 raise VerificationFailed(f"the mask of {file.image.name} was saved with other values")
-            files = files._replace(mask=f"{file.mask}.png", mask_sha256=digest)
-        return Stored(values[None], original.scale, original.limits, windows=original.windows), files
+            files = files._replace(mask=file.mask, mask_sha256=sha256_of(mask))
+        return saved, files
 
 
 def _render(
@@ -142,3 +161,7 @@ def _tensor(image: Values) -> Tensor:
     """[H, W] or [H, W, C] as [1, C, H, W]."""
     pixels = torch.from_numpy(np.ascontiguousarray(image))
     return (pixels[None] if image.ndim == 2 else pixels.permute(2, 0, 1))[None]
+
+
+def _narrow(labels: Values) -> type[np.unsignedinteger]:
+    return np.uint8 if labels.max(initial=0) <= 255 else np.uint16

@@ -109,6 +109,10 @@ class NpzFiles:
                         raise ValueError(f"{split}_images is longer than its header says")
                 first += count
 
+    def others(self) -> dict[str, str]:
+        """The files that belong to no sample, and their sha256: none."""
+        return {}
+
     def expected(self, indices: Sequence[int]) -> set[str]:
         """Every file that the release must hold, and no other."""
         return {self.path.name}

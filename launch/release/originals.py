@@ -10,8 +10,11 @@ def original_ids(source: Source, manifest: Manifest) -> list[str]:
     """The id in the original of each sample of the release, in the release's order."""
     if source.kind == "npz":
         return list(source.data.ids)
-    by_file = {sample.file: sample.id for sample in manifest.samples}
-    return [by_file[f"images/{sample}.png"] for sample in source.data.ids]
+    # A volume's slices are called NAME/0012; a release in squares knows no files of its own.
+    names = {index: file.name for file in source.files for index in file.indices}
+    firsts = {index: index - file.first if file.planes > 1 else None for file in source.files for index in file.indices}
+    by_file = {(sample.file, sample.plane): sample.id for sample in manifest.samples}
+    return [by_file[names[index], firsts[index]] for index in range(len(source.data))]
 
 
 def ids_of_part(source: Source, manifest: Manifest, private: PrivateManifest, part: Portion) -> list[str]:

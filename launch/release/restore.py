@@ -16,16 +16,19 @@ from typing import IO, Literal
 import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
-from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from medveil.errors import UserError
-from medveil.launch.data.images import decoding, read_image
+from medveil.launch.data.formats import files as formats
+from medveil.launch.data.formats.files import Kind
+from medveil.launch.data.formats.windows import Values
+from medveil.launch.data.images import decoding
 from medveil.launch.reading import STORED
 from medveil.launch.release.manifest import Digest, Name, Text
 from medveil.launch.release.npz import member_info, read_header
 from medveil.launch.release.sealed import SealedReader
 from medveil.launch.release.secret import Secret
+from medveil.launch.release.voxels import rebuild, undone
 from medveil.launch.running.files import make_private, sha256_of, sync_folder
 from medveil.launch.running.places import check_place
 from medveil.launch.running.progress import shown
@@ -39,7 +42,8 @@ class Entry:
 
     ``form``: "difference" (original - released, modulo 256) of a picture or an "array" of pictures; "file", the whole
     original; "copy" of ``released``, without content. ``samples``: ids of the images that it belongs to; of an array
-    all, of which those at ``opened`` have a difference. ``sha256``: of the restored pixels or file.
+    all, of which those at ``opened`` have a difference. ``sha256``: of the restored values or file. ``kind``: the
+    format of the file, whose own ``head`` of so many bytes comes before the difference.
     """
 
     __pydantic_config__ = STORED
@@ -52,6 +56,8 @@ class Entry:
     sha256: Digest
     split: Text = ""
     opened: tuple[int, ...] = (0,)
+    kind: Kind = "picture"
+    head: int = 0
 
     def opens(self) -> Iterator[str]:
         """The ids of the images that it restores or belongs to."""
@@ -130,7 +136,7 @@ def _restored(sealed: SealedReader, number: int, entry: Entry, release: Path) ->
             for image in _images(sealed, number, entry, file, shape, set(entry.samples)):
                 yield image.tobytes()
     elif entry.form == "difference":
-        yield _picture(sealed, number, entry, release).tobytes()
+        yield _values(sealed, number, entry, release)[0].tobytes()
     else:
         yield from _content(sealed, number, entry, release)
 
@@ -139,13 +145,13 @@ def _content(sealed: SealedReader, number: int, entry: Entry, release: Path) -> 
     return sealed.read(number) if entry.form == "file" else iter([(release / entry.released).read_bytes()])
 
 
-def _picture(sealed: SealedReader, number: int, entry: Entry, release: Path) -> Bytes:
-    """uint8 [H, W] or [H, W, 3]."""
-    released = read_image(release / entry.released).pixels
-    difference = np.frombuffer(b"".join(sealed.read(number)), np.uint8)
-    if difference.size != released.size:
+def _values(sealed: SealedReader, number: int, entry: Entry, release: Path) -> tuple[Values, bytes]:
+    """The stored values of the original, and what else its file holds."""
+    released = formats.read(release / entry.released, entry.kind, identified=True).values
+    content = b"".join(sealed.read(number))
+    if len(content) != entry.head + released.nbytes:
         raise _differs(sealed, entry)
-    return released + difference.reshape(released.shape)
+    return undone(released, content[entry.head :]), content[: entry.head]
 
 
 def _images(
@@ -169,10 +175,9 @@ def _write(sealed: SealedReader, number: int, entry: Entry, release: Path, targe
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     if entry.form == "difference":
-        pixels = _picture(sealed, number, entry, release)
-        digest.update(pixels.tobytes())
-        # These are to be worked on, not kept for long: speed before size.
-        Image.fromarray(pixels).save(target, "PNG", compress_level=1)
+        values, head = _values(sealed, number, entry, release)
+        digest.update(values.tobytes())
+        rebuild(target, entry.kind, head, values)
     else:
         with target.open("wb") as file:
             for piece in _content(sealed, number, entry, release):

@@ -3,16 +3,20 @@
 import errno
 import json
 import math
+import secrets
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from medveil.dataset import Batch
 from medveil.errors import UserError
+from medveil.launch.data.formats.dicom_release import Identity
 from medveil.launch.errors import VerificationFailed, printable
 from medveil.launch.reading import STORED
 from medveil.launch.release.compare import batch_size
@@ -22,7 +26,7 @@ from medveil.launch.release.native import NativeFiles
 from medveil.launch.release.npz import NpzFiles
 from medveil.launch.release.private import Bound, Dropped, Named, PrivateManifest, Totals, Treated
 from medveil.launch.release.verify import Files, Plan, Summary, check_complete, verify
-from medveil.launch.running.files import make_private, open_to_others, sha256_of, sync_folder
+from medveil.launch.running.files import drawn_once, make_private, open_to_others, sha256_of, sync_folder
 from medveil.launch.running.places import abandoned, partial_of, work_of
 from medveil.launch.running.progress import shown
 from medveil.launch.running.runs import Run
@@ -63,7 +67,8 @@ def write_release(plan: Plan, out: Path, run: Run | None, runtime: ProcessRuntim
     a promise.
     """
     partial, work = map(Path, runtime.processes.from_first(lambda: _begin(out, run)))
-    files = _files(plan, partial, work)
+    secret = runtime.processes.from_first(lambda: _secret(run)) if plan.native else ""
+    files = _files(plan, partial, work, Identity(bytes.fromhex(secret)))
     try:
         _perturb_share(plan, files, work, runtime)
         runtime.processes.barrier()
@@ -76,10 +81,24 @@ def write_release(plan: Plan, out: Path, run: Run | None, runtime: ProcessRuntim
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _files(plan: Plan, partial: Path, work: Path) -> Files:
+def _files(plan: Plan, partial: Path, work: Path, identity: Identity) -> Files:
     if plan.source.kind == "npz":
         return NpzFiles(plan.source, partial, work)
-    return NativeFiles(plan.source, partial) if plan.native else FolderFiles(plan.source, partial)
+    return NativeFiles(plan.source, partial, identity) if plan.native else FolderFiles(plan.source, partial)
+
+
+@dataclass(frozen=True)
+class _Secret:
+    """What new identifiers are made with, in hex: the same ones when the release is written again."""
+
+    __pydantic_config__ = STORED
+
+    secret: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+def _secret(run: Run | None) -> str:
+    assert run is not None
+    return drawn_once(run.path / "identity.json", _Secret, lambda: _Secret(secrets.token_hex(32))).secret
 
 
 def _begin(out: Path, run: Run | None) -> list[str]:
@@ -181,7 +200,8 @@ def _finish(
     samples, treated, summary = verify(plan, files, released, reasons, runtime)
     check_complete(partial, files.expected(released))
     summary.dropped = len(dropped)
-    _public(plan, samples, sha256_of(files.path) if isinstance(files, NpzFiles) else None).write(partial)
+    npz_sha256 = sha256_of(files.path) if isinstance(files, NpzFiles) else None
+    _public(plan, samples, npz_sha256, files.others()).write(partial)
     digest = sha256_of(partial / MANIFEST)
     run.check_owner()
     left_out = [Dropped(sample, printable(reason)[:1000]) for sample, reason in plan.source.left_out]
@@ -200,7 +220,7 @@ def _finish(
     return summary
 
 
-def _public(plan: Plan, samples: Sequence[Sample], npz_sha256: str | None) -> Manifest:
+def _public(plan: Plan, samples: Sequence[Sample], npz_sha256: str | None, others: dict[str, str]) -> Manifest:
     data, classes = plan.source.data, plan.source.class_names
     return Manifest(
         format=FORMAT,
@@ -213,6 +233,7 @@ def _public(plan: Plan, samples: Sequence[Sample], npz_sha256: str | None) -> Ma
         ),
         samples=tuple(samples),
         npz_sha256=npz_sha256,
+        others=others,
         licence=plan.licence,
     )
 

@@ -17,6 +17,22 @@ def is_sixteen(image: Image.Image) -> bool:
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "TIFF"))
 
 
+def read(path: Path) -> Stored:
+    """The grey image of 16 bits at ``path``. Raises :class:`UserError` for what is none."""
+    try:
+        with Image.open(path, formats=("PNG", "TIFF")) as image:
+            if not is_sixteen(image):
+                raise UserError(f"{path} is no grey image of 16 bits, as the others of its set are")
+            if getattr(image, "n_frames", 1) > 1:
+                raise UserError(f"{path} holds several images: save each as a file of its own")
+            return stored(np.asarray(image), path)
+    except UserError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        said = " ".join(str(error).split())[:160]
+        raise UserError(f"{path} cannot be read ({said}): replace it or move it away") from None
+
+
 def stored(values: Values, path: Path) -> Stored:
     """What Pillow decoded of ``path``, [H, W], as 16 bits. Raises :class:`UserError` for other values."""
     low, high = int(values.min()), int(values.max())

@@ -1,0 +1,93 @@
+"""One file of any format that is not plain 8-bit pictures: read as it is stored, and written again."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from medveil.errors import UserError
+from medveil.launch.data.formats import dicom, dicom_release, nifti, sixteen
+from medveil.launch.data.formats.stored import Stored
+from medveil.launch.data.formats.windows import Values
+from medveil.launch.data.images import SUFFIXES, read_image, write_png
+
+Kind = Literal["dicom", "nifti", "picture", "sixteen"]
+
+
+def stem_of(path: Path) -> str:
+    """The name without its suffix, which for NIfTI may be double."""
+    name = path.name
+    suffix = suffix_of(path)
+    return name[: len(name) - len(suffix)] if suffix else name
+
+
+def suffix_of(path: Path) -> str:
+    """``.nii.gz`` for that, else the last suffix."""
+    return next((one for one in nifti.SUFFIXES if path.name.lower().endswith(one)), path.suffix)
+
+
+def kind_of(path: Path) -> Kind | None:
+    """The format of the file at ``path`` by its name, or by its first bytes where it has no known suffix."""
+    suffix = suffix_of(path).lower()
+    if suffix in nifti.SUFFIXES:
+        return "nifti"
+    if suffix in SUFFIXES:
+        return "sixteen" if _is_sixteen(path) else "picture"
+    if suffix in dicom.SUFFIXES or _begins_as_dicom(path):
+        return "dicom"
+    return None
+
+
+def read(path: Path, kind: Kind, *, identified: bool = False) -> Stored:
+    """The image as it is stored; ``identified`` as in :func:`medveil.launch.data.formats.dicom.read`."""
+    if kind == "dicom":
+        return dicom.read(path, identified=identified)
+    if kind == "nifti":
+        return nifti.read(path)
+    return sixteen.read(path) if kind == "sixteen" else Stored(read_image(path).pixels[None])
+
+
+def read_labels(path: Path) -> Values:
+    """The label map at ``path``, whole numbers [P, H, W], 0 for background. Raises :class:`UserError` for others."""
+    kind = kind_of(path)
+    if kind is None or kind == "dicom":
+        raise UserError(f"{path} is neither NIfTI nor a picture: give the mask of a medical image as one of these")
+    stored = read(path, kind)
+    if stored.values.ndim == 4:
+        raise UserError(f"{path} is coloured: a mask is grey, 0 for background")
+    values = stored.scale.values(stored.values)
+    whole = np.rint(values).astype(np.int64)
+    if not np.array_equal(whole, values) or whole.min() < 0 or whole.max() > 65535:
+        raise UserError(f"{path} has values that are no labels: whole numbers from 0 are needed")
+    return whole
+
+
+def write(path: Path, kind: Kind, original: Path, values: Values, identity: dicom_release.Identity) -> None:
+    """Save ``values`` as ``path``, in all else as ``original`` but for what a release leaves out."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "dicom":
+        dicom_release.write(path, original, values, identity)
+    elif kind == "nifti":
+        nifti.write(path, original, values)
+    elif kind == "sixteen":
+        sixteen.write(path, values)
+    else:
+        write_png(path, values[0])
+
+
+def _is_sixteen(path: Path) -> bool:
+    """A picture whose values do not fit 8 bits; whatever else is wrong with it, reading it says."""
+    try:
+        with Image.open(path) as image:
+            return sixteen.is_sixteen(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return False
+
+
+def _begins_as_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False

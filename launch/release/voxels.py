@@ -1,0 +1,120 @@
+"""Differences of stored values, and what else of a file its original needs."""
+
+import gzip
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from medveil.errors import UserError
+from medveil.launch.data.formats import files as formats
+from medveil.launch.data.formats import sixteen
+from medveil.launch.data.formats.dicom import quiet, read_dataset
+from medveil.launch.data.formats.dicom_release import set_pixels
+from medveil.launch.data.formats.files import Kind
+from medveil.launch.data.formats.windows import Values
+
+_MOST_BYTES = 4 << 30
+
+
+def difference(original: Values, released: Values) -> bytes:
+    """What turns ``released`` into ``original`` of the same type and shape: of integers original - released in as many
+    bits, of floats the bits that differ. All low bytes come first, which compresses better than whole numbers.
+    """
+    before, after = _bits(original), _bits(released)
+    changed = before ^ after if original.dtype.kind == "f" else before - after
+    return changed.reshape(-1).view(np.uint8).reshape(-1, original.dtype.itemsize).T.tobytes()
+
+
+def undone(released: Values, content: bytes) -> Values:
+    """The original of ``released``. Raises ValueError where ``content`` is not of its size."""
+    size = released.dtype.itemsize
+    flat = np.frombuffer(content, np.uint8).reshape(size, released.size).T.copy().view(f"u{size}")
+    after = _bits(released).reshape(-1)
+    before = after ^ flat.reshape(-1) if released.dtype.kind == "f" else after + flat.reshape(-1)
+    return before.view(released.dtype).reshape(released.shape)
+
+
+def head_of(path: Path, kind: Kind) -> bytes:
+    """All that the file holds besides its voxels: of NIfTI the bytes before them, of DICOM the attributes."""
+    if kind == "nifti":
+        content = _nifti_bytes(path)
+        return content[: len(content) - formats.read(path, kind).values.nbytes]
+    if kind == "dicom":
+        dataset, buffer = read_dataset(path), io.BytesIO()
+        with quiet(path):
+            del dataset.PixelData
+            dataset.save_as(buffer)
+        return buffer.getvalue()
+    return b""
+
+
+def ends_with_voxels(path: Path) -> bool:
+    """Whether nothing comes after the voxels of a NIfTI file, so that its head and they are all of it."""
+    from nibabel.nifti1 import Nifti1Image
+    from nibabel.nifti2 import Nifti2Image
+
+    content = _nifti_bytes(path)
+    kind = Nifti2Image if 540 in (int.from_bytes(content[:4], order) for order in ("little", "big")) else Nifti1Image
+    header = kind.header_class.from_fileobj(io.BytesIO(content))
+    return header.get_data_offset() + formats.read(path, "nifti").values.nbytes == len(content)
+
+
+def rebuild(target: Path, kind: Kind, head: bytes, values: Values) -> None:
+    """Save ``values`` [P, H, W] (or [P, H, W, 3]) as ``target`` with the head of the original."""
+    if kind == "nifti":
+        _rebuild_nifti(target, head, values)
+    elif kind == "dicom":
+        _rebuild_dicom(target, head, values)
+    elif kind == "sixteen":
+        sixteen.write(target, values)
+    else:
+        # These are to be worked on, not kept for long: speed before size.
+        Image.fromarray(values[0]).save(target, "PNG", compress_level=1)
+
+
+def _bits(values: Values) -> Values:
+    return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
+
+
+def _nifti_bytes(path: Path) -> bytes:
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise UserError(f"{path} has more than {_MOST_BYTES >> 30} GiB: such huge files are not read")
+    return content
+
+
+def _rebuild_nifti(target: Path, head: bytes, values: Values) -> None:
+    from nibabel.nifti1 import Nifti1Header, Nifti1Image
+    from nibabel.nifti2 import Nifti2Header, Nifti2Image
+
+    from medveil.launch.data.formats.nifti import plane_axis
+
+    second = int.from_bytes(head[:4], "little") == 540 or int.from_bytes(head[:4], "big") == 540
+    header = (Nifti2Header if second else Nifti1Header).from_fileobj(io.BytesIO(head))
+    shape = header.get_data_shape()
+    image = (Nifti2Image if second else Nifti1Image)(np.broadcast_to(np.uint8(0), shape), None, header)
+    axis = plane_axis(image)
+    array = np.moveaxis(values, 0, axis).reshape(shape).astype(header.get_data_dtype())
+    content = head + array.tobytes(order="F")
+    if target.name.lower().endswith(".gz"):
+        with gzip.open(target, "wb", compresslevel=4) as file:
+            file.write(content)
+    else:
+        target.write_bytes(content)
+
+
+def _rebuild_dicom(target: Path, head: bytes, values: Values) -> None:
+    from pydicom import dcmread
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    with quiet(target):
+        dataset = dcmread(io.BytesIO(head))
+        set_pixels(dataset, values)
+        if values.ndim == 4:
+            dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
+        dataset.PixelRepresentation = int(values.dtype.kind == "i")
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.save_as(target, implicit_vr=False, little_endian=True)

@@ -1,0 +1,290 @@
+"""Sets of medical files from folder to release and back: slices, windows, label maps, patients' volumes whole."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medveil.launch.cli import main
+from medveil.launch.data import open_data
+from medveil.launch.data.config import Reading
+from medveil.launch.data.formats import dicom, nifti, sixteen
+from medveil.launch.data.formats.windows import CT, TOLERANCE, Scale, change_in_levels
+from medveil.launch.data.opening import Opener
+from medveil.launch.release.manifest import Manifest
+from tests.launch.data.formats.real import dicom_file
+from tests.launch.releases import both_manifests
+
+nib = pytest.importorskip("nibabel")
+pydicom = pytest.importorskip("pydicom")
+
+LEVELS = 4
+
+
+def volume(seed: int, shape: tuple[int, int, int] = (24, 20, 6)) -> tuple[np.ndarray, np.ndarray]:
+    """Hounsfield units of a volume with two organs, and their label map; its first slice shows neither."""
+    rng = np.random.default_rng(seed)
+    row, column, plane = np.mgrid[: shape[0], : shape[1], : shape[2]]
+    ball = (row - 10) ** 2 + (column - 10) ** 2 + 4 * (plane - 4) ** 2 < 36
+    labels = (ball * (1 + (row > 10)) * (plane > 0)).astype(np.uint8)
+    values = rng.normal(20, 40, shape) + 200 * (labels > 0) - 900 * (row < 3)
+    return np.round(values).astype(np.int16), labels
+
+
+def save(path: Path, array: np.ndarray, slope: float = 1.0, inter: float = 0.0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nib.Nifti1Image(array, np.diag([0.7, 0.7, 3.0, 1.0]))
+    image.header["descrip"] = b"Jane Doe"
+    if (slope, inter) != (1.0, 0.0):
+        image.header.set_slope_inter(slope, inter)
+    image.to_filename(path)
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "volumes"
+    for i in range(3):
+        values, labels = volume(i)
+        save(folder / "images" / f"case{i}.nii.gz", values)
+        save(folder / "masks" / f"case{i}.nii.gz", labels)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def nnunet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two cases of two channels."""
+    folder = tmp_path_factory.mktemp("data") / "Dataset001_Balls"
+    for i in range(2):
+        for channel in range(2):
+            save(folder / "imagesTr" / f"case{i}_{channel:04d}.nii.gz", volume(10 * i + channel)[0])
+        save(folder / "labelsTr" / f"case{i}.nii.gz", volume(0)[1])
+    about = {"channel_names": {"0": "CT", "1": "CT"}, "labels": {"background": 0, "a": 1, "b": 2}}
+    told = {**about, "numTraining": 2, "file_ending": ".nii.gz", "description": "of St. Elsewhere"}
+    (folder / "dataset.json").write_text(json.dumps(told))
+    return folder
+
+
+def protect(data: Path, out: Path, *more: str) -> Path:
+    settings = ["--method", "random", "--eps", f"{LEVELS}/255", "--device", "cpu", "--seed", "1", *more]
+    assert main(["protect", str(data), "--out", str(out), *settings]) == 0
+    return out
+
+
+def test_volumes_are_sets_of_slices(volumes: Path) -> None:
+    source = open_data(str(volumes))
+    assert list(source.data.ids) == [f"case{i}/{plane:04d}" for i in range(3) for plane in range(6)]
+    assert (source.data.task, source.data.size, source.data.channels) == ("segmentation", (24, 20), 1)
+    targets = source.data.read(range(6)).targets
+    assert torch.equal(targets[:, 0].bool(), torch.from_numpy(np.moveaxis(volume(0)[1] > 0, 2, 0)))
+    second = Opener(reading=Reading(labels=(2,))).open(str(volumes)).data.read(range(6)).targets
+    assert torch.equal(second[:, 0].bool(), torch.from_numpy(np.moveaxis(volume(0)[1] == 2, 2, 0)))
+
+
+def test_a_nifti_release_keeps_what_it_does_not_change(volumes: Path, tmp_path: Path) -> None:
+    out = protect(volumes, tmp_path / "out", "--windows", "ct")
+    for i in range(3):
+        name = f"case{i}.nii.gz"
+        before, after = nifti.read(volumes / "images" / name), nifti.read(out / "images" / name)
+        change = change_in_levels(before.values, after.values, Scale(), CT)
+        assert 2 < change.max() <= LEVELS + TOLERANCE
+        assert not (before.values != after.values)[0].any(), "a slice without foreground has nothing to protect"
+        labels = [nib.load(folder / "masks" / name) for folder in (volumes, out)]
+        assert np.array_equal(labels[0].dataobj, labels[1].dataobj)
+        assert np.array_equal(labels[0].affine, labels[1].affine)
+    assert b"Jane Doe" not in b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
+    manifest = both_manifests(out)
+    assert len(manifest["samples"]) == 18
+    assert {sample["plane"] for sample in manifest["samples"]} == set(range(6))
+    unprotected = [sample for sample in manifest["samples"] if not sample["protected"]]
+    assert {sample["reason"] for sample in unprotected} == {"empty mask"}
+    again = open_data(str(out))
+    assert list(again.data.ids) == list(open_data(str(volumes)).data.ids)
+
+
+def test_a_hold_out_never_cuts_a_volume(volumes: Path, tmp_path: Path) -> None:
+    out = protect(volumes, tmp_path / "out", "--holdout", "0.34")
+    held = {sample.split("/")[0] for sample in both_manifests(out)["held_out"]}
+    released = {sample.id.split("/")[0] for sample in Manifest.read(out).samples}
+    assert len(held) == 1
+    assert not held & released
+    assert len(list((out / "images").iterdir())) == 2
+
+
+def test_nnunet_in_and_out(nnunet: Path, tmp_path: Path) -> None:
+    out = protect(nnunet, tmp_path / "out")
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert names == {
+        *(f"imagesTr/case{i}_{channel:04d}.nii.gz" for i in range(2) for channel in range(2)),
+        *(f"labelsTr/case{i}.nii.gz" for i in range(2)),
+        *("dataset.json", "manifest.json"),
+    }
+    about = json.loads((out / "dataset.json").read_text())
+    assert about == {
+        "channel_names": {"0": "CT", "1": "CT"},
+        "labels": {"background": 0, "a": 1, "b": 2},
+        "file_ending": ".nii.gz",
+        "numTraining": 2,
+    }
+    for name in sorted(names):
+        if name.startswith("imagesTr"):
+            before, after = nifti.read(nnunet / name), nifti.read(out / name)
+            assert 2 < change_in_levels(before.values, after.values, Scale(), CT).max() <= LEVELS + TOLERANCE
+    assert list(open_data(str(out)).data.ids) == list(open_data(str(nnunet)).data.ids)
+    (out / "dataset.json").write_text("{}")
+    assert Manifest.read(out).first_damage(out) == "dataset.json"
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """pydicom's CT, whole and turned, of two patients, with PNG masks; 14 of 16 bits are beside it in JPEG 2000."""
+    folder = tmp_path_factory.mktemp("data") / "slices"
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    dataset = pydicom.dcmread(dicom_file("CT_small.dcm"))
+    dataset.PatientIdentityRemoved, dataset.PatientName = "YES", "Doe^Jane"
+    mask = np.zeros((128, 128), np.uint8)
+    mask[40:80, 50:90] = 255
+    for i in range(3):
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{i}"
+        dataset.PatientID = f"patient{i}"
+        dataset.PixelData = np.rot90(dataset.pixel_array).astype("<i2").tobytes()
+        dataset.save_as(folder / "images" / f"slice{i}.dcm")
+        Image.fromarray(mask).save(folder / "masks" / f"slice{i}.png")
+    return folder
+
+
+def test_a_dicom_release_reads_as_dicom(slices: Path, tmp_path: Path) -> None:
+    out = protect(slices, tmp_path / "out")
+    uids, patients = set(), set()
+    for i in range(3):
+        before, after = (dicom.read(folder / "images" / f"slice{i}.dcm") for folder in (slices, out))
+        change = change_in_levels(before.values, after.values, before.scale, CT)
+        assert 3 < change.max() <= LEVELS
+        row, column = np.nonzero(change[0])
+        assert (row.min(), row.max(), column.min(), column.max()) == (39, 80, 49, 90)
+        dataset = pydicom.dcmread(out / "images" / f"slice{i}.dcm")
+        uids.add(dataset.SOPInstanceUID)
+        patients.add(dataset.PatientID)
+        assert dataset.ImageType[0] == "DERIVED"
+    assert len(uids) == len(patients) == 3
+    everything = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
+    assert not any(text in everything for text in (b"Doe", b"patient0", b"1.2.3.0"))
+
+
+def test_sixteen_bits_stay_sixteen(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data = tmp_path / "data"
+    for i, label in enumerate("abab"):
+        folder = data / label
+        folder.mkdir(parents=True, exist_ok=True)
+        sixteen.write(
+            folder / f"{i}.{'png' if i < 2 else 'tif'}", rng.integers(900, 4096, (1, 32, 40)).astype(np.uint16)
+        )
+    source = open_data(str(data))
+    assert source.class_names == ["a", "b"]
+    (window,) = {file.windows for file in source.files}
+    assert 900 <= window[0].low < 1000
+    out = protect(data, tmp_path / "out")
+    for path in data.rglob("*.*"):
+        before, after = sixteen.read(path), sixteen.read(out / "images" / path.relative_to(data))
+        change = change_in_levels(before.values, after.values, Scale(), window)
+        assert 3 < change.max() <= LEVELS
+        assert len(np.unique(after.values)) > 256
+
+
+BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no mask": (lambda root: (root / "masks" / "case1.nii.gz").unlink(), "case1.nii.gz has no mask"),
+    "a mask of another size": (
+        lambda root: save(root / "masks" / "case1.nii.gz", np.ones((5, 5, 5), np.uint8)),
+        "is 5x5x5 and its image 6x24x20",
+    ),
+    "a mask of fractions": (
+        lambda root: save(root / "masks" / "case1.nii.gz", np.full((24, 20, 6), 0.5, np.float32)),
+        "values that are no labels",
+    ),
+    "negative labels": (
+        lambda root: save(root / "masks" / "case1.nii.gz", np.full((24, 20, 6), -1, np.int16)),
+        "values that are no labels",
+    ),
+    "a volume cut short": (
+        lambda root: (root / "images" / "case1.nii.gz").write_bytes(
+            (root / "images" / "case0.nii.gz").read_bytes()[:300]
+        ),
+        "cannot be read as NIfTI",
+    ),
+    "a picture among volumes": (
+        lambda root: (
+            Image.new("L", (20, 24)).save(root / "images" / "x.png"),
+            Image.new("L", (20, 24)).save(root / "masks" / "x.png"),
+        ),
+        "a picture of 8 bits among medical files",
+    ),
+    "four dimensions": (
+        lambda root: save(root / "images" / "case1.nii.gz", np.zeros((4, 4, 4, 2), np.int16)),
+        "4 dimensions",
+    ),
+    "two of one name": (
+        lambda root: save(root / "images" / "case1.nii", volume(1)[0]),
+        "two images of one name",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_does_not_fit_is_one_line(
+    case: str, volumes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    for path in volumes.rglob("*.gz"):
+        target = data / path.relative_to(volumes)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    damage, said = BAD[case]
+    damage(data)
+    assert main(["protect", str(data), "--out", str(tmp_path / "out"), "--method", "random", "--device", "cpu"]) == 2
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert printed.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"data"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--size", "64"], "would resample"),
+        (["--empty", "drop"], "volumes, which keep their slices"),
+        (["--windows", "4"], "give ct, ct+brain, or WIDTH/CENTRE"),
+    ],
+)
+def test_options_that_volumes_do_not_take(
+    flags: list[str], said: str, volumes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["protect", str(volumes), "--out", str(tmp_path / "out"), "--method", "random", *flags]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["volumes", "nnunet", "slices"])
+def test_a_key_gives_the_original_files_back(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NIfTI with its header and text, DICOM with its identifiers and attributes."""
+    pytest.importorskip("cryptography")
+    monkeypatch.setenv("MEDVEIL_PASSPHRASE", "a passphrase of some length")
+    data = request.getfixturevalue(name)
+    out = protect(data, tmp_path / "out", "--key", str(tmp_path / "key"))
+    assert main(["restore", str(out), "--key", str(tmp_path / "key"), "--out", str(tmp_path / "back")]) == 0
+    for path in data.rglob("*.*"):
+        back = tmp_path / "back" / path.relative_to(data)
+        if path.name.endswith(".nii.gz"):
+            assert gzip.decompress(back.read_bytes()) == gzip.decompress(path.read_bytes())
+        elif path.suffix == ".dcm":
+            assert pydicom.dcmread(back) == pydicom.dcmread(path)
+        elif path.suffix == ".png":
+            assert np.array_equal(Image.open(back), Image.open(path))
