@@ -42,7 +42,7 @@ def masked(root: Path, count: int = 6) -> Path:
 
 
 def test_every_setting_has_a_sentence_of_help() -> None:
-    internal = {"release", "options", "quiet"}
+    internal = {"release", "options", "quiet", "reading"}
     lacking = [
         f"{settings.__name__}.{name}"
         for settings in SETTINGS
