@@ -245,5 +245,3 @@ def _size(samples: list[Sample], root: Path, size: int | None, bad: BadFiles) ->
         if height == width and 0 < height <= _LARGEST_SQUARE:
             return height, width
     return working_grid(sizes)
-
-

@@ -46,7 +46,7 @@ def run_audit(audit: Audit, dry_run: bool = False) -> list[CellResult]:
     parse_attacks(audit.attacks)
     if dry_run and audit.authorised is not None:
         raise UserError("--dry-run tells of exploiters, not of --authorised: leave one of them out")
-    opener = Opener(audit.cache, audit.reading) if dry_run else _place(audit, 1).opener
+    opener = Opener(audit.cache, audit.skip_bad, audit.reading) if dry_run else _place(audit, 1).opener
     plan = plan_audit(audit.release, audit.original, audit.test, audit.size, audit.part, opener, audit.run)
     if audit.authorised is not None:
         return _with_authorised(audit, plan, _place(audit, 1))

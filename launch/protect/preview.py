@@ -34,7 +34,7 @@ def about(job: ProtectJob) -> str:
 def _measured(job: ProtectJob) -> tuple[Input, dict[str, Any], str]:
     """The job's data; the threads, precision and preset that would run; and about how long it would take."""
     begun = time.monotonic()
-    given = open_input(job, Opener(job.cache, job.reading))
+    given = open_input(job, Opener(job.cache, job.skip_bad, job.reading))
     opened = time.monotonic() - begun
     cuda = (device := pick_device(job.device)).type == "cuda"
     chosen: dict[str, Any] = {
