@@ -25,6 +25,7 @@ from medveil.launch.data.grid import working_grid
 from medveil.launch.data.images import decoding, resize
 from medveil.launch.data.listing import listing
 from medveil.launch.data.native import NativeFile
+from medveil.launch.data.not_classes import refuse_masks
 from medveil.launch.data.source import Origin, OriginalFile, Source
 from medveil.launch.data.store import PixelStore
 from medveil.launch.reading import STORED, read_as
@@ -54,7 +55,7 @@ def open_medical(root: Path, spec: str, size: int | None, reading: Reading) -> S
     about: _Description | None = None
     task: Task = "segmentation"
     with decoding():
-        if (root / "imagesTr").is_dir():
+        if (root / "imagesTr").is_dir() and (root / DATASET).exists():
             found, about = _nnunet(root), _description(root)
             declared = declared or (CT if about.is_ct else None)
         elif (root / "images").is_dir() and (root / "masks").is_dir():
@@ -62,9 +63,12 @@ def open_medical(root: Path, spec: str, size: int | None, reading: Reading) -> S
         else:
             found, task = _classes(root / "images" if (root / "images").is_dir() else root), "classification"
     kinds = {file.kind for file in found}
-    if kinds <= {"picture"} or kinds == {"picture", "sixteen"}:
+    if about is None and (kinds <= {"picture"} or kinds == {"picture", "sixteen"}):
         return None
-    if odd := next((file for file in found if file.kind == "picture"), None):
+    if task == "classification":
+        names = {file.class_name or "" for file in found}
+        refuse_masks(root, {name: [file.image for file in found if file.class_name == name] for name in names})
+    if about is None and (odd := next((file for file in found if file.kind == "picture"), None)):
         raise UserError(f"{odd.image} is a picture of 8 bits among medical files: keep them in sets of their own")
     source = _open(found, root, spec, size, reading, declared, task)
     return source if about is None else replace(source, others=about.of)
@@ -130,7 +134,7 @@ def _description(root: Path) -> _Description:
     try:
         return read_as(_Description, root / DATASET, "nnU-Net's description of a set", "write it anew")
     except FileNotFoundError:
-        raise UserError(f"{root} has no {DATASET}: nnU-Net needs it beside imagesTr") from None
+        raise UserError(f"{root / DATASET} is not there any more") from None
 
 
 def _classes(folder: Path) -> list[_File]:
@@ -276,6 +280,7 @@ def _native(file: _File, first: int, stored: Stored, windows: tuple[Window, ...]
         kind=file.kind,
         labels=reading.labels,
         identified=reading.identified,
+        raw=True,
     )
 
 

@@ -26,6 +26,7 @@ class NativeFile:
     ``name``: of the released image, such as ``images/ID.png``; ``mask``: of its released mask, or None. ``windows``:
     under which its values are looked at, and its change is bound; the first is what the fit sees. ``labels``: which
     values of a label map are foreground; none: all but 0. ``identified``: see ``formats.dicom.read``.
+    ``raw``: whether a mask is released as the label map that it is.
     """
 
     image: Path
@@ -38,6 +39,7 @@ class NativeFile:
     kind: Kind = "picture"
     labels: tuple[int, ...] = ()
     identified: bool = False
+    raw: bool = False
 
     @property
     def indices(self) -> range:
@@ -51,7 +53,7 @@ class NativeFile:
         """Its mask as it is released, whole numbers [P, H, W]: of pictures the union of all, 0 or 255."""
         if not self.masks:
             return None
-        if self.kind != "picture":
+        if self.raw:
             return formats.read_labels(self.masks[0])
         orientation, size = read_orientation(self.image), read_size(self.image)
         upright = None if size is None else size[::-1]

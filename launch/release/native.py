@@ -65,7 +65,7 @@ class NativeFiles:
                 planes = np.stack([values[index].values for index in file.indices])
                 formats.write(self.folder / file.name, file.kind, file.image, planes, self.identity)
                 if file.mask is not None and (labels := file.label_map()) is not None:
-                    kind = formats.kind_of(file.masks[0]) if file.kind != "picture" else "picture"
+                    kind = formats.kind_of(file.masks[0]) if file.raw else "picture"
                     assert kind is not None
                     mask = self.folder / file.mask
                     if not mask.exists():  # the channels of one case share theirs

@@ -9,7 +9,7 @@ from PIL import Image
 from medveil.errors import UserError
 from medveil.launch.data.formats import dicom, dicom_release, nifti, sixteen
 from medveil.launch.data.formats.stored import Stored
-from medveil.launch.data.formats.windows import Values
+from medveil.launch.data.formats.windows import EIGHT_BITS, Values
 from medveil.launch.data.images import SUFFIXES, read_image, write_png
 
 Kind = Literal["dicom", "nifti", "picture", "sixteen"]
@@ -45,7 +45,7 @@ def read(path: Path, kind: Kind, *, identified: bool = False) -> Stored:
         return dicom.read(path, identified=identified)
     if kind == "nifti":
         return nifti.read(path)
-    return sixteen.read(path) if kind == "sixteen" else Stored(read_image(path).pixels[None])
+    return sixteen.read(path) if kind == "sixteen" else Stored(read_image(path).pixels[None], windows=EIGHT_BITS)
 
 
 def read_labels(path: Path) -> Values:

@@ -288,3 +288,26 @@ def test_a_key_gives_the_original_files_back(
             assert pydicom.dcmread(back) == pydicom.dcmread(path)
         elif path.suffix == ".png":
             assert np.array_equal(Image.open(back), Image.open(path))
+
+
+def test_nnunet_of_pictures_keeps_its_labels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        for folder, values in (
+            ("imagesTr", rng.integers(0, 256, (20, 24))),
+            ("labelsTr", rng.integers(0, 3, (20, 24))),
+        ):
+            path = tmp_path / "data" / folder / f"case{i}{'_0000' if folder == 'imagesTr' else ''}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values.astype(np.uint8)).save(path)
+    about = {"channel_names": {"0": "gray"}, "labels": {"background": 0, "a": 1, "b": 2}, "file_ending": ".png"}
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(about))
+    out = protect(tmp_path / "data", tmp_path / "out")
+    for i in range(3):
+        name = f"labelsTr/case{i}.png"
+        assert np.array_equal(Image.open(out / name), Image.open(tmp_path / "data" / name))
+        images = [
+            np.asarray(Image.open(folder / f"imagesTr/case{i}_0000.png")).astype(int)
+            for folder in (tmp_path / "data", out)
+        ]
+        assert np.abs(images[0] - images[1]).max() == LEVELS
