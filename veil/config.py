@@ -53,7 +53,7 @@ class VeilConfig(MethodSettings):
     learning_rate: float = setting(1e-3, "learning rate of the noise (Adam)", above=0)
     surrogate_learning_rate: float = setting(1e-3, "learning rate of the surrogates (Adam)", above=0)
     width: int = setting(64, "channels of the first level of the generator and the surrogates", low=1)
-    depth: int = setting(4, "levels of the generator and the surrogates below the first", low=1)
+    depth: int = setting(4, "levels of the generator and the surrogates below the first", low=1, high=8)
     seed: int = setting(0, "seed of every random draw")
 
     @property

@@ -11,12 +11,14 @@ from medveil.errors import UserError
 from medveil.launch.audit.samples import ForeignPart, Part, clean_part
 from medveil.launch.data import Opener, Source
 from medveil.launch.release.manifest import MANIFEST, Manifest
-from medveil.launch.release.originals import ids_of_part
+from medveil.launch.release.originals import ids_of_part, original_ids
 from medveil.launch.release.private import PrivateManifest
 from medveil.launch.results import Options, Portion
 from medveil.runtime import batches
 
 _CHUNK = 64
+_ALIKE = 255**2 / 10**2.5
+"""Mean squared difference in grey levels below which two images of one name count as one: a PSNR of 25 dB."""
 
 UNKNOWN = "unknown"
 """What the method of a release is called whose private manifest is not at hand."""
@@ -75,6 +77,8 @@ def plan_audit(
     chosen, own = _choose_test(train, source, private, original, test, side)
     training = [train] if clean is None else [train, clean]
     chosen, notes = without_overlap(chosen, own, training, _ids_in_common(chosen, train, clean, manifest))
+    if clean is None and test is not None:
+        _refuse_originals(chosen, train, original_ids(source, manifest))
     if part != "all":
         private = PrivateManifest.needed(release, run, "which of its images are protected, as --part asks")
         kept = ids_of_part(source, manifest, private, part)
@@ -95,6 +99,27 @@ def plan_audit(
         size=source.data.size,
         notes=tuple(notes),
     )
+
+
+def _refuse_originals(test: Part, train: Part, ids: Sequence[str]) -> None:
+    """Raise UserError when images of ``test`` are those that the release was made from: of the same id in the original
+    (``ids``, in the release's order), and much the same to look at.
+    """
+    data, released = test.open(), train.open()
+    if (data.channels, data.size) != (released.channels, released.size):
+        return
+    place = {sample: i for i, sample in enumerate(ids)}
+    alike = [(i, place[sample]) for i, sample in enumerate(data.ids) if sample in place]
+    found = []
+    for some in batches(alike, _CHUNK):
+        ours, theirs = data.read([i for i, _ in some]).images, released.read([j for _, j in some]).images
+        error = (ours.float() - theirs.float()).square().flatten(1).mean(1)
+        found += [data.ids[i] for (i, _), value in zip(some, error.tolist(), strict=True) if value < _ALIKE]
+    if found:
+        raise UserError(
+            f"{len(found)} test images of {test.spec} are the originals of released ones (first: {found[0]}), which a "
+            f"model must not be tested on: give --original {test.spec} to test on what was held out, or other images"
+        )
 
 
 def _plan_foreign(

@@ -1,6 +1,7 @@
 """``medveil sweep``: its flags, those of its settings and SLURM's, and the sweep that they describe."""
 
 import argparse
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] = ()) -> 
     add("--cluster", choices=_CLUSTERS, default="local", metavar="|".join(_CLUSTERS), help=where)
     add("--resume", action="store_true", help="go on with a sweep: run only what is unfinished")
     add("--wait", action="store_true", help="stay until the sweep has ended, and show how it goes")
-    add("--wait-minutes", type=float, default=_WAIT_MINUTES, metavar="N", help="stay no longer than this (a week)")
+    add("--wait-minutes", type=_minutes, default=_WAIT_MINUTES, metavar="N", help="stay no longer than this (a week)")
     flags.add(Slurm, _CLUSTER, skip=("audits",), defaults=slurm)
 
 
@@ -97,3 +98,13 @@ def _folder(text: str) -> tuple[str, str]:
     if not name or not place:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=FOLDER, such as kvasir-seg=data/Kvasir-SEG")
     return name, place
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = math.nan
+    if not 0 <= minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of minutes such as 90")
+    return minutes

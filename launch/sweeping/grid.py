@@ -16,11 +16,14 @@ from medveil.launch.exploiters.names import SEGMENTERS, check_model
 from medveil.launch.protect.config import PartOptions
 from medveil.launch.protect.config import Preset as ProtectPreset
 from medveil.launch.protect.methods import settings_of
+from medveil.launch.reading import read_bytes
 from medveil.launch.results import Exploiter, Options, Portion
 from medveil.launch.running.machine import CHECKPOINT_SECONDS, Device, Precision
 from medveil.task import Task
 
 _HOLDOUT = 0.2
+_BYTES = 16 << 20
+_NAME_BYTES = 150
 
 PART = tuple(item.name for item in fields(PartOptions))
 """What an entry of ``protectors`` may say besides its method's own options."""
@@ -110,7 +113,8 @@ class Sweep(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.name or set(self.name) & set("/\\ ") or self.name.startswith("."):
+        unusable = set(self.name) & set("/\\ ") or self.name.startswith(".") or not self.name.isprintable()
+        if not self.name or unusable or len(self.name.encode()) > _NAME_BYTES:
             raise ValueError("name must be usable as a folder name")
         if not self.grid or not self.seeds:
             raise ValueError("grid and seeds must not be empty")
@@ -144,8 +148,8 @@ class Sweep(Settings):
     def _cells_of(self, block: Block, where: str) -> Iterator[Cell]:
         methods = [method for entry in block.protectors for method in _methods(entry, self.preset, where)]
         exploiters = [one for entry in block.exploiters for one in _exploiters(entry, self.preset or "cpu", where)]
-        if not methods:
-            raise UserError(f"{where}: protectors must not be empty")
+        if not methods or not block.data:
+            raise UserError(f"{where}: {'data' if methods else 'protectors'} must not be empty")
         against: list[tuple[Exploiter | None, str]] = [(None, "")]
         if exploiters:
             against = list(itertools.product(exploiters, attacks.parse_attacks(block.attacks)))
@@ -164,10 +168,14 @@ def read_sweep(path: Path, changes: Mapping[str, Any] | None = None) -> Sweep:
     """
     changes = dict(changes or {})
     try:
-        values = yaml.safe_load(path.read_text())
-    except OSError as error:
+        values = yaml.safe_load(read_bytes(path, _BYTES))
+    except FileNotFoundError as error:
         raise UserError(f"{path}: {error.strerror}: name a sweep file, such as launch/sweeps/demo.yaml") from error
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise UserError(f"{path} is not valid YAML: it is nested too deep") from None
+    except (yaml.YAMLError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, Mapping):
         raise UserError(f"{path} must hold a mapping with name and grid")
@@ -186,14 +194,20 @@ def _mapping(value: Any) -> Mapping[Any, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def _name(value: Any, key: str, where: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{where}: {key} {value!r} must be a name")
+    return value
+
+
 def _methods(entry: Any, default: SizePreset | None, where: str) -> Iterator[Method]:
     for options in _expand(entry, "method", where):
-        name, preset = options.pop("method"), options.pop("preset", default)
+        name, preset = _name(options.pop("method"), "method", where), options.pop("preset", default)
         try:
             cls = settings_of(name)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
-        if preset is not None and preset not in cls.presets:
+        if preset is not None and _name(preset, "preset", where) not in cls.presets:
             raise UserError(f"{where}: {name} has no preset {preset!r}: choose from {', '.join(cls.presets)}")
         part = {key: options.pop(key) for key in PART if key in options}
         build(cls, {**cls.presets.get(preset, {}), **options}, f"{where}: {name}")
@@ -204,6 +218,10 @@ def _exploiters(entry: Any, default: Preset, where: str) -> Iterator[Exploiter]:
     for options in _expand(entry, "model", where):
         preset, part = options.pop("preset", default), options.pop("part", "all")
         authorised = options.pop("authorised", None)
+        for key, value in (("model", options["model"]), ("preset", preset), ("part", part)):
+            _name(value, key, where)
+        if authorised is not None:
+            _name(authorised, "authorised", where)
         if part not in get_args(Portion):
             raise UserError(f"{where}: part {part!r}: choose from {', '.join(get_args(Portion))}")
         task: Task = "segmentation" if str(options["model"]).split(":")[0] in SEGMENTERS else "classification"
@@ -222,4 +240,7 @@ def _expand(entry: Any, key: str, where: str) -> Iterator[dict[str, Any]]:
         raise UserError(f"{where}: {entry!r} must be a name or a mapping with {key!r}")
     lists = [value if isinstance(value, list) else [value] for value in values.values()]
     for combination in itertools.product(*lists):
+        for name, value in zip(values, combination, strict=True):
+            if not isinstance(name, str) or not isinstance(value, str | int | float | None):
+                raise UserError(f"{where}: {name!s} = {value!r}: give a value, or a list of values to try")
         yield dict(zip(values, combination, strict=True))

@@ -12,6 +12,7 @@ from medveil.launch.errors import tell
 from medveil.launch.jobs.job import Job, Record
 from medveil.launch.jobs.local import run_inline, run_side_by_side
 from medveil.launch.reading import read_own
+from medveil.launch.release.manifest import check_outside_releases
 from medveil.launch.results import CellResult
 from medveil.launch.running.files import write_private
 from medveil.launch.sweeping.folder import SweepFolder
@@ -22,6 +23,7 @@ from medveil.launch.sweeping.plan import SweepPlan, plan
 
 def prepare(sweep: Sweep, folder: SweepFolder) -> SweepPlan:
     """Make the sweep's private folders and keep the sweep itself in them; returns its plan."""
+    check_outside_releases(folder.path)
     folder.make()
     write_private(folder.kept, (json.dumps(asdict(sweep), indent=1) + "\n").encode())
     return plan(sweep, folder)
