@@ -281,6 +281,7 @@ def _native(file: _File, first: int, stored: Stored, windows: tuple[Window, ...]
         labels=reading.labels,
         identified=reading.identified,
         raw=True,
+        step=stored.step,
     )
 
 

@@ -26,7 +26,7 @@ class NativeFile:
     ``name``: of the released image, such as ``images/ID.png``; ``mask``: of its released mask, or None. ``windows``:
     under which its values are looked at, and its change is bound; the first is what the fit sees. ``labels``: which
     values of a label map are foreground; none: all but 0. ``identified``: see ``formats.dicom.read``.
-    ``raw``: whether a mask is released as the label map that it is.
+    ``raw``: whether a mask is released as the label map that it is. ``step``: the smallest change of a value.
     """
 
     image: Path
@@ -40,6 +40,7 @@ class NativeFile:
     labels: tuple[int, ...] = ()
     identified: bool = False
     raw: bool = False
+    step: float = 1.0
 
     @property
     def indices(self) -> range:

@@ -19,7 +19,6 @@ import numpy as np
 
 from medveil.errors import UserError
 from medveil.launch.data.formats import files as formats
-from medveil.launch.data.formats.dicom import read_dataset
 from medveil.launch.data.formats.files import Kind
 from medveil.launch.data.formats.windows import Values
 from medveil.launch.data.images import decoding, read_image
@@ -29,7 +28,7 @@ from medveil.launch.release.private import Original, PrivateManifest, Treated
 from medveil.launch.release.restore import Bytes, Entry, check, entries_of, next_image
 from medveil.launch.release.sealed import SealedReader, SealedWriter
 from medveil.launch.release.secret import Secret
-from medveil.launch.release.voxels import difference, ends_with_voxels, head_of
+from medveil.launch.release.voxels import can_rebuild, difference, head_of
 from medveil.launch.running.files import sha256_of, sync_folder
 from medveil.launch.running.places import check_place
 from medveil.launch.running.progress import shown
@@ -188,12 +187,7 @@ def _is_alike(path: Path, kind: Kind, before: Values, after: Values) -> bool:
     """Whether the released values and their difference give what the original stores."""
     if before.shape != after.shape or before.dtype != after.dtype:
         return False
-    if kind == "picture":
-        return not read_image(path).changes
-    if kind == "nifti":
-        return ends_with_voxels(path)
-    # What was decoded to RGB is not what such a file stores.
-    return kind != "dicom" or not str(read_dataset(path, pixels=False).PhotometricInterpretation).startswith("YBR")
+    return not read_image(path).changes if kind == "picture" else can_rebuild(path, kind)
 
 
 def _same(mask: Path, released: Path) -> bool:

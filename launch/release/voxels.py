@@ -50,15 +50,28 @@ def head_of(path: Path, kind: Kind) -> bytes:
     return b""
 
 
-def ends_with_voxels(path: Path) -> bool:
-    """Whether nothing comes after the voxels of a NIfTI file, so that its head and they are all of it."""
+def can_rebuild(path: Path, kind: Kind) -> bool:
+    """Whether the file is no more than its head and the values that are read of it: nothing after the voxels of NIfTI;
+    of DICOM no colours that were converted, and no attributes in another encoding than the file says or is written in.
+    """
+    if kind == "nifti":
+        return _ends_with_voxels(path)
+    if kind != "dicom":
+        return True
+    dataset = read_dataset(path, pixels=False)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    as_named = dataset.original_encoding == (syntax.is_implicit_VR, syntax.is_little_endian)
+    return as_named and syntax.is_little_endian and not str(dataset.PhotometricInterpretation).startswith("YBR")
+
+
+def _ends_with_voxels(path: Path) -> bool:
     from nibabel.nifti1 import Nifti1Image
     from nibabel.nifti2 import Nifti2Image
 
     content = _nifti_bytes(path)
     kind = Nifti2Image if 540 in (int.from_bytes(content[:4], order) for order in ("little", "big")) else Nifti1Image
     header = kind.header_class.from_fileobj(io.BytesIO(content))
-    return header.get_data_offset() + formats.read(path, "nifti").values.nbytes == len(content)
+    return bool(header.get_data_offset() + formats.read(path, "nifti").values.nbytes == len(content))
 
 
 def rebuild(target: Path, kind: Kind, head: bytes, values: Values) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from medveil.dataset import Batch
 from medveil.errors import UserError
 from medveil.launch.data.formats.dicom_release import Identity
+from medveil.launch.data.formats.windows import check_room
 from medveil.launch.errors import VerificationFailed, printable
 from medveil.launch.reading import STORED
 from medveil.launch.release.compare import batch_size
@@ -66,6 +67,8 @@ def write_release(plan: Plan, out: Path, run: Run | None, runtime: ProcessRuntim
     knows its own release. Raises :class:`VerificationFailed`, and removes what was written, when the saved bytes break
     a promise.
     """
+    for file in plan.source.files if plan.native else ():
+        check_room(file.step, file.windows, plan.protector.budget().levels, str(file.image))
     partial, work = map(Path, runtime.processes.from_first(lambda: _begin(out, run)))
     secret = runtime.processes.from_first(lambda: _secret(run)) if plan.native else ""
     files = _files(plan, partial, work, Identity(bytes.fromhex(secret)))

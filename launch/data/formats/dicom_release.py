@@ -163,7 +163,7 @@ def _say_derived(out: "Dataset") -> None:
 
 
 def _derived(kinds: Any) -> list[str]:
-    rest = [str(kind) for kind in kinds][1:] if kinds else []
+    rest = [] if not kinds or isinstance(kinds, str) else [str(kind) for kind in kinds][1:]
     return ["DERIVED", *(rest or ["PRIMARY"])]
 
 

@@ -41,6 +41,11 @@ class Stored:
         """Height and width in pixels."""
         return self.values.shape[1], self.values.shape[2]
 
+    @property
+    def step(self) -> float:
+        """The smallest change of a value: of whole numbers one unit, of floating-point ones any."""
+        return abs(self.scale.slope) if self.values.dtype.kind in "ui" else 0.0
+
     def image_values(self) -> Values:
         """The stored values that are not padding, flat."""
         return self.values.ravel() if self.padding is None else self.values[~self.padding]

@@ -152,13 +152,13 @@ def _by_value(stored: Values, of: Callable[[Values], tuple[Floats, ...]]) -> tup
     return of(stored)
 
 
-def check_room(scale: Scale, windows: Sequence[Window], levels: int | None, name: str) -> None:
-    """Raise :class:`UserError` when not one whole stored unit fits the bound under any of the windows of ``name``."""
-    if levels and all(window.width * levels / 255 < abs(scale.slope) for window in windows):
+def check_room(step: float, windows: Sequence[Window], levels: int | None, name: str) -> None:
+    """Raise :class:`UserError` when not one ``step`` of the values of ``name`` fits the bound under any window."""
+    if levels and all(window.width * levels / 255 < step for window in windows):
         widest = max(windows, key=lambda window: window.width)
         raise UserError(
             f"{name}: {levels} grey levels of window {widest.name} ({widest.width:g} wide) are less than one stored "
-            f"unit ({abs(scale.slope):g}): give a larger bound or a wider window"
+            f"unit ({step:g}): give a larger bound or a wider window"
         )
 
 

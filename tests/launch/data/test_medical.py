@@ -311,3 +311,12 @@ def test_nnunet_of_pictures_keeps_its_labels(tmp_path: Path) -> None:
             for folder in (tmp_path / "data", out)
         ]
         assert np.abs(images[0] - images[1]).max() == LEVELS
+
+
+def test_a_bound_of_less_than_a_stored_unit_is_refused(
+    volumes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["--method", "random", "--eps", "4/255", "--device", "cpu", "--windows", "40/40"]
+    assert main(["protect", str(volumes), "--out", str(tmp_path / "out"), *settings]) == 2
+    assert "less than one stored unit (1)" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {".out.run"}

@@ -90,9 +90,9 @@ def test_the_same_numbers_with_and_without_a_table() -> None:
 
 
 def test_where_no_window_has_room_the_bound_is_refused() -> None:
-    check_room(Scale(3.774), (Window("VOI", 0, 2000),), 4, "mr.dcm")
+    check_room(3.774, (Window("VOI", 0, 2000),), 4, "mr.dcm")
     with pytest.raises(UserError, match=r"mr\.dcm: 4 grey levels of window VOI \(200 wide\)"):
-        check_room(Scale(3.774), (Window("VOI", 0, 200),), 4, "mr.dcm")
+        check_room(3.774, (Window("VOI", 0, 200),), 4, "mr.dcm")
 
 
 def test_percentiles_are_of_the_whole_volume_and_need_two_values() -> None:
