@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from medveil.baselines.ar import AR
     from medveil.baselines.error_minimising import ErrorMinimising
     from medveil.baselines.lsp import LSP
-    from medveil.baselines.random_signs import RandomSigns
+    from medveil.baselines.pattern import Pattern, RandomSigns
     from medveil.baselines.sep import SEP
     from medveil.baselines.tap import TAP
     from medveil.baselines.unprotected import Unprotected
@@ -18,10 +18,11 @@ else:
         AR="ar",
         ErrorMinimising="error_minimising",
         LSP="lsp",
-        RandomSigns="random_signs",
+        Pattern="pattern",
+        RandomSigns="pattern",
         SEP="sep",
         TAP="tap",
         Unprotected="unprotected",
     )
 
-__all__ = ["AR", "LSP", "SEP", "TAP", "ErrorMinimising", "RandomSigns", "Unprotected"]
+__all__ = ["AR", "LSP", "SEP", "TAP", "ErrorMinimising", "Pattern", "RandomSigns", "Unprotected"]

@@ -12,6 +12,7 @@ Region = Literal["image", "contour", "roi", "roi+contour"]
 Wise = Literal["sample", "class"]
 
 _EPS = "largest change of a pixel; by default 4/255 for segmentation (UMed's), 8/255 otherwise (SALM's)"
+_PSNR = "the noise is scaled until the saved images have this PSNR on average, below or beyond eps"
 _SEED = "seed of every random draw"
 
 
@@ -217,7 +218,7 @@ class ARConfig(ModelFreeConfig):
 
 @dataclass(frozen=True)
 class RandomSignsConfig(MethodSettings):
-    """Settings of the control. With SALM's k it is a control of SALM's size."""
+    """Settings of random signs. With SALM's k they are a control of SALM's size."""
 
     name: ClassVar[str] = "random"
 
@@ -235,6 +236,28 @@ class RandomSignsConfig(MethodSettings):
         group="noise",
     )
     seed: int = setting(0, _SEED)
+
+
+@dataclass(frozen=True)
+class PatternConfig(RandomSignsConfig):
+    """Settings of the controls that are given by a pattern; the defaults are those of random signs."""
+
+    name: ClassVar[str] = "pattern"
+
+    pattern: Literal["signs", "fixed-signs", "checkerboard", "constant"] = setting(
+        "signs", "random signs, new ones for each image or the same for all; or a checkerboard; or +1", group="noise"
+    )
+    cell: int = setting(1, "side of the checkerboard's squares", unit="pixels", low=1, group="noise")
+    mask: Literal["own", "another"] = setting(
+        "own", "whose mask the region is drawn from; another image's: a null, which must not protect", group="noise"
+    )
+    bound: Literal["eps", "lbp"] = setting(
+        "eps", "size of the noise: eps, or UMed's bound (eps on the contour, less by the texture inside)", group="noise"
+    )
+    lbp: Literal["default", "ror", "uniform"] = setting(
+        "default", "variant of the local binary pattern behind UMed's bound", group="noise"
+    )
+    psnr: float | None = setting(None, _PSNR, unit="dB", above=0, group="noise")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from medveil.baselines.config import (
     ARConfig,
     ErrorMinimisingConfig,
     LSPConfig,
+    PatternConfig,
     RandomSignsConfig,
     SEPConfig,
     TAPConfig,
@@ -30,6 +31,7 @@ _PLACES: Mapping[type[MethodSettings], str] = {
     SEPConfig: "medveil.baselines.SEP",
     LSPConfig: "medveil.baselines.LSP",
     ARConfig: "medveil.baselines.AR",
+    PatternConfig: "medveil.baselines.Pattern",
     RandomSignsConfig: "medveil.baselines.RandomSigns",
     UnprotectedConfig: "medveil.baselines.Unprotected",
 }

@@ -12,6 +12,7 @@ COLOURS = {
     "none": "#6b7280",
     "random": "#b08900",
     "veil": "#1d4ed8",
+    "pattern": "#8a6d3b",
     "umed": "#0f766e",
     "salm": "#0f766e",
     "em": "#b4431c",

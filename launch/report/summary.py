@@ -29,8 +29,8 @@ SIMILARITY = {"ssim": "SSIM", "ahash": "aHash", "phash": "pHash", "dhash": "dHas
 COST = {"seconds_per_1000_images": "s per 1,000", "peak_memory_bytes_per_1000_images": "GiB per 1,000"}
 """What protecting took, as :mod:`medveil.launch.running.spent` has it and as a column is called."""
 
-CONTROLS = ("none", "random")
-"""Protectors that are not meant to protect; they come first."""
+CONTROLS = ("none", "random", "pattern")
+"""Protectors for which nothing was optimised; they come first."""
 
 
 @dataclass(frozen=True)

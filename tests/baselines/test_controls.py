@@ -1,11 +1,13 @@
-"""The controls: random signs at the bound on UMed's support, and no protection at all."""
+"""The controls: patterns on a region, matched to a PSNR, and no protection at all."""
 
 import pytest
 import torch
 
-from medveil.baselines import RandomSigns, Unprotected
+from medveil.baselines import Pattern, RandomSigns, Unprotected
 from medveil.dataset import ArrayDataset
 from medveil.errors import UserError
+from medveil.kernels import contour_band, texture_map
+from medveil.metrics import mean_psnr, psnr
 from medveil.quantise import quantise
 from medveil.umed import UMed
 
@@ -56,3 +58,99 @@ def test_random_signs_of_a_share_of_the_elements():
     assert control.budget().changed == 0.3
     assert change.abs().flatten(1).count_nonzero(1).tolist() == [120] * 6  # of 400
     assert not torch.equal(change[0] != 0, change[1] != 0)
+
+
+def pattern_change(data, **options):
+    """What a pattern changes in the saved images, int32 grey levels [N, C, H, W]."""
+    images, masks, ids = data.read(range(len(data)))
+    control = Pattern(**options).fit(data)
+    return quantise(control.perturb(images, masks, ids), images, control.budget().levels).int() - images.int()
+
+
+def moved_lesions():
+    """Each image has its disc elsewhere, one has none."""
+    data = lesions()
+    masks = torch.zeros_like(data.targets)
+    for i in range(5):
+        masks[i, :, 2 + 2 * i : 8 + 2 * i, 3:9] = 1
+    return ArrayDataset(data.images, masks, data.ids, "segmentation", 1)
+
+
+def test_a_fixed_pattern_is_the_same_for_every_image_and_random_signs_are_not():
+    inside = lesions().targets.bool()
+    fixed, random = (pattern_change(lesions(), pattern=name) for name in ("fixed-signs", "signs"))
+    assert torch.equal(fixed[0], fixed[1]) and set(fixed[inside].tolist()) == {-4, 4}
+    assert not torch.equal(random[0], random[1])
+    assert set(pattern_change(lesions(), pattern="constant")[inside].tolist()) == {4}
+
+
+@pytest.mark.parametrize("cell", [1, 2, 4])
+def test_a_checkerboard_changes_its_sign_every_cell(cell):
+    change = pattern_change(lesions(), pattern="checkerboard", cell=cell, region="image")[0, 0]
+    squares = change.view(20 // cell, cell, 20 // cell, cell).transpose(1, 2).flatten(2)
+    assert torch.equal(squares, squares[..., :1].expand_as(squares))
+    signs = squares[..., 0]
+    assert torch.equal(signs[1:], -signs[:-1]) and torch.equal(signs[:, 1:], -signs[:, :-1])
+
+
+def test_umeds_bound_is_eps_on_the_contour_and_less_inside():
+    images, masks, _ = lesions().read(range(6))
+    change = pattern_change(lesions(), pattern="constant", bound="lbp", lbp="uniform")
+    texture = texture_map(images, "uniform")
+    expected = 4 * torch.where(contour_band(masks, 1), 1.0, texture * masks)
+    assert (change - expected).abs().max() <= 0.5 + 1e-3
+
+
+def test_anothers_mask_is_never_the_own_nor_an_empty_one():
+    data = moved_lesions()
+    changed = pattern_change(data, mask="another", region="roi") != 0
+    own = data.targets.bool()
+    for i in range(6):
+        assert [j for j in range(6) if torch.equal(changed[i], own[j]) and j != i and own[j].any()]
+    assert len({tuple(c.flatten().tolist()) for c in changed[:5]}) == 5
+    one = ArrayDataset(data.images[:2], data.targets[4:], data.ids[:2], "segmentation", 1)
+    with pytest.raises(UserError, match="two images"):
+        Pattern(mask="another").fit(one)
+
+
+def test_a_pattern_outlives_its_fit():
+    data = moved_lesions()
+    images, masks, ids = data.read([4, 1])
+    control = Pattern(mask="another", psnr=44).fit(data)
+    other = Pattern(mask="another", psnr=44)
+    other.load_state_dict(control.state_dict())
+    assert torch.equal(control.perturb(images, masks, ids), other.perturb(images, masks, ids))
+    assert other.budget() == control.budget()
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"pattern": "checkerboard", "cell": 2}, 46.3),
+        ({"pattern": "constant", "bound": "lbp"}, 38.0),
+        ({"region": "image"}, 49.1),
+        ({"region": "image"}, 33.0),
+        ({"mask": "another", "region": "contour"}, 50.0),
+    ],
+)
+def test_the_saved_images_meet_the_psnr_that_was_asked_for(options, wanted):
+    """Below and beyond the bound, and below a level; the pattern stays the pattern."""
+    data = moved_lesions()
+    change = pattern_change(data, **options, psnr=wanted)
+    saved = (data.images.int() + change).to(torch.uint8)
+    assert mean_psnr(map(psnr, data.images, saved)) == pytest.approx(wanted, abs=0.01)
+    if options.get("pattern") == "checkerboard":
+        flat = pattern_change(data, **options)
+        assert not (change * flat < 0).any()
+
+
+def test_a_psnr_out_of_reach_is_told():
+    with pytest.raises(UserError, match="psnr"):
+        Pattern(psnr=3).fit(lesions())
+
+
+@pytest.mark.parametrize("options", [{"mask": "another"}, {"bound": "lbp"}])
+def test_controls_that_need_masks_say_so(options):
+    data = ArrayDataset(lesions().images, torch.zeros(6, dtype=torch.int64), lesions().ids, "classification", 2)
+    with pytest.raises(UserError, match="masks"):
+        Pattern(**options).fit(data)

@@ -1,4 +1,4 @@
-"""What protection is for: a model that learns from the files is worse on clean images. Random signs do not protect."""
+"""What protection is for: a model that learns from the files is worse on clean images. Nulls do not protect."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medveil.baselines import AR, LSP, SEP, TAP, ErrorMinimising, RandomSigns, Unprotected
+from medveil.baselines import AR, LSP, SEP, TAP, ErrorMinimising, Pattern, Unprotected
 from medveil.dataset import ArrayDataset
 from medveil.losses import segmentation_loss
 from medveil.metrics import overlap_counts, segmentation_metrics
@@ -81,7 +81,23 @@ def test_a_rivals_files_keep_their_bound_and_lower_what_a_model_learns(name: str
     assert clean_score(files) < 0.85
 
 
-@pytest.mark.parametrize("protector", [Unprotected(), RandomSigns(eps="16/255", region="image"), RandomSigns()])
-def test_no_protection_and_random_signs_let_a_model_learn(protector: Any, tmp_path: Path) -> None:
-    """On the whole image at a rival's bound, and as a table has it: UMed's bound and support."""
+@pytest.mark.parametrize(
+    "protector",
+    [
+        Unprotected(),
+        Pattern(eps="16/255", region="image"),
+        Pattern(eps="16/255", region="image", psnr=36),
+        Pattern(eps="16/255", mask="another"),
+        Pattern(),
+    ],
+)
+def test_nulls_let_a_model_learn(protector: Any, tmp_path: Path) -> None:
+    """At a rival's bound, at a release's PSNR, on another image's mask; and random signs at UMed's bound and support,
+    which tell the label by their place but too faintly for these discs."""
     assert clean_score(released(protector.fit(discs(seed=1)), discs(seed=1), tmp_path)) > 0.88
+
+
+def test_a_fixed_pattern_on_the_mask_protects_though_nothing_was_learned(tmp_path: Path) -> None:
+    """Why a learned method is to be held against it."""
+    control = Pattern(eps="24/255", pattern="checkerboard").fit(discs(seed=1))
+    assert clean_score(released(control, discs(seed=1), tmp_path)) < 0.85
