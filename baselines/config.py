@@ -1,7 +1,8 @@
 """Every setting and the presets of the protectors to compare with. Bounds are on the [0, 1] scale."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from medveil.config import Levels, budget, setting
 from medveil.method import MethodSettings, Presets
@@ -14,6 +15,8 @@ Wise = Literal["sample", "class"]
 _EPS = "largest change of a pixel; by default 4/255 for segmentation (UMed's), 8/255 otherwise (SALM's)"
 _PSNR = "the noise is scaled until the saved images have this PSNR on average, below or beyond eps"
 _SEED = "seed of every random draw"
+_NARROW: Mapping[str, Any] = {"width": 8, "unet_width": 8, "unet_learning_rate": 1e-3}
+"""Surrogates that a CPU can train, with a rate for them."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,10 @@ class ErrorMinimisingConfig(OptimisedConfig):
     presets: ClassVar[Presets] = {
         "paper": {**SALMConfig.presets["paper"]},
         "gpu": {**SALMConfig.presets["gpu"], "rounds": 20},
-        # For segmentation as many passes of gradients as TAP and SEP have: docs/choices.md.
-        "cpu": {
-            **SALMConfig.presets["cpu"],
-            "unet_width": 8,
-            "unet_learning_rate": 1e-3,
+        "cpu": {**SALMConfig.presets["cpu"], **_NARROW},
+        "demo": {
+            **SALMConfig.presets["demo"],
+            **_NARROW,
             "rounds": 6,
             "model_steps": 25,
             "noise_steps": 3,
@@ -109,15 +111,8 @@ class TAPConfig(OptimisedConfig):
     presets: ClassVar[Presets] = {
         "paper": {},
         "gpu": {"restarts": 1, "pgd_steps": 100, "relative_step": 0.1},
-        "cpu": {
-            "width": 16,
-            "unet_width": 8,
-            "unet_learning_rate": 1e-3,
-            "epochs": 10,
-            "restarts": 1,
-            "pgd_steps": 10,
-            "relative_step": 0.25,
-        },
+        "cpu": {**_NARROW, "restarts": 1},
+        "demo": {**_NARROW, "epochs": 10, "restarts": 1, "pgd_steps": 10, "relative_step": 0.25},
     }
 
     goal: Literal["auto", "targeted", "untargeted"] = setting(
@@ -141,15 +136,8 @@ class SEPConfig(OptimisedConfig):
     presets: ClassVar[Presets] = {
         "paper": {},
         "gpu": {"checkpoints": 15},
-        "cpu": {
-            "width": 16,
-            "unet_width": 8,
-            "unet_learning_rate": 1e-3,
-            "epochs": 10,
-            "checkpoints": 4,
-            "pgd_steps": 4,
-            "step_size": 2 / 255,
-        },
+        "cpu": {**_NARROW, "checkpoints": 15},
+        "demo": {**_NARROW, "epochs": 10, "checkpoints": 4, "pgd_steps": 4, "step_size": 2 / 255},
     }
 
     objective: Literal["label", "feature"] = setting(

@@ -3,7 +3,7 @@ SALM's also the time of its convolutions alone, in fp32, which on a CPU are near
 
 On a GPU the sizes are the papers': SALM with a ResNet-18 of width 64 on 28x28x3, batch 128, J = 5, 10 PGD steps; UMed
 of width 64 at 224, batch 16. On a CPU, where such a step takes minutes, SALM's batch is 32 and there are 2 PGD steps;
-beside it stands a step of the ``cpu`` preset, width 8 and J = 1 without transforms; UMed has width 16, 64x64, batch 8.
+beside it stands a step of width 8 with J = 1 and no transforms; UMed has width 16, 64x64, batch 8.
 """
 
 from collections.abc import Callable

@@ -10,7 +10,7 @@ from medveil.task import Task
 ANY_TASK: frozenset[Task] = frozenset({"segmentation", "classification", "multilabel"})
 
 Presets = Mapping[str, Mapping[str, Any]]
-"""What "paper", "gpu" and "cpu" change of the defaults."""
+"""What "paper", "gpu" and "cpu" change of the defaults; "demo" is a demonstration, too short to judge a method by."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class MethodSettings(Settings):
 
     name: ClassVar[str]
     tasks: ClassVar[frozenset[Task]] = ANY_TASK
-    presets: ClassVar[Presets] = {"paper": {}, "gpu": {}, "cpu": {}}
+    presets: ClassVar[Presets] = {"paper": {}, "gpu": {}, "cpu": {}, "demo": {}}
 
     @property
     def keeps_noise(self) -> bool:

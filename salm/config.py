@@ -17,16 +17,17 @@ class SALMConfig(MethodSettings):
     presets: ClassVar[Presets] = {
         "paper": {},
         "gpu": {},
-        # A narrow source model, J = 1 and no transform, for an exploiter that does not augment either. With noise that
-        # starts at zero a short fit protects better than with a random start: docs/choices.md.
-        "cpu": {
+        "cpu": {"width": 8, "steps": 2000, "decay_every": 800},
+        # J = 1 and no transform, for an exploiter that does not augment either.
+        "demo": {
             "width": 8,
             "transforms": 1,
             "flip": False,
             "padding": 0,
-            "start": "zero",
-            "steps": 200,
-            "decay_every": 80,
+            "steps": 60,
+            "decay_every": 40,
+            "pgd_steps": 4,
+            "batch_size": 64,
         },
     }
 

@@ -17,7 +17,7 @@ from medveil.version import versions
 from tests.launch.protecting import contents, finish, start
 
 METHODS = {
-    "salm": ["--data", "phantom:cls:48:16", "--preset", "cpu", "--width", "4", "--steps", "60", "--pgd-steps", "2"],
+    "salm": ["--data", "phantom:cls:48:16", "--preset", "demo", "--width", "4", "--steps", "60", "--pgd-steps", "2"],
     "umed": ["--data", "phantom:seg:48:16", "--epochs", "10", "--width", "4", "--depth", "2", "--batch-size", "8"],
 }
 

@@ -15,7 +15,12 @@ class VeilConfig(MethodSettings):
 
     name: ClassVar[str] = "veil"
     tasks: ClassVar[frozenset[Task]] = frozenset({"segmentation"})
-    presets: ClassVar[Presets] = {"paper": {}, "gpu": {}, "cpu": {"width": 8, "steps": 3600}}
+    presets: ClassVar[Presets] = {
+        "paper": {},
+        "gpu": {},
+        "cpu": {"width": 8, "steps": 3600},
+        "demo": {"width": 8, "steps": 300, "restart": 60},
+    }
 
     eps: Levels = budget(4 / 255, "largest change of a pixel")
     band: int = setting(1, "radius of the contour band", unit="pixels", low=1, group="noise")

@@ -12,7 +12,7 @@ from medveil.launch.running.machine import HERE, Machine
 from medveil.launch.running.places import run_beside
 from medveil.protector import Empty
 
-Preset = Literal["auto", "cpu", "gpu", "paper"]
+Preset = Literal["auto", "cpu", "gpu", "paper", "demo"]
 
 DATA = "a folder, a MedMNIST npz, medmnist:NAME[:SIZE], phantom:seg or phantom:cls"
 

@@ -87,6 +87,8 @@ def headlines(job: ProtectJob, given: Input, chosen: Mapping[str, Any]) -> list[
     """Lines for the screen before the fit. ``chosen``: seed, threads, precision and preset."""
     height, width = given.source.data.size
     preset = f", preset {chosen['preset']}" if chosen["preset"] else ""
+    if chosen["preset"] == "demo":
+        preset += " (a demonstration, too short to judge the method by)"
     seed = "a secret seed" if job.seed is None else f"seed {job.seed}"
     held = f", {len(given.held_out)} held out" if given.held_out else ""
     other = given.native and any(one.size != (width, height) for one in given.source.origins)

@@ -28,7 +28,7 @@ _NAME_BYTES = 150
 PART = tuple(item.name for item in fields(PartOptions))
 """What an entry of ``protectors`` may say besides its method's own options."""
 
-SizePreset = Literal["cpu", "gpu", "paper"]
+SizePreset = Literal["cpu", "gpu", "paper", "demo"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,9 @@ class Method:
 
     @property
     def shown(self) -> Options:
-        """The options as a table shows them."""
-        return Options({**self.options, **self.part})
+        """The options as a table shows them; a demonstration is called one."""
+        demo = {"preset": "demo"} if self.preset == "demo" and settings_of(self.name).presets["demo"] else {}
+        return Options({**demo, **self.options, **self.part})
 
 
 @dataclass(frozen=True)

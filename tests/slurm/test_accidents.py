@@ -21,7 +21,7 @@ slurm: {{time: 10, memory: 2000M, requeues: 0}}
 grid:
   - data: phantom:cls:48:16
     protectors:
-      - {{method: salm, preset: cpu, width: 4, batch_size: 24, pgd_steps: 2, steps: [80, 81, 82]}}
+      - {{method: salm, preset: demo, width: 4, batch_size: 24, pgd_steps: 2, steps: [80, 81, 82]}}
   - data: {folder}/absent
     size: 16
     protectors: [random]
@@ -29,7 +29,7 @@ grid:
       - {{model: resnet18, preset: cpu, width: 4, epochs: 1}}
   - data: phantom:cls:48:16
     protectors:
-      - {{method: salm, preset: cpu, width: 4, batch_size: 24, pgd_steps: 2, steps: 83}}
+      - {{method: salm, preset: demo, width: 4, batch_size: 24, pgd_steps: 2, steps: 83}}
 """
 
 KILLED, UNWATCHED, DOWN, SLOW = "steps=80", "steps=81", "steps=82", "steps=83"
@@ -40,7 +40,7 @@ slurm: {time: 10, memory: 500M}
 grid:
   - data: phantom:cls:48:16
     protectors:
-      - {method: salm, preset: cpu, width: 4, batch_size: 24, pgd_steps: 2, steps: 5000}
+      - {method: salm, preset: demo, width: 4, batch_size: 24, pgd_steps: 2, steps: 5000}
     exploiters:
       - {model: resnet18, preset: cpu, width: 4, epochs: 1}
 """

@@ -18,7 +18,7 @@ grid:
     protectors:
       - none
       - random
-      - {method: salm, preset: cpu, width: 4, steps: 8, pgd_steps: 2}
+      - {method: salm, preset: demo, width: 4, steps: 8, pgd_steps: 2}
     exploiters:
       - {model: resnet18, preset: cpu, width: 4, epochs: 1}
     attacks: [none, blur]
@@ -40,7 +40,7 @@ slurm: {time: 5, memory: 500M}
 grid:
   - data: phantom:cls:48:16
     protectors:
-      - {method: salm, preset: cpu, width: 4, steps: 60, pgd_steps: 2, batch_size: 24}
+      - {method: salm, preset: demo, width: 4, steps: 60, pgd_steps: 2, batch_size: 24}
 """
 
 EPS = 4

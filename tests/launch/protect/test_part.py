@@ -171,7 +171,7 @@ def test_contributors_merge_their_classes(
     method: str, npz: Path, support: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny = ["--support", str(support)]
-    tiny += ["--preset", "cpu", "--width", "2", "--steps", "2"] if method == "salm" else []
+    tiny += ["--preset", "demo", "--width", "2", "--steps", "2"] if method == "salm" else []
     parts = [tmp_path / f"class{number}" for number in range(2)]
     for number, out in enumerate(parts):
         protect(npz, out, "--classes", str(number), *tiny, method=method)

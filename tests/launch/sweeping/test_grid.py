@@ -183,3 +183,20 @@ def test_the_papers_sweeps_have_the_papers_cells_and_values(name, cells):
 )
 def test_the_papers_figures_have_their_cells(name, cells):
     assert len(read_sweep(DEMO.parent / f"{name}.yaml", {"preset": "paper"}).cells()) == cells
+
+
+def test_a_demonstration_says_so_in_its_cells(tmp_path):
+    """But not where the preset changes nothing: random signs are what they always are."""
+    grid = "name: short\npreset: demo\ngrid: [{data: phantom:seg, protectors: [random, umed, {method: em, preset: cpu}]}]\n"
+    path = tmp_path / "short.yaml"
+    path.write_text(grid)
+    assert [cell.columns()[1:3] for cell in read_sweep(path).cells()] == [
+        ("random", ""),
+        ("umed", "preset=demo"),
+        ("em", ""),
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(DEMO.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_sweep_that_comes_with_the_project_can_be_planned(path):
+    assert read_sweep(path).cells()
