@@ -19,12 +19,14 @@ from medveil.baselines.matching import dithered, scale_to
 from medveil.config import build, plain
 from medveil.dataset import Batch, Dataset
 from medveil.errors import UserError
-from medveil.kernels import contour_band, texture_map, topk_mask
+from medveil.kernels import topk_mask
 from medveil.method import MethodSettings
 from medveil.protector import Budget
 from medveil.quantise import quantise, to_unit, whole_levels
 from medveil.runtime import Runtime, SingleProcess, State
 from medveil.task import Task
+from medveil.umed import maps
+from medveil.umed.config import UMedConfig
 
 _ONE = ["every image"]
 """What a pattern that all images share is drawn by."""
@@ -52,7 +54,7 @@ class Pattern:
         self.task = data.task
         check_region("image" if settings.region == "auto" else settings.region, data.task)
         if data.task != "segmentation" and (settings.mask == "another" or settings.bound != "eps"):
-            raise UserError(f"mask another and bound lbp need masks, and {data.task} data has none: leave them away")
+            raise UserError(f"mask another and UMed's bound need masks, and {data.task} data has none: leave them away")
         if settings.mask == "another":
             self.others = OtherMasks.of(data, settings.seed)
         if settings.psnr is not None:
@@ -111,10 +113,11 @@ class Pattern:
         """The largest change, on the [0, 1] scale, float32 of a shape that broadcasts to the images."""
         region = self._region(masks)
         bound = torch.full((1, 1, 1, 1), self._eps(), device=images.device)
-        if self.settings.bound == "lbp":
+        if self.settings.bound != "eps":
             # As UMed has it: eps on the contour, eps times the texture in the rest of the mask.
-            contour = contour_band(masks, self.settings.band)
-            bound = bound * torch.where(contour, 1.0, texture_map(to_unit(images), self.settings.lbp))
+            umed = UMedConfig(band=self.settings.band, texture=self.settings.bound)
+            contour, texture = maps.compute(umed, to_unit(images), masks)
+            bound = bound * torch.where(contour, 1.0, texture)
         return bound if region is None else bound * region
 
     def _region(self, masks: Tensor) -> Tensor | None:

@@ -71,13 +71,16 @@ class SEP(KeptNoise):
         mean: Tensor,
         step: int,
     ) -> Tensor:
-        """The sum of variance-reduced gradients along an inner walk that visits every checkpoint once."""
+        """The sum of variance-reduced gradients along an inner walk that visits every checkpoint once.
+
+        The walk steps along the sum so far, as the ensemble attack that the authors take it from does.
+        """
         config: SEPConfig = self.config
         inner, total = noise, torch.zeros_like(noise)
         for number in keyed.permutation(config.checkpoints, config.seed, "sep inner order", step):
             gradient = ensemble.gradient(number, x + inner, aim) - ensemble.gradient(number, x + noise, aim) + mean
             total = total + gradient
-            inner = descended(inner, gradient, x, config.step_size, self.eps, where)
+            inner = descended(inner, total, x, config.step_size, self.eps, where)
         return total
 
 

@@ -26,7 +26,7 @@ class TAP(KeptNoise):
         """Make the noise of ``data``. Raises UserError when a setting does not fit the task."""
         self.begin(data)
         config: TAPConfig = self.config
-        targeted = config.goal == "targeted" or (config.goal == "auto" and data.task == "segmentation")
+        targeted = config.goal == "targeted"
         if targeted:
             wrong_targets(torch.zeros(1, dtype=torch.int64), data.task, data.num_classes, config.shift)
         runtime = runtime or SingleProcess()

@@ -107,7 +107,7 @@ def test_umed_epoch(measure: Any, device: torch.device, provider: str) -> None:
     batches = [range(first, first + batch) for first in range(0, count, batch)]
 
     def made() -> UMed:
-        umed = UMed(batch_size=batch, width=width, epochs=5, compile=provider == "compile")
+        umed = UMed(batch_size=batch, width=width, epochs=5, texture="lbp", compile=provider == "compile")
         umed._create(3, device)
         return umed
 

@@ -33,7 +33,7 @@ def segmentation_metrics(counts: Tensor) -> dict[str, float]:
     """DSC and Jaccard of a set from its :func:`overlap_counts` [N, 3].
 
     ``dsc``, ``jaccard``: per image, then averaged; an empty prediction of an empty mask is left out of the average.
-    ``dsc_pooled``, ``jaccard_pooled``: over the pixels of the whole set, as the papers report (there J = D / (2 - D)).
+    ``dsc_pooled``, ``jaccard_pooled``: over the pixels of the whole set; there J = D / (2 - D).
     Raises UserError when no pixel of the set is foreground, in the masks or in the predictions.
     """
     both, predicted, target = counts.cpu().to(torch.float64).unbind(1)

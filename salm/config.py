@@ -64,7 +64,7 @@ class SALMConfig(MethodSettings):
     )
     # "stored" with one step a visit is Algorithm 1 as printed.
     start: Literal["random", "zero", "stored"] = setting(
-        "random", "noise at the start of a visit; stored: as the last visit left it", group="noise"
+        "random", "noise at the start of a visit; stored: as the last visit left it, at first random", group="noise"
     )
     release: Literal["regenerated", "stored"] = setting(
         "regenerated", "noise made at the end with the final source model, or the stored noise", group="noise"

@@ -19,13 +19,15 @@ from medveil.method import MethodSettings
 from medveil.networks import ResNet18, stem_for
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
-from medveil.runtime import Runtime, SingleProcess, State, share
+from medveil.runtime import Runtime, SingleProcess, State, batches, share
 from medveil.salm.config import SALMConfig
 from medveil.salm.noise import Visit
 from medveil.shards import cuts
 from medveil.store import NoiseStore, rows_of
 from medveil.surrogate import seeded
 from medveil.transforms import apply_flip_shift
+
+_CHUNK = 1024
 
 
 class SALM:
@@ -50,6 +52,8 @@ class SALM:
         trainer = _Trainer(self, data)
         state = self.runtime.restore()
         done = 0 if state is None else trainer.resume(state)
+        if state is None:
+            trainer.begin()
         per_epoch = -(-len(data) // self.config.batch_size)
         while done < self.config.steps:
             epoch, place = divmod(done, per_epoch)
@@ -143,6 +147,16 @@ class _Trainer:
         self.store: NoiseStore | None = None
         if config.start == "stored":
             self.store = NoiseStore(keyed.keys_of(data.ids), (data.channels, *data.size), self.runtime)
+
+    def begin(self) -> None:
+        """Algorithm 1, line 2: noise that is kept starts at random, of every sample."""
+        if self.store is None:
+            return
+        visit = self.salm.visit("salm stored", 0)
+        for some in batches(range(len(self.data)), _CHUNK):
+            mine = self.store.share(some)
+            images, _, ids = self.data.read(mine)
+            self.store.write(mine, visit.start(to_unit(images), keyed.keys_of(ids)))
 
     def step(self, batch: Sequence[int], done: int) -> Tensor:
         mine = share(batch, self.runtime) if self.store is None else self.store.share(batch)

@@ -32,7 +32,10 @@ class UMedConfig(MethodSettings):
         "both", "side of the contour that the band covers", group="noise"
     )
     lbp: Literal["default", "ror", "uniform"] = setting(
-        "default", "variant of the local binary pattern behind the texture bound", group="noise"
+        "default", "variant of the local binary pattern, for texture lbp", group="noise"
+    )
+    noise_level: int = setting(
+        6, "difference beyond which a neighbour counts, for texture contrast", unit="grey levels", low=0, group="noise"
     )
     clip: Literal["hard", "tanh", "straight-through"] = setting(
         "hard", "gradient of the clip; all three give the same bound", group="noise"
@@ -40,8 +43,15 @@ class UMedConfig(MethodSettings):
     contour: Literal["cdc-unet", "unet", "none"] = setting(
         "cdc-unet", "generator of the contour noise; none leaves that noise out (Table 5)", group="noise"
     )
-    texture: Literal["lbp", "fixed", "none"] = setting(
-        "lbp", "bound of the texture noise: the local binary pattern, or eps alone; none leaves it out", group="noise"
+    # Every LBP variant gives flat areas a high code, where the paper asks for a low bound: docs/choices.md.
+    texture: Literal["contrast", "lbp", "fixed", "none"] = setting(
+        "contrast",
+        "bound of the texture noise: eps times the share of the 8 neighbours that differ, or times the local binary "
+        "pattern's code, or eps alone; none leaves it out",
+        group="noise",
+    )
+    output: Literal["eps", "raw"] = setting(
+        "eps", "the generators' outputs are in units of eps, or taken as they are (Eqs. 4 and 5)", group="noise"
     )
     rounding: bool = setting(False, "the surrogate sees images rounded to grey levels, as they will be saved")
     augment: bool = setting(False, "the surrogate sees flipped, shifted and scaled protected images")
@@ -49,6 +59,7 @@ class UMedConfig(MethodSettings):
     epochs: int = setting(500, "length of the fit, generators' and surrogate's epochs together", low=1)
     generator_epochs: int = setting(4, "epochs of the generators for each one of the surrogate", low=1)
     first: Literal["generators", "surrogate"] = setting("generators", "which of them begins a cycle")
+    surrogate: Literal["kept", "anew"] = setting("kept", "its weights, before each of its epochs after the first")
     batch_size: int = setting(16, "images of one step", low=1)
     learning_rate: float = setting(1e-4, "learning rate of the generators (Adam)", above=0)
     surrogate_learning_rate: float = setting(1e-4, "learning rate of the surrogate (Adam)", above=0)

@@ -48,6 +48,8 @@ class UMed:
         total = config.epochs * per_epoch
         while done < total:
             epoch, place = divmod(done, per_epoch)
+            if place == 0 and config.surrogate == "anew" and not config.generating(epoch):
+                trainer.renew(epoch)
             order = keyed.permutation(len(data), config.seed, "umed order", epoch)
             for first in range(place * config.batch_size, len(data), config.batch_size):
                 loss = trainer.step(order[first : first + config.batch_size], epoch)
@@ -85,14 +87,17 @@ class UMed:
         self.generators.load_state_dict(state["generators"])
         self.surrogate.load_state_dict(state["surrogate"])
 
-    def _create(self, channels: int, device: torch.device) -> None:
+    def new_surrogate(self, purpose: str) -> UNet:
+        """A surrogate with weights that depend on (seed, ``purpose``) alone."""
         config = self.config
         classes = 1 if config.cross_entropy == "binary" else 2
+        return seeded(lambda: UNet(self.channels, classes, config.width, config.depth), config.seed, purpose)
+
+    def _create(self, channels: int, device: torch.device) -> None:
+        config = self.config
         self.channels = channels
         self.generators = seeded(lambda: Generators(config, channels), config.seed, "umed generators")
-        self.surrogate = seeded(
-            lambda: UNet(channels, classes, config.width, config.depth), config.seed, "umed surrogate"
-        )
+        self.surrogate = self.new_surrogate("umed surrogate")
         for module in (self.generators, self.surrogate):
             module.to(device).to(memory_format=torch.channels_last)
 
@@ -163,6 +168,12 @@ class _Trainer:
         loss.backward()
         optimiser.step()
         return loss.detach()
+
+    def renew(self, epoch: int) -> None:
+        """Draw the surrogate's weights anew, and forget what its optimiser knew of the old ones."""
+        drawn = self.umed.new_surrogate(f"umed surrogate {epoch}")
+        self.surrogate.load_state_dict(drawn.state_dict())
+        self.surrogate_optimiser.state.clear()
 
     def checkpoint(self, done: int) -> State:
         return {

@@ -20,7 +20,7 @@ MEANINGS = {
     "images, decides differently on the released images than on the originals. The lower, the better for that user.",
     "dsc": "How well the region that the model draws covers the true one, image by image: "
     "100 is a perfect match, 0 no overlap.",
-    "dsc_pooled": "The same overlap, counted over the pixels of all test images together, as the papers do.",
+    "dsc_pooled": "The same overlap, counted over the pixels of all test images together.",
     "jaccard": "A stricter overlap: the shared area over the area that either covers, image by image.",
     "jaccard_pooled": "The stricter overlap, counted over the pixels of all test images together.",
     "hd95": "How far, in pixels, the border of the drawn region lies from the true one, but for the farthest "

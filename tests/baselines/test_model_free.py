@@ -8,6 +8,7 @@ import torch
 from medveil import keyed
 from medveil.baselines import AR, LSP
 from medveil.baselines.ar import border_size, inside_of_border
+from medveil.errors import UserError
 from medveil.metrics import psnr
 from medveil.quantise import quantise
 from tests.baselines.rivals import pictures
@@ -88,8 +89,8 @@ def test_ars_matrix_is_its_loop_over_the_pixels():
 
 
 def test_ars_filters_sum_to_one_differ_by_class_and_channel_and_stay_in_bounds():
-    ar = AR()
-    filters = [ar.taps(name, channel, 64, 64) for name in ("0", "1") for channel in (0, 1)]
+    ar = AR().fit(pictures("classification"))
+    filters = [ar.filter_of(name, (2, 64, 64))[channel] for name in ("0", "1") for channel in (0, 1)]
     assert all(taps.sum() == pytest.approx(1, abs=1e-4) for taps in filters)
     assert len({tuple(taps.tolist()) for taps in filters}) == 4
     for taps in filters:
@@ -104,6 +105,46 @@ def test_ars_noise_obeys_its_filter():
     flat = torch.full_like(images, 128)
     ar = AR().fit(data)
     noise = (ar.perturb(flat, targets, ids) - flat / 255)[0, 0]
-    taps = torch.cat([ar.taps(str(int(targets[0])), 0, 16, 16), torch.tensor([-1.0])]).view(1, 1, 3, 3)
+    taps = torch.cat([ar.filter_of(str(int(targets[0])), (1, 16, 16))[0], torch.tensor([-1.0])]).view(1, 1, 3, 3)
     left = torch.nn.functional.conv2d(noise[None, None], taps)
     assert left.abs().max() < 1e-3 * noise.abs().max()
+
+
+def answer(taps, noise):
+    """The sum of the positive part of what a filter [C, 8] that cancels its own noise makes of ``noise`` [C, H, W]."""
+    kernel = torch.cat([taps, -torch.ones(len(taps), 1)], 1).view(1, -1, 3, 3)
+    return float(torch.nn.functional.conv2d(noise[None], kernel).relu().sum())
+
+
+def own_noise(taps, seed):
+    """Noise of norm 1 on 32x32 pixels from another border than that of the test of filters."""
+    border = torch.randn(len(taps), border_size(32, 32), generator=torch.Generator().manual_seed(seed))
+    lines = [(inside_of_border(one, 32, 32) @ line).view(32, 32) for one, line in zip(taps, border, strict=True)]
+    return torch.stack(lines) / torch.stack(lines).norm()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_ars_filters_answer_the_noise_of_later_classes_and_not_their_own(channels):
+    """So that a network tells the classes apart; the authors' measure and their threshold of 10."""
+    ar = AR().fit(pictures("classification"))
+    filters = [ar.filter_of(name, (channels, 32, 32)) for name in "012"]
+    noises = [own_noise(taps, i) for i, taps in enumerate(filters)]
+    for i, noise in enumerate(noises):
+        assert answer(filters[i], noise) < 1e-2
+        assert all(answer(earlier, noise) > 8 for earlier in filters[:i])
+
+
+def test_ar_takes_the_filter_that_comes_closest_where_none_answers_enough():
+    data = pictures("classification")
+    weak, strong, most = (AR(response=wanted).fit(data).filter_of("1", (1, 16, 16)) for wanted in (0, 12, 1e6))
+    earlier = AR().fit(data).filter_of("0", (1, 16, 16))
+    assert (
+        answer(earlier, own_noise(weak, 0))
+        < answer(earlier, own_noise(strong, 0))
+        < answer(earlier, own_noise(most, 0))
+    )
+
+
+def test_ar_says_when_no_filter_stays_in_bounds():
+    with pytest.raises(UserError, match="--growth"):
+        AR(growth=1.001).fit(pictures("classification")).filter_of("0", (1, 16, 16))

@@ -34,14 +34,14 @@ SETTINGS = {
     "tap": (TAP, TAP_OPTIONS),
     "tap untargeted": (TAP, {**TAP_OPTIONS, "goal": "untargeted"}),
     "sep": (SEP, SEP_OPTIONS),
-    "sep feature reduced": (SEP, {**SEP_OPTIONS, "objective": "feature", "variance": "reduced"}),
+    "sep label plain": (SEP, {**SEP_OPTIONS, "objective": "label", "variance": "plain"}),
     "lsp": (LSP, {}),
     "lsp clipped": (LSP, {"clip": True}),
     "ar": (AR, {}),
     "ar class clipped": (AR, {"clip": True, "wise": "class"}),
 }
 FOR_MASKS = {"em contour", "em roi class"}
-ONE_CLASS = {"em class", "sep feature reduced"}
+ONE_CLASS = {"em class", "sep"}
 CASES = [
     (name, task)
     for name in SETTINGS
@@ -86,7 +86,7 @@ def test_noise_belongs_to_ids_and_outlives_the_fit(name):
     assert torch.equal(quantise(other.perturb(images, masks, ids), images, other.budget().levels), whole[some])
 
 
-@pytest.mark.parametrize("name", ["em", "em class", "tap", "sep feature reduced"])
+@pytest.mark.parametrize("name", ["em", "em class", "tap", "sep"])
 @pytest.mark.parametrize("at", [2, 8])
 def test_an_interrupted_fit_ends_as_an_uninterrupted_one(name, at):
     """Cut while the model trains and between the batches of a pass over the noise."""
@@ -100,7 +100,7 @@ def test_an_interrupted_fit_ends_as_an_uninterrupted_one(name, at):
         assert halting.state["noise"].dtype == torch.int8
 
 
-@pytest.mark.parametrize("name", ["em", "em class", "tap", "tap untargeted", "sep", "sep feature reduced"])
+@pytest.mark.parametrize("name", ["em", "em class", "tap", "tap untargeted", "sep", "sep label plain"])
 def test_noise_moves_its_surrogates_loss_the_right_way(name):
     data, runtime = pictures(), Last("cpu")
     method, options = SETTINGS[name]
@@ -111,7 +111,7 @@ def test_noise_moves_its_surrogates_loss_the_right_way(name):
     net.load_state_dict(runtime.state["surrogate"]["net"])
     images, masks, ids = data.read(range(len(data)))
     with torch.no_grad():
-        aim = 1 - masks if name in ("tap", "sep", "sep feature reduced") else masks
+        aim = 1 - masks if name in ("tap", "sep", "sep label plain") else masks
         clean = segmentation_loss(net(images / 255), aim)
         protected = segmentation_loss(net(protector.perturb(images, masks, ids)), aim)
     fell = (protected < clean).float().mean()
@@ -181,6 +181,7 @@ def test_em_stops_when_the_training_error_is_low():
         (ErrorMinimising, {**EM, "variant": "salm"}, "segmentation"),
         (ErrorMinimising, {**EM, "start": "stored"}, "segmentation"),
         (SEP, {**SEP_OPTIONS, "checkpoints": 99}, "segmentation"),
+        (SEP, SEP_OPTIONS, "multilabel"),
         (LSP, {"patch": 24}, "classification"),
     ],
 )
@@ -204,3 +205,15 @@ def test_settings_that_do_not_fit_the_task_are_told(method, options, task):
 def test_impossible_settings_are_refused(method, options):
     with pytest.raises(UserError, match=method.name):
         method(**options)
+
+
+def test_the_defaults_are_what_the_authors_call_their_best():
+    assert TAP().config.goal == "targeted"
+    sep = SEP().config
+    assert (sep.objective, sep.variance, sep.epochs, sep.checkpoints, sep.pgd_steps) == (
+        "feature",
+        "reduced",
+        120,
+        30,
+        30,
+    )

@@ -104,6 +104,24 @@ def test_an_interrupted_fit_ends_as_an_uninterrupted_one():
     assert torch.equal(whole, released(SALM(**options).fit(data, Halting(state=halting.state)), data)[1])
 
 
+def test_kept_noise_starts_at_random(monkeypatch):
+    """Algorithm 1, line 2: a sample's first visit starts from noise of its own, not from zero."""
+    starts = {}
+    made = Visit.noise
+
+    def noise(visit, x, targets, keys, start):
+        for key, one in zip(keys.tolist(), start, strict=True):
+            starts.setdefault(key, one)
+        return made(visit, x, targets, keys, start)
+
+    monkeypatch.setattr(Visit, "noise", noise)
+    data = patches()
+    SALM(**TINY, start="stored", release="stored").fit(data, SingleProcess("cpu"))
+    first = torch.stack(list(starts.values())) * 255
+    assert first.abs().max() <= 8 and first.std() > 4  # uniform in +-8 has 4.6
+    assert len(starts) == len({tuple(one.flatten().tolist()) for one in starts.values()}) == 20
+
+
 def test_stored_noise_belongs_to_ids_not_to_positions():
     data = patches()
     salm = SALM(**TINY, start="stored", release="stored").fit(data, SingleProcess("cpu"))

@@ -187,14 +187,11 @@ def test_the_papers_figures_have_their_cells(name, cells):
 
 def test_a_demonstration_says_so_in_its_cells(tmp_path):
     """But not where the preset changes nothing: random signs are what they always are."""
-    grid = "name: short\npreset: demo\ngrid: [{data: phantom:seg, protectors: [random, umed, {method: em, preset: cpu}]}]\n"
     path = tmp_path / "short.yaml"
-    path.write_text(grid)
-    assert [cell.columns()[1:3] for cell in read_sweep(path).cells()] == [
-        ("random", ""),
-        ("umed", "preset=demo"),
-        ("em", ""),
-    ]
+    protectors = "[random, umed, {method: em, preset: cpu}]"
+    path.write_text(f"name: short\npreset: demo\ngrid: [{{data: phantom:seg, protectors: {protectors}}}]\n")
+    found = [cell.columns()[1:3] for cell in read_sweep(path).cells()]
+    assert found == [("random", ""), ("umed", "preset=demo"), ("em", "")]
 
 
 @pytest.mark.parametrize("path", sorted(DEMO.parent.glob("*.yaml")), ids=lambda path: path.stem)
