@@ -1,10 +1,12 @@
 """Every setting and the presets of the protectors to compare with. Bounds are on the [0, 1] scale."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from medveil.config import Levels, budget, setting
+from medveil.errors import UserError
 from medveil.method import MethodSettings, Presets
 from medveil.salm.config import SALMConfig
 from medveil.task import Task
@@ -20,13 +22,18 @@ _NARROW: Mapping[str, Any] = {"width": 8, "unet_width": 8, "unet_learning_rate":
 
 
 @dataclass(frozen=True)
-class OptimisedConfig(MethodSettings):
+class OptimisedConfig(MethodSettings, ABC):
     """What EM, TAP and SEP have in common: a surrogate, U-Net with Adam for segmentation, else ResNet-18 with SGD."""
 
     eps: Levels | None = budget(None, _EPS, high=0.5)
     region: Region = setting("image", "where noise is allowed, of images with masks", group="noise")
     band: int = setting(1, "radius of the contour band", unit="pixels", low=1, group="noise")
     rounding: bool = setting(False, "the surrogate sees images rounded to grey levels, as they will be saved")
+    psnr: float | None = setting(None, _PSNR, unit="dB", above=0, group="noise")
+    # What makes a rival's fit as long as UMed's (one pass an epoch) or SALM's: docs/choices.md.
+    passes: int | None = setting(
+        None, "gradients per image in all, of training and noise, instead of the method's own length", low=1
+    )
     flip: bool = setting(True, "random transforms flip, where the method uses them")
     padding: int | None = setting(
         None, "random transforms crop from so much padding; by default an eighth of the side", unit="pixels", low=0
@@ -48,6 +55,22 @@ class OptimisedConfig(MethodSettings):
     def batch(self, task: Task) -> int:
         """Images of one step of the network for ``task``."""
         return self.unet_batch_size if task == "segmentation" else self.batch_size
+
+    def sized(self, count: int, task: Task) -> "OptimisedConfig":
+        """This configuration with the lengths that ``passes`` over ``count`` images of ``task`` come to.
+
+        Raises UserError for so few that nothing is left for the noise.
+        """
+        if self.passes is None:
+            return self
+        lengths = self.lengths(self.passes, count, task)
+        if min(lengths.values()) < 1:
+            raise UserError(f"passes {self.passes}: too few for the training that the noise is made on: give more")
+        return replace(self, **lengths)
+
+    @abstractmethod
+    def lengths(self, passes: int, count: int, task: Task) -> dict[str, Any]:
+        """The settings that follow from ``passes``."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +125,17 @@ class ErrorMinimisingConfig(OptimisedConfig):
         if self.release == "stored" and self.start != "stored":
             raise ValueError("release stored needs start stored")
 
+    def for_salm(self, task: Task) -> bool:
+        """Whether EM is that of SALM's tables for data of ``task``."""
+        plain = task != "segmentation" and self.wise == "sample" and not self.rounding
+        return plain if self.variant == "auto" else self.variant == "salm"
+
+    def lengths(self, passes: int, count: int, task: Task) -> dict[str, Any]:
+        if self.for_salm(task):
+            steps = int(passes * count / (self.batch_size * (self.pgd_steps * self.transforms + 1)))
+            return {"steps": steps, "decay_every": max(1, 2 * steps // 5)}
+        return {"rounds": int(passes / (self.noise_steps + self.model_steps * self.batch(task) / count))}
+
 
 @dataclass(frozen=True)
 class TAPConfig(OptimisedConfig):
@@ -125,6 +159,9 @@ class TAPConfig(OptimisedConfig):
     pgd_steps: int = setting(250, "steps of one attack", low=1, group="noise")
     relative_step: float = setting(0.05, "length of a step, in units of eps", above=0, group="noise")
     restarts: int = setting(8, "attacks from a random start on each sample; the best is kept", low=1, group="noise")
+
+    def lengths(self, passes: int, count: int, task: Task) -> dict[str, Any]:
+        return {"pgd_steps": (passes - self.epochs) // self.restarts}
 
 
 @dataclass(frozen=True)
@@ -164,6 +201,11 @@ class SEPConfig(OptimisedConfig):
     pgd_steps: int = setting(30, "steps of the attack, from zero", low=1, group="noise")
     step_size: Levels = setting(1 / 255, "length of a step", above=0, group="noise")
 
+    def lengths(self, passes: int, count: int, task: Task) -> dict[str, Any]:
+        # A variance-reduced step takes the mean over the checkpoints, and two gradients of each on its walk.
+        per_step = self.checkpoints * (3 if self.variance == "reduced" else 1)
+        return {"pgd_steps": (passes - self.epochs) // per_step}
+
 
 @dataclass(frozen=True)
 class ModelFreeConfig(MethodSettings):
@@ -174,6 +216,7 @@ class ModelFreeConfig(MethodSettings):
         "root mean square of an image's noise; by default 4/255 for segmentation, 8/255 otherwise",
     )
     clip: bool = setting(False, "no pixel changes by more than eps either", group="noise")
+    psnr: float | None = setting(None, _PSNR, unit="dB", above=0, group="noise")
     wise: Wise = setting("sample", "each sample draws noise of its class, or a class shares one", group="noise")
     seed: int = setting(0, _SEED)
 

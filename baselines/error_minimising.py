@@ -36,18 +36,18 @@ class ErrorMinimising(KeptNoise):
         """Make the noise of ``data``. Raises UserError when a setting does not fit the task."""
         self.begin(data)
         config: ErrorMinimisingConfig = self.config
-        variant = config.variant
-        if variant == "auto":
-            plain = data.task != "segmentation" and config.wise == "sample" and not config.rounding
-            variant = "salm" if plain else "alternating"
-        if variant == "salm":
+        runtime = runtime or SingleProcess()
+        if config.for_salm(data.task):
             if data.task == "segmentation":
                 raise UserError("variant salm protects classification sets: take variant alternating for segmentation")
+            if config.psnr is not None:
+                raise UserError("variant salm makes its noise anew for each image: give a smaller eps instead of psnr")
             self.salm = self._as_salm().fit(data, runtime)
             return self
         if config.start == "stored":
             raise UserError("start stored belongs to variant salm: take start random or zero")
-        Alternation(self, data, runtime or SingleProcess()).run()
+        Alternation(self, data, runtime).run()
+        self.match(data, runtime)
         return self
 
     def perturb(self, images: Tensor, targets: Tensor, ids: Sequence[str]) -> Tensor:

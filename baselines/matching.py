@@ -1,5 +1,6 @@
 """Noise scaled until the saved images have a wanted PSNR, so that protectors can be compared at equal visibility."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -14,6 +15,7 @@ CLOSE = 0.005
 
 _CHUNK = 64
 _PASSES = 60
+_LEAST, _MOST = 1e-3, 1e3
 _ROUNDED_AWAY = 0.4
 
 Released = Callable[[Batch, float], Tensor]
@@ -25,16 +27,16 @@ def scale_to(psnr: float, data: Dataset, runtime: Runtime, released: Released) -
 
     The mean is over the images that change, as in every table. Raises UserError where no scale gives it.
     """
-    scale = 1.0
+    scale, least, most = 1.0, _LEAST, _MOST
     for _ in range(_PASSES):
         found = _mean_psnr(scale, data, runtime, released)
         if abs(found - psnr) < CLOSE:
             return scale
-        # The energy grows with the square of the scale, or, of single levels, with its first to third power: so each
-        # pass halves the distance at least.
+        least, most = (scale, most) if found > psnr else (least, scale)
+        # The energy grows about with the square of the scale; where rounding makes that a bad guess, halve the range.
         scale *= 10 ** ((found - psnr) / 20)
-        if not 1e-4 < scale < 1e4:
-            break
+        if not least < scale < most:
+            scale = math.sqrt(least * most)
     raise UserError(f"psnr {psnr:g}: no scale of this noise gives it: choose another, or leave psnr away")
 
 
@@ -57,6 +59,4 @@ def _mean_psnr(scale: float, data: Dataset, runtime: Runtime, released: Released
         error = error[error > 0]
         sums += torch.stack([(10 * torch.log10(255**2 / error)).sum(), torch.tensor(float(len(error)))])
     total, count = runtime.all_reduce(sums.to(runtime.device)).tolist()
-    if not count:
-        raise UserError("psnr: the noise changes no image at all")
-    return float(total / count)
+    return float(total / count) if count else math.inf

@@ -11,12 +11,13 @@ from torch import Tensor
 from medveil import keyed
 from medveil.baselines.classes import class_names, default_eps
 from medveil.baselines.config import ModelFreeConfig
+from medveil.baselines.matching import scale_to
 from medveil.config import build
-from medveil.dataset import Dataset, Task
+from medveil.dataset import Batch, Dataset, Task
 from medveil.method import MethodSettings
 from medveil.protector import Budget
-from medveil.quantise import to_unit, whole_levels
-from medveil.runtime import Runtime, State
+from medveil.quantise import quantise, to_unit, whole_levels
+from medveil.runtime import Runtime, SingleProcess, State
 
 
 class ModelFree(ABC):
@@ -29,15 +30,18 @@ class ModelFree(ABC):
         self.config: Any = build(self.Config, options, self.name)
         self.task: Task = "classification"
         self.num_classes = 0
+        self.scale = 1.0
 
     @property
     def eps(self) -> float:
         config: ModelFreeConfig = self.config
-        return default_eps(self.task) if config.eps is None else config.eps
+        return self.scale * (default_eps(self.task) if config.eps is None else config.eps)
 
     def fit(self, data: Dataset, runtime: Runtime | None = None) -> "ModelFree":
-        """Note the task: the rest follows from the seed."""
-        self.task, self.num_classes = data.task, data.num_classes
+        """Note the task, and find the scale that gives the wanted PSNR: the rest follows from the seed."""
+        self.task, self.num_classes, self.scale = data.task, data.num_classes, 1.0
+        if self.config.psnr is not None:
+            self.scale = scale_to(self.config.psnr, data, runtime or SingleProcess(), self._released)
         return self
 
     @abstractmethod
@@ -59,6 +63,10 @@ class ModelFree(ABC):
             noise = noise.clamp(-self.eps, self.eps)
         return torch.clamp(x + noise, 0, 1)
 
+    def _released(self, batch: Batch, scale: float) -> Tensor:
+        self.scale = scale
+        return quantise(self.perturb(*batch), batch.images, self.budget().levels)
+
     def budget(self) -> Budget:
         return Budget(levels=whole_levels(self.eps) if self.config.clip else None)
 
@@ -66,10 +74,10 @@ class ModelFree(ABC):
         return None
 
     def state_dict(self) -> State:
-        return {"task": self.task, "num_classes": self.num_classes}
+        return {"task": self.task, "num_classes": self.num_classes, "scale": self.scale}
 
     def load_state_dict(self, state: State) -> None:
-        self.task, self.num_classes = state["task"], state["num_classes"]
+        self.task, self.num_classes, self.scale = state["task"], state["num_classes"], state["scale"]
 
     def _drawn(self, names: Sequence[str], ids: Sequence[str], x: Tensor, shape: tuple[int, int, int]) -> Tensor:
         by = ids if self.config.wise == "sample" else [f"class {name}" for name in names]

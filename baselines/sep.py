@@ -49,6 +49,7 @@ class SEP(KeptNoise):
             return self._craft(ensemble, x, aim, self.support(targets))
 
         stages.run(craft, ensemble.trained, ensemble.state, ensemble.load)
+        self.match(data, runtime)
         return self
 
     def _craft(self, ensemble: "_Ensemble", x: Tensor, aim: Tensor, where: Tensor | None) -> Tensor:

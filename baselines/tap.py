@@ -37,6 +37,7 @@ class TAP(KeptNoise):
             return self._craft(stages.surrogate, x, aim, 1.0 if targeted else -1.0, keys, self.support(targets))
 
         stages.run(craft)
+        self.match(data, runtime)
         return self
 
     def _craft(

@@ -5,9 +5,11 @@ import torch
 
 from medveil.baselines import AR, LSP, SEP, TAP, ErrorMinimising
 from medveil.baselines.classes import joined_batches, wrong_targets
+from medveil.baselines.surrogates import Surrogate
 from medveil.dataset import ArrayDataset
 from medveil.errors import UserError
 from medveil.losses import segmentation_loss
+from medveil.metrics import mean_psnr, psnr
 from medveil.networks import UNet
 from medveil.quantise import quantise
 from medveil.runtime import SingleProcess
@@ -217,3 +219,63 @@ def test_the_defaults_are_what_the_authors_call_their_best():
         30,
         30,
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("em", 46.0), ("em roi class", 49.0), ("tap", 41.0), ("lsp", 45.0), ("ar", 40.0)]
+)
+def test_a_rival_at_an_equal_psnr(name, wanted):
+    """Its noise scaled, within its region and a bound that is told, whatever the batch."""
+    data = pictures()
+    method, options = SETTINGS[name]
+    protector = method(**options, psnr=wanted).fit(data, SingleProcess("cpu"))
+    images, masks, ids = data.read(range(len(data)))
+    saved = quantise(protector.perturb(images, masks, ids), images, protector.budget().levels)
+    assert mean_psnr(map(psnr, images, saved)) == pytest.approx(wanted, abs=0.01)
+    support = protector.support(masks)
+    assert support is None or not ((saved != images) & ~support).any()
+    other = method(**options, psnr=wanted)
+    other.load_state_dict(through_a_file(protector.state_dict()))
+    alone = quantise(other.perturb(images[3:4], masks[3:4], ids[3:4]), images[3:4], other.budget().levels)
+    assert torch.equal(alone, saved[3:4])
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "task", "found"),
+    [
+        (ErrorMinimising, {**EM, "passes": 60, "noise_steps": 20}, "segmentation", {"rounds": 2}),
+        (ErrorMinimising, {"passes": 102, "batch_size": 4}, "classification", {"steps": 5, "decay_every": 2}),
+        (TAP, {**TAP_OPTIONS, "passes": 50, "restarts": 4}, "segmentation", {"pgd_steps": 12}),
+        (SEP, {**SEP_OPTIONS, "passes": 50, "checkpoints": 4}, "segmentation", {"pgd_steps": 4}),
+        (
+            SEP,
+            {**SEP_OPTIONS, "passes": 50, "checkpoints": 4, "variance": "plain"},
+            "classification",
+            {"pgd_steps": 12},
+        ),
+    ],
+)
+def test_passes_say_how_long_a_fit_is(method, options, task, found):
+    """Gradients per image, of training and noise alike."""
+    config = method(**options).config.sized(11, task)
+    assert {name: getattr(config, name) for name in found} == found
+
+
+def test_passes_that_leave_nothing_for_the_noise_are_told():
+    with pytest.raises(UserError, match="passes 40"):
+        TAP(passes=40).fit(pictures(), SingleProcess("cpu"))
+
+
+def test_passes_are_gradients_of_every_image(monkeypatch):
+    """TAP: two epochs of training, and three steps from each of two starts, of every image."""
+    seen = []
+    losses = Surrogate.losses
+
+    def counted(self, images, targets, net=None):
+        if torch.is_grad_enabled():
+            seen.append(len(images))
+        return losses(self, images, targets, net)
+
+    monkeypatch.setattr(Surrogate, "losses", counted)
+    TAP(**{**TAP_OPTIONS, "passes": 8, "restarts": 2}).fit(pictures(), SingleProcess("cpu"))
+    assert sum(seen) == 8 * 11
