@@ -83,6 +83,7 @@ class Block(Settings):
     protectors: list[Any] = field(metadata=about("names of methods, or mappings with method and its options"))
     exploiters: list[Any] = setting([], "names of models, or mappings with model and its options")
     attacks: str | list[str] = setting(["none"], "attacks on the protection: a list, standard or full")
+    seeds: list[int] = setting([], "of the sweep's seeds those that this block takes; by default all")
     size: int | None = setting(None, "side that the images of folders are resized to", unit="pixels", low=1)
     holdout: float | None = setting(
         None, "share that is left out to test on; by default a fifth of a folder without a test part", low=0, below=1
@@ -155,7 +156,8 @@ class Sweep(Settings):
         if exploiters:
             against = list(itertools.product(exploiters, attacks.parse_attacks(block.attacks)))
         size = block.size or self.size
-        for data, method, (exploiter, attack), seed in itertools.product(block.data, methods, against, self.seeds):
+        seeds = [seed for seed in self.seeds if seed in (block.seeds or self.seeds)]
+        for data, method, (exploiter, attack), seed in itertools.product(block.data, methods, against, seeds):
             place = self.place(data)
             own_test = place.startswith(("phantom:", "medmnist:")) or place.endswith(".npz")
             holdout = (0.0 if own_test else _HOLDOUT) if block.holdout is None else block.holdout
