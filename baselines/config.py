@@ -85,7 +85,7 @@ class ErrorMinimisingConfig(OptimisedConfig):
         "demo": {
             **SALMConfig.presets["demo"],
             **_NARROW,
-            "rounds": 6,
+            "rounds": 3,
             "model_steps": 25,
             "noise_steps": 3,
             "relative_step": 0.4,

@@ -23,7 +23,7 @@ class UMedConfig(MethodSettings):
         # The generators' loss needs some 4,000 steps to fall: docs/choices.md.
         "gpu": {"epochs": 200, "rounding": True, **_FAST},
         "cpu": {"epochs": 200, "rounding": True, "width": 8, **_FAST},
-        "demo": {"epochs": 10, "rounding": True, "width": 8, **_FAST},
+        "demo": {"epochs": 5, "rounding": True, "width": 8, **_FAST},
     }
 
     eps: Levels = budget(4 / 255, "bound of the contour noise, and ceiling of the texture noise's")

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 from medveil.launch.report.cropping import Gap, gaps
 from medveil.launch.report.labels import plain_text, spoken
+from medveil.launch.report.layout import table_of
 from medveil.launch.report.summary import COST, METRICS, SIMILARITY, Row, Stat, metrics_of, order
 from medveil.launch.report.worst import Worst, worst_cases
 from medveil.launch.results import CellResult, Options, Outcome
+from medveil.launch.sweeping.layout import Layout
 from medveil.metrics import shown
 
 COLUMNS = [
@@ -67,8 +69,13 @@ def failures(results: Sequence[CellResult]) -> list[CellResult]:
     return sorted((r for r in results if r.status != "done"), key=order)
 
 
-def markdown_text(results: Sequence[CellResult], rows: Sequence[Row], title: str, note: str = "") -> str:
-    """Per data set and metric one table of means and spreads over seeds, then the cells that have no result."""
+def markdown_text(
+    results: Sequence[CellResult], rows: Sequence[Row], title: str, note: str = "", layout: Layout | None = None
+) -> str:
+    """Per data set and metric one table of means and spreads over seeds, then the cells that have no result.
+
+    With a ``layout`` the table that it describes comes first.
+    """
     lines = [
         f"# {plain_text(title)}",
         "",
@@ -77,6 +84,8 @@ def markdown_text(results: Sequence[CellResult], rows: Sequence[Row], title: str
         "measured, for each 1,000 images.",
         *(["", note] if note else []),
     ]
+    if layout is not None:
+        lines += ["", "## As the paper lays it out: ours (published)", "", *_table(*table_of(rows, layout))]
     for data in sorted({row.data for row in rows}):
         lines += ["", f"## {plain_text(data)}"]
         of_data = [row for row in rows if row.data == data]

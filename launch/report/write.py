@@ -22,6 +22,7 @@ from medveil.launch.report.worst import worst_cases
 from medveil.launch.results import CellResult
 from medveil.launch.running.files import make_private, write_private
 from medveil.launch.running.places import check_place
+from medveil.launch.sweeping.layout import Layout
 
 __all__ = ["write_report"]
 
@@ -32,14 +33,19 @@ _HEAD_BYTES = 64 << 10
 
 
 def write_report(
-    results: Sequence[CellResult], out: Path, title: str, published: Published | None = None, note: str = ""
+    results: Sequence[CellResult],
+    out: Path,
+    title: str,
+    published: Published | None = None,
+    note: str = "",
+    layout: Layout | None = None,
 ) -> None:
     """Writes ``results.csv``, ``worst.csv``, ``results.md``, ``figures/*.png`` and ``report.html`` into ``out``.
 
     The folder is private to its owner.
 
-    ``note``: a sentence for the top of both. Files of an earlier report there are replaced. Raises :class:`UserError`
-    when ``out`` cannot be written.
+    ``note``: a sentence for the top of both. ``layout``: of a table in ``results.md`` as a paper has it. Files of an
+    earlier report there are replaced. Raises :class:`UserError` when ``out`` cannot be written.
     """
     rows = summarise(results, published)
     check_place(out)
@@ -53,7 +59,7 @@ def write_report(
         texts = {
             "results.csv": csv_text(results),
             "worst.csv": worst_text(worst_cases(rows)),
-            "results.md": markdown_text(results, rows, title, note),
+            "results.md": markdown_text(results, rows, title, note, layout),
             PAGE: html_text(results, rows, pictures, title, note),
         }
         for name, text in texts.items():

@@ -19,6 +19,7 @@ from medveil.launch.protect.methods import settings_of
 from medveil.launch.reading import read_bytes
 from medveil.launch.results import Exploiter, Options, Portion
 from medveil.launch.running.machine import CHECKPOINT_SECONDS, Device, Precision
+from medveil.launch.sweeping.layout import Layout
 from medveil.task import Task
 
 _HOLDOUT = 0.2
@@ -104,6 +105,7 @@ class Sweep(Settings):
     presets: dict[SizePreset, dict[str, Any]] = setting({}, "what else a preset changes (seeds, size)")
     folders: dict[str, str | None] = setting({}, "where data is that the grid names; cells without it are skipped")
     published: str | None = setting(None, "a CSV file of values to show beside ours")
+    layout: dict[str, Any] = setting({}, "of a table as the paper has it: rows, columns, values, only, average")
     threads: int = setting(1, "CPU threads of each run", low=1)
     precision: Precision = setting("fp32", "precision inside networks")
     device: Device = setting("auto", "where the runs compute; auto: on a GPU if there is one")
@@ -121,8 +123,13 @@ class Sweep(Settings):
         if not self.grid or not self.seeds:
             raise ValueError("grid and seeds must not be empty")
 
+    def laid_out(self) -> Layout | None:
+        """How the paper lays the table out, if the sweep says. Raises UserError for what a layout does not have."""
+        return build(Layout, self.layout, f"{self.name}: layout") if self.layout else None
+
     def cells(self) -> list[Cell]:
         """Every cell, in the order of the file. Raises UserError for what a cell's method or exploiter refuses."""
+        self.laid_out()
         cells: dict[Cell, None] = {}
         for number, entry in enumerate(self.grid):
             where = f"{self.name}: grid[{number}]"

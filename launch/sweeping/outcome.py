@@ -64,7 +64,7 @@ def publish(sweep: Sweep, planned: SweepPlan, records: Mapping[str, Record]) -> 
         row.save(cell / "result.json")
     if records:
         published = read_published(Path(sweep.published)) if sweep.published else None
-        write_report(rows, planned.folder.report, sweep.name, published, conditions(sweep))
+        write_report(rows, planned.folder.report, sweep.name, published, conditions(sweep), sweep.laid_out())
     return rows
 
 
