@@ -8,6 +8,7 @@ from medveil.errors import UserError
 from medveil.launch.reading import open_regular
 from medveil.launch.report.authorised import draw_authorised
 from medveil.launch.report.by_k import draw_by_k
+from medveil.launch.report.classes import draw_classes
 from medveil.launch.report.comparison import draw_comparisons
 from medveil.launch.report.figures import draw_all
 from medveil.launch.report.heatmap import draw_heatmaps
@@ -54,7 +55,7 @@ def write_report(
     try:
         figures = out / "figures"
         forget(figures)
-        draws = (draw_all, draw_heatmaps, draw_by_k, draw_mixed, draw_authorised, draw_comparisons)
+        draws = (draw_all, draw_heatmaps, draw_by_k, draw_mixed, draw_classes, draw_authorised, draw_comparisons)
         pictures = [picture for draw in draws for picture in draw(rows, figures)]
         texts = {
             "results.csv": csv_text(results),

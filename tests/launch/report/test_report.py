@@ -15,6 +15,7 @@ from PIL import Image
 
 from medveil.errors import UserError
 from medveil.launch.commands import report as command
+from medveil.launch.report.classes import reached
 from medveil.launch.report.collect import collect
 from medveil.launch.report.cropping import gaps
 from medveil.launch.report.labels import Labels, wrapped
@@ -280,6 +281,7 @@ def test_every_figure_of_salm_is_drawn(tmp_path: Path) -> None:
     assert [name for name in drawn if not name.startswith(("bars", "curves"))] == [
         "authorised-user-salm-unet-authorised=my-lungs.png",
         "by-k-set-resnet18-width=8-none.png",
+        "classes-classes-salm-mode=strict-classes=cross-stripes-of-skin.png",
         "confusion-classes-salm-mode=strict-classes=cross-stripes-of-skin-resnet18-width=8-none.png",
         "mix-mix-salm-share=80-resnet18-none.png",
         "tsne-classes-salm-mode=strict-classes=cross-stripes-of-skin-resnet18-width=8-none.png",
@@ -289,6 +291,20 @@ def test_every_figure_of_salm_is_drawn(tmp_path: Path) -> None:
     page = (tmp_path / "report" / "report.html").read_text()
     assert "Over all images 0.40% of the pixels differ" in page
     assert "a release of which the classes 1 are protected (in bold)" in page
+
+
+def test_bars_of_the_protected_classes_stand_beside_those_of_the_originals() -> None:
+    """Figure 7: what the originals teach of the protected class, what the release does, and what of the others."""
+    one = classified(0, 0.9, 0.6)
+    assert one.clean is not None and one.protected is not None
+    clean = replace(one.clean, confusion=[[9, 1], [2, 8]])
+    protected = replace(one.protected, confusion=[[10, 0], [7, 3]], protected_classes=[1])
+    (row,) = summarise([replace(one, clean=clean, protected=protected)])
+    stats = reached(row)
+    assert stats is not None
+    assert [stat.mean for stat in stats] == pytest.approx([80, 30, 100])
+    (whole,) = summarise([one])
+    assert reached(whole) is None  # all of it is protected
 
 
 def test_records_of_one_release_are_united_and_releases_called_alike_told_apart(tmp_path: Path) -> None:
