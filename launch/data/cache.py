@@ -6,15 +6,26 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from medveil.errors import UserError
 from medveil.launch.data.store import Mapped, open_mapped
+from medveil.launch.reading import STORED, read_own
+from medveil.launch.running.files import write_private
 
 VERSION = 1
 """Counts up when what is unpacked changes."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is known of the unpacked ``file``: the ``fingerprint`` of its data."""
+
+    __pydantic_config__ = STORED
+
+    fingerprint: str
+    file: str
 
 
 @dataclass(frozen=True)
@@ -28,23 +39,29 @@ class Entry:
         """Where the pixels of ``part`` are unpacked to; they count once :meth:`keep` is done."""
         return self.folder / f"{self.key}-{part}.npy"
 
-    def read(self) -> dict[str, Any] | None:
-        """What :meth:`keep` was told, or None."""
+    def read(self) -> Kept | None:
+        """What :meth:`keep` was told; None where it was not called, or what it wrote is damaged."""
         try:
-            kept: dict[str, Any] = json.loads((self.folder / f"{self.key}.json").read_text())
-        except FileNotFoundError:
+            return read_own(Kept, self._note)
+        except UserError:
             return None
-        return kept
 
-    def open(self, part: str) -> Mapped:
-        return open_mapped(self.path(part))
+    def open(self, part: str, count: int, size: tuple[int, int]) -> Mapped | None:
+        """The ``count`` images of ``size`` (height, width) of ``part``; None where the file holds anything else."""
+        try:
+            found = open_mapped(self.path(part))
+        except (UserError, OSError, ValueError, TypeError, SyntaxError):
+            return None
+        shape = found.array.shape
+        return found if len(shape) == 4 and (shape[0], *shape[2:]) == (count, *size) and shape[1] in (1, 3) else None
 
-    def keep(self, values: dict[str, Any]) -> None:
-        """From here on the unpacked files are complete. ``values``: what else is to be known of them."""
-        partial = self.folder / f".{self.key}.json"
-        partial.touch(mode=0o600)
-        partial.write_text(json.dumps(values))
-        partial.replace(self.folder / f"{self.key}.json")
+    def keep(self, kept: Kept) -> None:
+        """From here on the unpacked files are complete."""
+        write_private(self._note, json.dumps(asdict(kept)).encode())
+
+    @property
+    def _note(self) -> Path:
+        return self.folder / f"{self.key}.json"
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor
 from medveil.dataset import Dataset, Task
 from medveil.errors import UserError
 from medveil.launch.data import store
-from medveil.launch.data.cache import Entry, entry
+from medveil.launch.data.cache import Entry, Kept, entry
 from medveil.launch.data.images import MAX_PIXELS
 from medveil.launch.data.medmnist_sets import registered
 from medveil.launch.data.source import MAX_CLASSES, Source
@@ -78,16 +78,19 @@ def _open(
     datasets: dict[str, Dataset]
     with entry(cache, path, ",".join(splits)) if large and cache is not None else nullcontext() as kept:
         found = None if kept is None else kept.read()
-        if kept is not None and found is not None:
+        mapped = {} if kept is None else {name: kept.open(name, len(ids[name]), (height, width)) for name in parts}
+        if found is not None and None not in mapped.values():
             datasets = {
-                name: MappedDataset(kept.open(name), targets[name], ids[name], task, num_classes) for name in parts
+                name: MappedDataset(pixels, targets[name], ids[name], task, num_classes)
+                for name, pixels in mapped.items()
+                if pixels is not None
             }
-            fingerprint = found["fingerprint"]
+            fingerprint = found.fingerprint
         else:
             stores, fingerprint = _unpack(archive, headers, parts, (height, width), kept)
             datasets = {name: stores[name].dataset(targets[name], ids[name], task, num_classes) for name in parts}
             if kept is not None:
-                kept.keep({"fingerprint": fingerprint, "file": str(path)})
+                kept.keep(Kept(fingerprint, str(path)))
 
     data = datasets["data"]
     notes = []

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from medveil.dataset import ArrayDataset, Batch, Dataset, Task
 from medveil.errors import UserError
+from medveil.launch.reading import open_regular
 
 RAM_BUDGET = 2 << 30
 """Bytes of one array beyond which it lies in a file."""
@@ -100,10 +101,12 @@ def allocate(shape: tuple[int, ...], path: Path | None = None) -> Pixels | Mappe
 
 
 def open_mapped(path: Path) -> Mapped:
-    """The npy file ``path`` that :func:`allocate` made, to read."""
-    with path.open("rb") as file:
+    """The npy file ``path`` that :func:`allocate` made, to read. Raises ValueError for another one."""
+    with open_regular(path) as file:
         npy.read_magic(file)
-        shape, _, _ = npy.read_array_header_1_0(file)
+        shape, fortran, dtype = npy.read_array_header_1_0(file)
+        if fortran or dtype != np.uint8:
+            raise ValueError(f"{path} holds {dtype}")
         return Mapped(file, shape, file.tell(), writable=False)
 
 

@@ -67,6 +67,18 @@ def test_what_was_not_finished_or_has_changed_is_unpacked_anew(
     assert opener.open(str(large)).data.read([7]).images.equal(255 - expected)
 
 
+@pytest.mark.parametrize("suffix", [".json", "-data.npy"])
+@pytest.mark.parametrize("content", [b"", b"garbage", b"[]", b"\x93NUMPY\x01\x00v\x00{'descr': '|u1'}", b"{" * 10_000])
+def test_a_damaged_entry_is_unpacked_anew(
+    content: bytes, suffix: str, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "RAM_BUDGET", 100)
+    opener = Opener(tmp_path / "cache")
+    expected = opener.open(str(large)).data.read([7]).images
+    next((tmp_path / "cache").glob(f"*{suffix}")).write_bytes(content)
+    assert opener.open(str(large)).data.read([7]).images.equal(expected)
+
+
 def test_a_mapped_array_gives_its_memory_back(tmp_path: Path) -> None:
     def resident() -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
