@@ -149,6 +149,8 @@ class Manifest:
         kind = {"segmentation": str, "classification": int, "multilabel": tuple}[self.data.task]
         if not all(isinstance(sample.target, kind) for sample in self.samples):
             raise ValueError(f"a target is not one of {self.data.task}")
+        if self.data.kind == "class-folder" and self.data.classes is None:
+            raise ValueError("class folders need the names of the classes")
         if self.data.task == "classification" and self.data.classes is not None:
             highest = max(sample.target for sample in self.samples if isinstance(sample.target, int))
             if highest >= len(self.data.classes):

@@ -35,7 +35,10 @@ class _Release:
     def read(path: Path, run: Path | None) -> "_Release":
         manifest = Manifest.read(path)
         manifest.check_intact(path)
-        return _Release(path, manifest, PrivateManifest.needed(path, run, "which of its images are protected"))
+        private = PrivateManifest.needed(path, run, "which of its images are protected")
+        if {sample.id for sample in private.samples} != {sample.id for sample in manifest.samples}:
+            raise UserError(f"the private manifest of {path} is of other samples: name the run that it was made in")
+        return _Release(path, manifest, private)
 
 
 def merge(releases: Sequence[Path], out: Path, runs: Sequence[Path] = ()) -> Totals:
@@ -199,8 +202,12 @@ def _merge_folders(chosen: Sequence[Sample], owners: Sequence[_Release], partial
     for sample, part in zip(chosen, owners, strict=True):
         for name in sample.files():
             target = partial / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if target.exists():
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                free = not target.exists()
+            except (FileExistsError, NotADirectoryError):
+                free = False  # another sample's file has the name of this one's folder
+            if not free:
                 raise UserError(f"two samples would be saved as {name}: rename one of them")
             shutil.copyfile(part.path / name, target)
 

@@ -1,5 +1,6 @@
 """Which samples of an opened release are which of its original, by what the manifest lists."""
 
+from medveil.errors import UserError
 from medveil.launch.data import Source
 from medveil.launch.release.manifest import Manifest
 from medveil.launch.release.private import PrivateManifest
@@ -14,7 +15,11 @@ def original_ids(source: Source, manifest: Manifest) -> list[str]:
     names = {index: file.name for file in source.files for index in file.indices}
     firsts = {index: index - file.first if file.planes > 1 else None for file in source.files for index in file.indices}
     by_file = {(sample.file, sample.plane): sample.id for sample in manifest.samples}
-    return [by_file[names[index], firsts[index]] for index in range(len(source.data))]
+    places = [(names.get(index, ""), firsts.get(index)) for index in range(len(source.data))]
+    for place, sample in zip(places, source.data.ids, strict=True):
+        if place not in by_file:
+            raise UserError(f"{source.spec}: its manifest lists no image {sample}: fetch or make the release again")
+    return [by_file[place] for place in places]
 
 
 def ids_of_part(source: Source, manifest: Manifest, private: PrivateManifest, part: Portion) -> list[str]:
@@ -42,4 +47,6 @@ def classes_of_part(source: Source, manifest: Manifest, private: PrivateManifest
         return sorted(found)
     # A folder numbers its classes by name, whatever the data that it was made from called them.
     names, ours = manifest.data.classes or (), source.class_names or []
+    if missing := {names[target] for target in found} - set(ours):
+        raise UserError(f"{source.spec} has no folder of the class {min(missing)}: fetch or make the release again")
     return sorted(ours.index(names[target]) for target in found)

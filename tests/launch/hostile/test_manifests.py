@@ -86,6 +86,7 @@ MANIFESTS: list[tuple[str, Any]] = [
     ("format", 3),
     ("format", "1"),
     ("npz_sha256", "0" * 64),
+    ("data.kind", "class-folder"),
 ]
 
 
@@ -234,6 +235,48 @@ def test_an_npz_that_is_not_what_its_manifest_says_is_not_merged(
         write_manifest(tmp_path / name, damage(tmp_path / name, values))
     argv = ["merge", str(tmp_path / "r0"), str(tmp_path / "r1"), "--out", str(tmp_path / "m")]
     refused(argv, tmp_path, capsys, "train_images" if damage in (of_numbers, of_an_odd_header) else "set.npz")
+
+
+def a_folder_and_a_file(folder: Path, values: Values) -> Values:
+    """The first image of the second release lies where the first release has a file."""
+    (folder / "images" / "e.png").rename(folder / "images" / "x")
+    (folder / "images" / "a.png").mkdir()
+    (folder / "images" / "x").rename(folder / "images" / "a.png" / "e.png")
+    return at(values, "samples.0.file", "images/a.png/e.png")
+
+
+def test_a_name_that_is_a_folder_elsewhere_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_manifest(tmp_path / "r0", masked_release(tmp_path / "r0"))
+    write_manifest(tmp_path / "r1", a_folder_and_a_file(tmp_path / "r1", masked_release(tmp_path / "r1", "efgh")))
+    argv = ["merge", str(tmp_path / "r0"), str(tmp_path / "r1"), "--out", str(tmp_path / "m")]
+    refused(argv, tmp_path, capsys, "two samples would be saved as images/a.png/e.png")
+
+
+def lacking(values: Values) -> Values:
+    totals = {**values["totals"], "samples": 3, "protected": 3}
+    return {**values, "samples": values["samples"][1:], "totals": totals}
+
+
+PRIVATE: dict[str, Callable[[Values], Any]] = {
+    "a list": lambda values: [],
+    "no totals": lambda values: at(values, "totals", ...),
+    "a sample twice too few": lacking,
+    "a name with an escape": lambda values: at(values, "data.name", "a\x1b[2J"),
+    "held out as a number": lambda values: at(values, "held_out", 3),
+    "no digest": lambda values: at(values, "public", "0"),
+}
+
+
+@pytest.mark.parametrize("change", PRIVATE.values(), ids=list(PRIVATE))
+def test_a_private_manifest_that_does_not_fit_is_refused(
+    change: Callable[[Values], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, seed in (("r0", "1"), ("r1", "2")):
+        command = ["protect", "--method", "random", "--data", "phantom:seg:4:16", "--empty", "release", "--seed", seed]
+        assert main([*command, "--threads", "1", "--out", str(tmp_path / name)]) == 0
+    (path,) = (tmp_path / ".r0.run").glob("*/private.json")
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    refused(["merge", str(tmp_path / "r0"), str(tmp_path / "r1"), "--out", str(tmp_path / "m")], tmp_path, capsys)
 
 
 def test_the_sound_releases_are_merged(tmp_path: Path) -> None:
