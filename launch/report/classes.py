@@ -46,7 +46,7 @@ def reached(row: Row) -> tuple[Stat, Stat, Stat] | None:
 
 def _accuracy(outcome: Outcome | None, classes: Sequence[int]) -> float | None:
     table = np.array(outcome.confusion if outcome else [], dtype=np.int64)
-    if not len(table) or not len(classes):
+    if not len(table) or not len(classes) or max(classes) >= len(table):
         return None
     of_classes = table[list(classes)]
     return float(100 * table[list(classes), list(classes)].sum() / max(1, of_classes.sum()))
