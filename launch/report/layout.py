@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from medveil.launch.report.config import Layout
 from medveil.launch.report.summary import METRICS, Row, Stat
-from medveil.launch.sweeping.layout import Layout
 
 _NAMES = {**METRICS, "psnr": "PSNR", "ssim": "SSIM"}
 _AVERAGE = "average"

@@ -5,13 +5,13 @@ import io
 import math
 from collections.abc import Sequence
 
+from medveil.launch.report.config import Layout
 from medveil.launch.report.cropping import Gap, gaps
 from medveil.launch.report.labels import plain_text, spoken
 from medveil.launch.report.layout import table_of
 from medveil.launch.report.summary import COST, METRICS, SIMILARITY, Row, Stat, metrics_of, order
 from medveil.launch.report.worst import Worst, worst_cases
 from medveil.launch.results import CellResult, Options, Outcome
-from medveil.launch.sweeping.layout import Layout
 from medveil.metrics import shown
 
 COLUMNS = [

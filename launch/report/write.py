@@ -10,6 +10,7 @@ from medveil.launch.report.authorised import draw_authorised
 from medveil.launch.report.by_k import draw_by_k
 from medveil.launch.report.classes import draw_classes
 from medveil.launch.report.comparison import draw_comparisons
+from medveil.launch.report.config import Layout
 from medveil.launch.report.figures import draw_all
 from medveil.launch.report.heatmap import draw_heatmaps
 from medveil.launch.report.mixed import draw_mixed
@@ -23,7 +24,6 @@ from medveil.launch.report.worst import worst_cases
 from medveil.launch.results import CellResult
 from medveil.launch.running.files import make_private, write_private
 from medveil.launch.running.places import check_place
-from medveil.launch.sweeping.layout import Layout
 
 __all__ = ["write_report"]
 

@@ -17,9 +17,9 @@ from medveil.launch.protect.config import PartOptions
 from medveil.launch.protect.config import Preset as ProtectPreset
 from medveil.launch.protect.methods import settings_of
 from medveil.launch.reading import read_bytes
+from medveil.launch.report.config import Layout
 from medveil.launch.results import Exploiter, Options, Portion
 from medveil.launch.running.machine import CHECKPOINT_SECONDS, Device, Precision
-from medveil.launch.sweeping.layout import Layout
 from medveil.task import Task
 
 _HOLDOUT = 0.2

@@ -4,10 +4,10 @@ import pytest
 
 from medveil.config import build
 from medveil.errors import UserError
+from medveil.launch.report.config import Layout
 from medveil.launch.report.layout import table_of
 from medveil.launch.report.summary import summarise
 from medveil.launch.results import CellResult, Exploiter, Options, Outcome
-from medveil.launch.sweeping.layout import Layout
 
 SCORES = {("busi", "unet"): 0.2, ("busi", "transunet"): 0.4, ("lungs", "unet"): 0.9}
 PUBLISHED = {
