@@ -93,10 +93,6 @@ def read(item: Field[Any], typed: str) -> Any:
     parts = [part.strip() for part in typed.split(",") if part.strip()]
     if tuple in kinds and not parts:
         raise argparse.ArgumentTypeError("is empty: name at least one")
-    if tuple in kinds and not parts:
-        raise argparse.ArgumentTypeError("is empty: name at least one")
-    if tuple in kinds and not parts:
-        raise argparse.ArgumentTypeError("is empty: name at least one")
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(item.type)  # type: ignore[arg-type]
         value = adapter.validate_python(parts if tuple in kinds else typed)
