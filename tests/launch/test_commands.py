@@ -57,7 +57,7 @@ def test_every_setting_has_a_sentence_of_help() -> None:
     [
         ("protect --method umed --preset cpu", ["--epochs N length of the fit", "together (default: 200)"]),
         ("protect --method umed --preset paper", ["together (default: 500)", "--eps N/255", "(default: 4/255)"]),
-        ("protect --preset=cpu --method=salm", ["(ResNet-18, SGD) (default: 2000)", "this machine:", "--start random|"]),
+        ("protect --preset=cpu --method=salm", ["SGD) (default: 2000)", "this machine:", "--start random|"]),
         ("protect phantom:seg", ["are those of umed's preset"]),
         ("audit phantom:cls --preset paper", ["instead of epochs (default: 20000)", "augmentation none|flip-shift"]),
         ("sweep", ["--seeds LIST", "(default: 0,1,2)", "on a cluster"]),
