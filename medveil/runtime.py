@@ -100,7 +100,7 @@ def batches(order: Sequence[T], batch_size: int) -> list[Sequence[T]]:
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
-def config_of(state: Mapping[str, Any], key: str) -> Any:
+def entry_of(state: Mapping[str, Any], key: str) -> Any:
     """``state[key]``, or an error that names what a checkpoint lacks."""
     if key not in state:
         raise ValueError(f"the checkpoint has no {key!r}: it was written by another method or version")

@@ -25,7 +25,7 @@ from medveil.launch.reading import STORED, read_own
 from medveil.launch.release.manifest import MANIFEST, Manifest
 from medveil.launch.release.private import PrivateManifest
 from medveil.launch.release.survival import warning
-from medveil.launch.release.verify import Plan, Summary
+from medveil.launch.release.verify import ReleasePlan, Summary
 from medveil.launch.release.write import LEFT, NOTED, Noted, write_release
 from medveil.launch.results import Number
 from medveil.launch.running.files import drawn_once, make_private, sha256_of
@@ -129,9 +129,9 @@ def _protect(job: ProtectJob, processes: Processes, opener: Opener) -> None:
                 _say(job, line)
 
 
-def _plan(given: Input, protector: Protector, licence: str | None) -> Plan:
+def _plan(given: Input, protector: Protector, licence: str | None) -> ReleasePlan:
     source, indices, empty, held_out = given.source, given.indices, given.empty, given.held_out
-    plan = Plan(source, indices, protector, empty, held_out, licence=licence, native=given.native)
+    plan = ReleasePlan(source, indices, protector, empty, held_out, licence=licence, native=given.native)
     if (part := given.part) is None:
         return plan
     return replace(plan, chosen=frozenset(part.indices), numbers=part.numbers, part=part.scope)

@@ -32,7 +32,7 @@ Files = FolderFiles | NpzFiles | NativeFiles
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReleasePlan:
     """What a release is made of: ``indices`` of ``source.data``; ``held_out`` ids are left out.
 
     ``chosen``: those of ``indices`` that get noise, the others are released as they are; None: all. ``numbers``: what
@@ -66,7 +66,7 @@ class Summary:
 
 
 def verify(
-    plan: Plan,
+    plan: ReleasePlan,
     files: Files,
     released: Sequence[int],
     reasons: Mapping[str, str],

@@ -26,7 +26,7 @@ from medveil.launch.release.manifest import FORMAT, MANIFEST, Described, Digest,
 from medveil.launch.release.native import NativeFiles
 from medveil.launch.release.npz import NpzFiles
 from medveil.launch.release.private import Bound, Dropped, Named, PrivateManifest, Totals, Treated
-from medveil.launch.release.verify import Files, Plan, Summary, check_complete, verify
+from medveil.launch.release.verify import Files, ReleasePlan, Summary, check_complete, verify
 from medveil.launch.running.files import drawn_once, make_private, open_to_others, sha256_of, sync_folder
 from medveil.launch.running.places import abandoned, partial_of, work_of
 from medveil.launch.running.progress import shown
@@ -60,7 +60,7 @@ class Noted:
     manifest: Digest
 
 
-def write_release(plan: Plan, out: Path, run: Run | None, runtime: ProcessRuntime) -> Summary | None:
+def write_release(plan: ReleasePlan, out: Path, run: Run | None, runtime: ProcessRuntime) -> Summary | None:
     """Perturb on all ranks, then verify and rename to ``out`` on rank 0 (the others return None).
 
     ``run`` is rank 0's. Before the rename it gets the private manifest and the note :data:`NOTED`, so that a restart
@@ -84,7 +84,7 @@ def write_release(plan: Plan, out: Path, run: Run | None, runtime: ProcessRuntim
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _files(plan: Plan, partial: Path, work: Path, identity: Identity) -> Files:
+def _files(plan: ReleasePlan, partial: Path, work: Path, identity: Identity) -> Files:
     if plan.source.kind == "npz":
         return NpzFiles(plan.source, partial, work)
     return NativeFiles(plan.source, partial, identity) if plan.native else FolderFiles(plan.source, partial)
@@ -119,7 +119,7 @@ def _begin(out: Path, run: Run | None) -> list[str]:
     return [str(partial), str(work)]
 
 
-def _perturb_share(plan: Plan, files: Files, work: Path, runtime: ProcessRuntime) -> None:
+def _perturb_share(plan: ReleasePlan, files: Files, work: Path, runtime: ProcessRuntime) -> None:
     # Whole parts are shared out: the last digits of a network's output depend on the batch it is in.
     size = batch_size(plan.source.data.size)
     whole = files.portions(plan.indices, size)
@@ -144,7 +144,7 @@ def _perturb_share(plan: Plan, files: Files, work: Path, runtime: ProcessRuntime
 
 
 def _perturbed(
-    plan: Plan, indices: Sequence[int], batch: Batch, size: int, device: torch.device
+    plan: ReleasePlan, indices: Sequence[int], batch: Batch, size: int, device: torch.device
 ) -> tuple[Tensor, list[str]]:
     """The protected images, float32 [B, C, H, W] in [0, 1], and why each of them may look as it did ("": no reason).
 
@@ -184,12 +184,12 @@ def _reasons(protector: Protector, batch: Batch, protected: Tensor) -> list[str]
     return reasons
 
 
-def _drops(plan: Plan, reason: str | None) -> bool:
+def _drops(plan: ReleasePlan, reason: str | None) -> bool:
     return reason not in (None, LEFT, EVEN) and plan.empty == "drop" and plan.protector.budget().levels != 0
 
 
 def _finish(
-    plan: Plan, out: Path, files: Files, partial: Path, work: Path, run: Run, runtime: ProcessRuntime
+    plan: ReleasePlan, out: Path, files: Files, partial: Path, work: Path, run: Run, runtime: ProcessRuntime
 ) -> Summary:
     reasons: dict[str, str] = {}
     for rank in range(runtime.world):
@@ -223,7 +223,7 @@ def _finish(
     return summary
 
 
-def _public(plan: Plan, samples: Sequence[Sample], npz_sha256: str | None, others: dict[str, str]) -> Manifest:
+def _public(plan: ReleasePlan, samples: Sequence[Sample], npz_sha256: str | None, others: dict[str, str]) -> Manifest:
     data, classes = plan.source.data, plan.source.class_names
     return Manifest(
         format=FORMAT,
@@ -242,7 +242,7 @@ def _public(plan: Plan, samples: Sequence[Sample], npz_sha256: str | None, other
 
 
 def _private(
-    plan: Plan, treated: Sequence[Treated], dropped: Sequence[Dropped], summary: Summary, public: str
+    plan: ReleasePlan, treated: Sequence[Treated], dropped: Sequence[Dropped], summary: Summary, public: str
 ) -> PrivateManifest:
     budget, place = plan.protector.budget(), plan.source.place
     return PrivateManifest(

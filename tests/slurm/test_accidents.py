@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from medveil.launch.cli import main
-from medveil.launch.jobs import squeue as slurm_queue
+from medveil.launch.jobs import squeue
 from tests.slurm.conftest import Sweeping, digests
 from tests.slurm.one_machine import Slurm, call, until
 
@@ -112,7 +112,7 @@ def test_watched_and_cancelled(
         monkeypatch.setenv("PATH", f"{slurm.accounting}:{os.environ['PATH']}")
     sweep = Sweeping(tmp_path, "watched", WATCHED)
     assert sweep.submit() == 0
-    assert (slurm_queue.sacct([sweep.job_id("salm")]) is not None) is accounting
+    assert (squeue.accounts([sweep.job_id("salm")]) is not None) is accounting
     until(lambda: sweep.steps_saved("salm") > 0, 90, "checkpoint")
     capsys.readouterr()
     assert main(["sweep", "status", str(sweep.folder)]) == 0

@@ -16,7 +16,7 @@ from medveil.launch.errors import VerificationFailed
 from medveil.launch.release.folder import FolderFiles
 from medveil.launch.release.manifest import Manifest
 from medveil.launch.release.npz import NpzFiles
-from medveil.launch.release.verify import Plan, Summary
+from medveil.launch.release.verify import ReleasePlan, Summary
 from medveil.launch.release.write import write_release
 from medveil.launch.running.processes import Processes
 from medveil.launch.running.runs import own
@@ -73,7 +73,7 @@ def release(source: Source, protector: Any, out: Path, empty: Any = "drop", indi
         own(out.with_name(f".{out.name}.run"), {}, "f") as run,
         running(Processes(torch.device("cpu")), run, "fp32", "test", quiet=True) as runtime,
     ):
-        summary = write_release(Plan(source, indices, protector, empty, ["held"]), out, run, runtime)
+        summary = write_release(ReleasePlan(source, indices, protector, empty, ["held"]), out, run, runtime)
     assert summary is not None
     return summary
 
