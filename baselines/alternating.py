@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from medveil import keyed
-from medveil.baselines.classes import composed, count_of, joined_batches, membership
+from medveil.baselines.classes import composed, count_of, membership
 from medveil.baselines.optimised import KeptNoise
 from medveil.baselines.surrogates import Surrogate, descended, moved, random_start
 from medveil.dataset import Dataset
 from medveil.folding import folded
 from medveil.quantise import to_unit
-from medveil.runtime import Runtime, State
+from medveil.runtime import Runtime, State, joined_batches
 from medveil.store import NoiseStore
 from medveil.surrogate import frozen
 

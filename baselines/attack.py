@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from medveil import keyed
-from medveil.baselines.classes import joined_batches
 from medveil.baselines.optimised import KeptNoise
 from medveil.baselines.surrogates import Surrogate, moved
 from medveil.dataset import Batch, Dataset
 from medveil.quantise import to_unit
-from medveil.runtime import Runtime, State, batches, share
+from medveil.runtime import Runtime, State, batches, joined_batches, share
 from medveil.store import NoiseStore
 from medveil.surrogate import frozen
 

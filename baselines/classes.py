@@ -1,7 +1,5 @@
 """What a class is to the protectors to compare with: the label of an image, or the inside or outside of a mask."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -73,11 +71,3 @@ def wrong_targets(targets: Tensor, task: Task, num_classes: int, shift: int) -> 
     if shift % num_classes == 0:
         raise UserError(f"shift {shift} of {num_classes} classes lands on the true class: choose another")
     return (targets + shift) % num_classes
-
-
-def joined_batches(order: Sequence[int], batch_size: int) -> list[Sequence[int]]:
-    """``order`` in batches, none left out; a last batch of one joins its neighbour: no batch-norm can train on it."""
-    cut = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    if len(cut) > 1 and len(cut[-1]) == 1:
-        cut[-2:] = [[*cut[-2], *cut[-1]]]
-    return cut

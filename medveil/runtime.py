@@ -100,6 +100,14 @@ def batches(order: Sequence[T], batch_size: int) -> list[Sequence[T]]:
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
+def joined_batches(order: Sequence[T], batch_size: int) -> list[Sequence[T]]:
+    """As :func:`batches`; a last batch of one joins its neighbour, as batch-norm cannot train on a single value."""
+    cut = batches(order, batch_size)
+    if len(cut) > 1 and len(cut[-1]) == 1:
+        cut[-2:] = [[*cut[-2], *cut[-1]]]
+    return cut
+
+
 def entry_of(state: Mapping[str, Any], key: str) -> Any:
     """``state[key]``, or an error that names what a checkpoint lacks."""
     if key not in state:

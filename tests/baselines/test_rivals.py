@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from medveil.baselines import AR, LSP, SEP, TAP, ErrorMinimising
-from medveil.baselines.classes import joined_batches, wrong_targets
+from medveil.baselines.classes import wrong_targets
 from medveil.baselines.surrogates import Surrogate
 from medveil.dataset import ArrayDataset
 from medveil.errors import UserError
@@ -12,7 +12,7 @@ from medveil.losses import segmentation_loss
 from medveil.metrics import mean_psnr, psnr
 from medveil.networks import UNet
 from medveil.quantise import quantise
-from medveil.runtime import SingleProcess
+from medveil.runtime import SingleProcess, joined_batches
 from tests.baselines.rivals import (
     EM,
     Halting,
