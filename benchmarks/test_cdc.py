@@ -19,15 +19,15 @@ LAYERS += [shape for i in range(4) for shape in ((64 << i, 128 << i, 112 >> i), 
 ONES = [1, 1]
 
 
-@pytest.mark.parametrize("provider", ["medveil", "one convolution", "naive", "compile", "direct", "gemm"])
+@pytest.mark.parametrize("provider", ["medveil", "one convolution", "naive", "compile", "stem", "gemm"])
 @pytest.mark.parametrize("way", ["forward", "both"])
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: "-".join(map(str, layer)))
 def test_cdc(measure, device, layer, way, provider):
     channels, outputs, side = layer
-    kernel_only = provider in ("direct", "gemm")
+    kernel_only = provider in ("stem", "gemm")
     if provider == "compile" and not measure.with_compile:
         pytest.skip("--with-compile")
-    if kernel_only and (device.type == "cpu" or way == "both" or (provider == "direct") != (channels <= 3)):
+    if kernel_only and (device.type == "cpu" or way == "both" or (provider == "stem") != (channels <= 3)):
         pytest.skip("a forward kernel for CUDA")
     # On the CPU two images of the largest layers: from 32 MB on the C library maps a result anew at each call, whatever
     # it is told, and the time would be that of its page faults.
@@ -44,14 +44,15 @@ def test_cdc(measure, device, layer, way, provider):
     def kernel() -> Tensor:
         from medveil.kernels.cdc import cuda  # needs Triton
 
-        return cuda.IMPLEMENTATIONS[provider](x.detach(), v.detach(), c.detach(), bias, ONES, ONES, ONES)
+        given = x.detach(), v.detach(), c.detach(), bias
+        return cuda.forward(provider, *given, (ONES, ONES, ONES), relu=False, sums=False)[0]
 
     forwards: dict[str, Callable[[], Tensor]] = {
         "medveil": lambda: cdc_conv2d(x, v, c, bias),
         "one convolution": lambda: F.conv2d(x, folded, bias, padding=1),
         "naive": lambda: naive_cdc_conv2d(x, v, c, bias, ONES, ONES, ONES),
         "compile": lambda: compiled(x, v, c, bias, ONES, ONES, ONES),
-        "direct": kernel,
+        "stem": kernel,
         "gemm": kernel,
     }
     forward = forwards[provider]

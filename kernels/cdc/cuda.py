@@ -1,30 +1,40 @@
 """Launchers of the Triton kernels of ``medveil::cdc_conv2d``, and the choice between them and the library.
 
-Each launcher also answers for the sums of the epilogue, [2, O] in the accumulator's precision: of the stored outputs
-and of their squares, per output channel. Pieces are summed in a fixed order, so results repeat to the bit.
+Forward: the weights are folded in one launch, in the precision of x and in the layout that the chosen implementation
+reads; the folded kernel goes along to backward, where one launch gives both kernels' gradients. Launchers also answer
+for the sums of the epilogue, [2, O] in the accumulator's precision: of the stored outputs and of their squares, per
+output channel. Pieces are summed in a fixed order, so results repeat to the bit.
 """
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from medveil.kernels.cdc import reference
-from medveil.kernels.cdc.choices import choose
-from medveil.kernels.cdc.kernels import direct_fwd_kernel, gemm_fwd_kernel, gemm_weight_kernel
+from medveil.kernels.cdc.choices import Implementation, choose, empty_folded
+from medveil.kernels.cdc.gemm import gemm_fwd_kernel
 from medveil.kernels.cdc.reference import Pair
-from medveil.kernels.layout import needs_64_bits, prefers_channels_last
+from medveil.kernels.cdc.stem import stem_fwd_kernel, stem_weight_kernel
+from medveil.kernels.cdc.weights import fold_kernel, unfold_kernel
+from medveil.kernels.layout import laid_out_like, needs_64_bits, prefers_channels_last
 
-DIRECT = {"PIXELS": 128, "OUTPUTS": 16, "num_warps": 4, "enable_fp_fusion": True}
+# In tiles of 4 x 32 pixels; smaller ones for fp32, whose products and operands need many more registers.
+STEM = {"ROWS": 4, "COLUMNS": 32, "OUTPUTS": 64, "num_warps": 4, "num_stages": 2, "enable_fp_fusion": True}
+STEM_IEEE = STEM | {"ROWS": 2, "COLUMNS": 16, "num_stages": 1}
+STEM_WEIGHT = {"ROWS": 4, "COLUMNS": 32, "OUTPUTS": 64, "num_warps": 4, "num_stages": 2, "enable_fp_fusion": True}
+STEM_WEIGHT_FP32 = STEM_WEIGHT | {"ROWS": 2, "COLUMNS": 16, "num_stages": 1}
 GEMM = {"PIXELS": 64, "OUTPUTS": 64, "CHANNELS": 32, "num_warps": 4, "num_stages": 3, "enable_fp_fusion": True}
-WEIGHT = {"PIXELS": 64, "OUTPUTS": 64, "COLUMNS": 64, "num_warps": 4, "num_stages": 3, "enable_fp_fusion": True}
-PROGRAMS = 1024  # of the weight gradient: the pixels are split until there are about this many
-LEAST_BLOCKS = 16  # of pixels that one of them sums: fewer cost more in the sum over the pieces
+FOLD = {"BLOCK": 512, "num_warps": 4}
+UNFOLD = {"SPLITS": 1, "BLOCK": 64, "num_warps": 4}
+UNFOLD_PIECES = {"SPLITS": 64, "BLOCK": 1, "num_warps": 4}
+PROGRAMS = 396  # of a stem's weight gradient: three on each of an H100's multiprocessors
 
 
-def _accumulator(x: Tensor) -> torch.dtype:
+def accumulator(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
@@ -46,9 +56,11 @@ def _constants(x: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> dict[s
     return geometry | {"ACC": tl.float64 if x.dtype == torch.float64 else tl.float32}
 
 
-def _precision() -> str:
+def precision() -> str:
     """How fp32 is multiplied: as TF32 where torch allows that to the library."""
-    return "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
+    # Not the older allow_tf32, which cannot be read once the newer setting differs between operators.
+    settings: Any = torch.backends.cudnn
+    return "tf32" if settings.conv.fp32_precision == "tf32" else "ieee"
 
 
 def _fitted(block: int, size: int) -> int:
@@ -56,32 +68,78 @@ def _fitted(block: int, size: int) -> int:
     return min(block, max(16, triton.next_power_of_2(size)))
 
 
-def direct(
+def fold(x: Tensor, weight_v: Tensor, weight_c: Tensor, reader: Implementation) -> Tensor:
+    """The folded kernel [O, C, 3, 3] in the dtype of ``x``, laid out for ``reader``."""
+    folded = empty_folded(x, weight_v, reader)
+    pairs = weight_v.shape[0] * weight_v.shape[1]
+    if pairs > 0:
+        with torch.cuda.device_of(x):
+            fold_kernel[(triton.cdiv(pairs, FOLD["BLOCK"]),)](
+                weight_v,
+                weight_c,
+                folded,
+                pairs,
+                weight_v.shape[1],
+                *weight_v.stride(),
+                *weight_c.stride(),
+                *folded.stride(),
+                ACC=tl.float64 if weight_v.dtype == torch.float64 else tl.float32,
+                **FOLD,
+            )
+    return folded
+
+
+def unfold(pieces: Tensor, weight_v: Tensor, weight_c: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of both kernels, in their dtypes and layouts, from that of the folded one: the sum of ``pieces``
+    [P, O, C, 3, 3] over the first axis."""
+    grad_v, grad_c = torch.empty_like(weight_v), torch.empty_like(weight_c)
+    pairs, block = weight_v.shape[0] * weight_v.shape[1], UNFOLD if len(pieces) == 1 else UNFOLD_PIECES
+    if pairs > 0:
+        with torch.cuda.device_of(pieces):
+            unfold_kernel[(triton.cdiv(pairs, block["BLOCK"]),)](
+                pieces,
+                grad_v,
+                grad_c,
+                len(pieces),
+                pairs,
+                weight_v.shape[1],
+                *pieces.stride(),
+                *grad_v.stride(),
+                *grad_c.stride(),
+                ACC=tl.float64 if pieces.dtype == torch.float64 else tl.float32,
+                **block,
+            )
+    return grad_v, grad_c
+
+
+def _stem(
+    out: Tensor,
     x: Tensor,
-    weight_v: Tensor,
-    weight_c: Tensor,
+    folded: Tensor,
     bias: Tensor | None,
     stride: Pair,
     padding: Pair,
     dilation: Pair,
-    relu: bool = False,
-    sums: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """The direct kernel: for few input channels. The sums are empty [0] unless asked for."""
-    out = _output(x, weight_v, stride, padding, dilation)
+    relu: bool,
+    sums: bool,
+) -> Tensor:
+    """Fill ``out`` by the kernel for few input channels; returns the sums, empty [0] unless asked for."""
     n, outputs, height, width = out.shape
-    blocks = triton.cdiv(height * width, DIRECT["PIXELS"])
-    partial = out.new_zeros((n * blocks, 2, outputs) if sums else 0, dtype=_accumulator(x))
+    fp32 = precision()
+    tile = STEM_IEEE if x.dtype == torch.float32 and fp32 == "ieee" else STEM
+    down, across = triton.cdiv(height, tile["ROWS"]), triton.cdiv(width, tile["COLUMNS"])
+    partial = out.new_empty((n * down * across, 2, outputs) if sums else 0, dtype=accumulator(x))
     if out.numel() > 0:
+        block = tile | {"OUTPUTS": _fitted(tile["OUTPUTS"], outputs)}
         with torch.cuda.device_of(x):
-            direct_fwd_kernel[(n * blocks, triton.cdiv(outputs, DIRECT["OUTPUTS"]))](
+            stem_fwd_kernel[(n * down * across, triton.cdiv(outputs, block["OUTPUTS"]))](
                 x,
-                weight_v.contiguous(),
-                weight_c.contiguous(),
+                folded,
                 out if bias is None else bias,
                 out,
                 partial,
-                blocks,
+                down,
+                across,
                 outputs,
                 *x.shape[2:],
                 height,
@@ -90,37 +148,41 @@ def direct(
                 *out.stride(),
                 C=x.shape[1],
                 **_constants(x, stride, padding, dilation),
+                K=_fitted(64, 9 * x.shape[1]),
                 HAS_BIAS=bias is not None,
                 RELU=relu,
                 SUMS=sums,
+                PRECISION=fp32,
                 WIDE=needs_64_bits(x, out),
-                **DIRECT,
+                **block,
             )
-    return out, partial.sum(0) if sums else partial
+    return partial.sum(0) if sums else partial
 
 
-def _gemm_into(
+def _gemm(
     out: Tensor,
     x: Tensor,
-    weight: Tensor,
+    folded: Tensor,
     bias: Tensor | None,
     stride: Pair,
     padding: Pair,
     dilation: Pair,
     relu: bool = False,
     sums: bool = False,
+    turned: bool = False,
 ) -> Tensor:
-    """Fill ``out`` from ``x`` and ``weight`` [9, C, O] by the implicit matrix product; returns the sums."""
+    """Fill ``out`` by the implicit matrix product with ``folded`` [O, C, 3, 3], its taps backwards if ``turned``;
+    returns the sums, empty [0] unless asked for."""
     n, outputs, height, width = out.shape
     pixels = n * height * width
     blocks = triton.cdiv(pixels, GEMM["PIXELS"])
-    partial = out.new_zeros((blocks, 2, outputs) if sums else 0, dtype=_accumulator(x))
+    partial = out.new_empty((blocks, 2, outputs) if sums else 0, dtype=accumulator(x))
     if out.numel() > 0:
         block = GEMM | {"OUTPUTS": _fitted(GEMM["OUTPUTS"], outputs)}
         with torch.cuda.device_of(x):
             gemm_fwd_kernel[(blocks, triton.cdiv(outputs, block["OUTPUTS"]))](
                 x,
-                weight,
+                folded,
                 out if bias is None else bias,
                 out,
                 partial,
@@ -132,95 +194,100 @@ def _gemm_into(
                 width,
                 *x.stride(),
                 *out.stride(),
+                folded.stride(1),
+                folded.stride(0),
+                folded.stride(3),
                 **_constants(x, stride, padding, dilation),
+                TURNED=turned,
                 HAS_BIAS=bias is not None,
                 RELU=relu,
                 SUMS=sums,
-                PRECISION=_precision(),
+                PRECISION=precision(),
                 WIDE=needs_64_bits(x, out),
                 **block,
             )
     return partial.sum(0) if sums else partial
 
 
-def gemm(
-    x: Tensor,
-    weight_v: Tensor,
-    weight_c: Tensor,
-    bias: Tensor | None,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    relu: bool = False,
-    sums: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """The implicit matrix product: for many input channels. The sums are empty [0] unless asked for."""
-    out = _output(x, weight_v, stride, padding, dilation)
-    # Folded once, taps first and outputs last, so that neighbouring threads load neighbouring weights.
-    weight = reference.fold(weight_v, weight_c).to(x.dtype).permute(2, 3, 1, 0).contiguous()
-    return out, _gemm_into(out, x, weight, bias, stride, padding, dilation, relu, sums)
-
-
-def gemm_grad_input(
-    grad: Tensor, x: Tensor, weight_v: Tensor, weight_c: Tensor, padding: Pair, dilation: Pair
-) -> Tensor:
+def gemm_grad_input(grad: Tensor, x: Tensor, folded: Tensor, padding: Pair, dilation: Pair) -> Tensor:
     """The gradient of x at stride 1: the forward product over ``grad`` with the folded kernel turned by half a turn,
     input and output channels exchanged."""
     out = torch.empty_like(x)
-    weight = reference.fold(weight_v, weight_c).to(x.dtype).flip(2, 3).permute(2, 3, 0, 1).contiguous()
-    turned = [2 * d - p for d, p in zip(dilation, padding, strict=True)]
-    _gemm_into(out, grad, weight, None, [1, 1], turned, dilation)
+    outer = [2 * d - p for d, p in zip(dilation, padding, strict=True)]
+    _gemm(out, grad, folded.transpose(0, 1), None, [1, 1], outer, dilation, turned=True)
     return out
 
 
-def gemm_grad_weight(
+def stem_grad_weight(
     grad: Tensor, x: Tensor, stride: Pair, padding: Pair, dilation: Pair, bias: bool
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of the folded kernel [O, C, 3, 3] and, with ``bias``, of the bias [O], else empty [0]; both in the
-    accumulator's precision."""
+    """The gradient of the folded kernel of a stem in pieces [P, O, C, 3, 3] to be added up, and that of the bias [O],
+    empty [0] unless asked for; both in the accumulator's precision."""
     n, outputs, height, width = grad.shape
-    channels, pixels = x.shape[1], n * height * width
-    columns = 9 * channels
-    block = WEIGHT | {
-        "OUTPUTS": _fitted(WEIGHT["OUTPUTS"], outputs),
-        "COLUMNS": _fitted(WEIGHT["COLUMNS"], columns),
-    }
-    tiles = triton.cdiv(columns, block["COLUMNS"]), triton.cdiv(outputs, block["OUTPUTS"])
-    blocks = max(LEAST_BLOCKS, triton.cdiv(pixels * tiles[0] * tiles[1], block["PIXELS"] * PROGRAMS))
-    splits = triton.cdiv(pixels, blocks * block["PIXELS"])
-    partial = grad.new_empty((splits, outputs, columns), dtype=_accumulator(x))
-    bias_partial = grad.new_empty((splits, outputs) if bias else 0, dtype=_accumulator(x))
+    channels = x.shape[1]
+    tile = STEM_WEIGHT_FP32 if x.dtype == torch.float32 else STEM_WEIGHT
+    down, across = triton.cdiv(height, tile["ROWS"]), triton.cdiv(width, tile["COLUMNS"])
+    tiles = n * down * across
+    each = max(1, triton.cdiv(tiles, PROGRAMS))
+    programs, columns = max(1, triton.cdiv(tiles, each)), 9 * channels + bias
+    partial = grad.new_empty((programs, outputs, columns), dtype=accumulator(x))
     if partial.numel() > 0:
+        block = tile | {"OUTPUTS": _fitted(tile["OUTPUTS"], outputs)}
         with torch.cuda.device_of(x):
-            gemm_weight_kernel[(*tiles, splits)](
+            stem_weight_kernel[(programs, triton.cdiv(outputs, block["OUTPUTS"]))](
                 x,
                 grad,
                 partial,
-                bias_partial,
-                pixels,
-                blocks,
-                channels,
+                tiles,
+                each,
+                down,
+                across,
                 outputs,
                 *x.shape[2:],
                 height,
                 width,
                 *x.stride(),
                 *grad.stride(),
+                C=channels,
                 **_constants(x, stride, padding, dilation),
+                K=_fitted(64, columns),
                 BIAS=bias,
-                PRECISION=_precision(),
+                PRECISION=precision(),
                 WIDE=needs_64_bits(x, grad),
                 **block,
             )
-    weight = partial.sum(0).unflatten(1, (3, 3, channels)).permute(0, 3, 1, 2).contiguous()
-    return weight, bias_partial.sum(0) if bias else bias_partial
+    pieces = partial[:, :, : 9 * channels].unflatten(2, (3, 3, channels)).permute(0, 1, 4, 2, 3)
+    return pieces, partial[:, :, -1].sum(0) if bias else grad.new_empty(0)
 
 
-IMPLEMENTATIONS = {
-    "library": reference.cdc_conv2d,
-    "direct": lambda *arguments: direct(*arguments)[0],
-    "gemm": lambda *arguments: gemm(*arguments)[0],
-}
+def forward(
+    choice: Implementation,
+    x: Tensor,
+    weight_v: Tensor,
+    weight_c: Tensor,
+    bias: Tensor | None,
+    geometry: tuple[Pair, Pair, Pair],
+    relu: bool,
+    sums: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """By one implementation: the output, the sums (empty [0] unless asked for) and the folded kernel."""
+    folded = fold(x, weight_v, weight_c, choice)
+    if choice == "library":
+        out = F.conv2d(x, folded, None if bias is None else bias.to(x.dtype), *geometry)
+        out = out.relu() if relu else out
+        return out, reference.sums(out) if sums else out.new_empty(0), folded
+    out = _output(x, weight_v, *geometry)
+    fill = _stem if choice == "stem" else _gemm
+    return out, fill(out, x, folded, bias, *geometry, relu, sums), folded
+
+
+def cdc_conv2d(
+    x: Tensor, weight_v: Tensor, weight_c: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair
+) -> tuple[Tensor, Tensor]:
+    """The forward pass by the implementation that ``choices.py`` names, and the folded kernel."""
+    choice, geometry = choose("forward", x.shape[1], x.dtype), (stride, padding, dilation)
+    out, _, folded = forward(choice, x, weight_v, weight_c, bias, geometry, relu=False, sums=False)
+    return out, folded
 
 
 def cdc_conv2d_stats(
@@ -232,45 +299,41 @@ def cdc_conv2d_stats(
     padding: Pair,
     dilation: Pair,
     relu: bool,
-) -> tuple[Tensor, Tensor]:
-    """The forward pass with its epilogue, by the implementation that ``choices.py`` names."""
-    choice = choose("forward", x.shape[1], x.dtype)
-    run = {"direct": direct, "gemm": gemm}.get(choice)
-    if run is None:
-        return reference.cdc_conv2d_stats(x, weight_v, weight_c, bias, stride, padding, dilation, relu)
-    return run(x, weight_v, weight_c, bias, stride, padding, dilation, relu, sums=True)
-
-
-def cdc_conv2d(
-    x: Tensor, weight_v: Tensor, weight_c: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair
-) -> Tensor:
-    """The forward pass by the implementation that ``choices.py`` names."""
-    run = IMPLEMENTATIONS[choose("forward", x.shape[1], x.dtype)]
-    return run(x, weight_v, weight_c, bias, stride, padding, dilation)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The forward pass with its epilogue, and the folded kernel."""
+    choice, geometry = choose("forward", x.shape[1], x.dtype), (stride, padding, dilation)
+    return forward(choice, x, weight_v, weight_c, bias, geometry, relu, sums=True)
 
 
 def cdc_conv2d_backward(
     grad: Tensor,
     x: Tensor,
+    folded: Tensor,
     weight_v: Tensor,
     weight_c: Tensor,
     stride: Pair,
     padding: Pair,
     dilation: Pair,
     wanted: list[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As the reference, each gradient by the implementation that ``choices.py`` names."""
     ours_x = wanted[0] and stride == [1, 1] and choose("input", x.shape[1], x.dtype) == "gemm"
-    ours_weight = wanted[1] and choose("weight", x.shape[1], x.dtype) == "gemm"
+    ours_weight = wanted[1] and choose("weight", x.shape[1], x.dtype) == "stem"
     left = [wanted[0] and not ours_x, wanted[1] and not ours_weight, wanted[2] and not ours_weight]
-    grad_x, grad_weight, grad_bias = grad.new_empty(0), weight_v.new_empty(0), grad.new_empty(0)
+    grad_x, grad_v, grad_c, grad_bias = (grad.new_empty(0) for _ in range(4))
+    pieces = grad_v[None]
     if any(left):
-        arguments = grad, x, weight_v, weight_c, stride, padding, dilation
-        grad_x, grad_weight, grad_bias = reference.cdc_conv2d_backward(*arguments, left)
+        found = torch.ops.aten.convolution_backward(
+            grad, x, folded, [folded.shape[0]], stride, padding, dilation, False, [0, 0], 1, left
+        )
+        grad_x = laid_out_like(found[0], x) if left[0] else grad_x
+        pieces = found[1][None] if left[1] else pieces
+        grad_bias = found[2] if left[2] else grad_bias
     if ours_x:
-        grad_x = gemm_grad_input(grad, x, weight_v, weight_c, padding, dilation)
+        grad_x = gemm_grad_input(grad, x, folded, padding, dilation)
     if ours_weight:
-        grad_weight, found = gemm_grad_weight(grad, x, stride, padding, dilation, wanted[2])
-        grad_weight = grad_weight.to(weight_v.dtype)
-        grad_bias = found.to(grad.dtype)
-    return grad_x, grad_weight, grad_bias
+        pieces, of_bias = stem_grad_weight(grad, x, stride, padding, dilation, wanted[2])
+        grad_bias = of_bias.to(grad.dtype)
+    if wanted[1]:
+        grad_v, grad_c = unfold(pieces, weight_v, weight_c)
+    return grad_x, grad_v, grad_c, grad_bias

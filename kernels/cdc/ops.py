@@ -1,34 +1,50 @@
 """``medveil::cdc_conv2d``: registration, gradients and the public function."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from medveil.kernels.cdc import reference
+from medveil.kernels.cdc.choices import choose, empty_folded
 
-_ARGUMENTS = "int[2] stride, int[2] padding, int[2] dilation"
-torch.library.define(
-    "medveil::cdc_conv2d",
-    f"(Tensor x, Tensor weight_v, Tensor weight_c, Tensor? bias, {_ARGUMENTS}) -> Tensor",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
-torch.library.define(
-    "medveil::cdc_conv2d_backward",
-    f"(Tensor grad, Tensor x, Tensor weight_v, Tensor weight_c, {_ARGUMENTS}, bool[3] wanted)"
-    " -> (Tensor, Tensor, Tensor)",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
-torch.library.define(
-    "medveil::cdc_conv2d_stats",
-    f"(Tensor x, Tensor weight_v, Tensor weight_c, Tensor? bias, {_ARGUMENTS}, bool relu) -> (Tensor, Tensor)",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
+_GEOMETRY = "int[2] stride, int[2] padding, int[2] dilation"
+_INPUTS = f"(Tensor x, Tensor weight_v, Tensor weight_c, Tensor? bias, {_GEOMETRY}"
+# Forward also gives the folded kernel, for backward: empty [0] on the CPU, which folds anew in memory that it keeps.
+for _name, _schema in (
+    ("cdc_conv2d", f"{_INPUTS}) -> (Tensor, Tensor)"),
+    ("cdc_conv2d_stats", f"{_INPUTS}, bool relu) -> (Tensor, Tensor, Tensor)"),
+    (
+        "cdc_conv2d_backward",
+        f"(Tensor grad, Tensor x, Tensor folded, Tensor weight_v, Tensor weight_c, {_GEOMETRY}, bool[3] wanted)"
+        " -> (Tensor, Tensor, Tensor, Tensor)",
+    ),
+):
+    torch.library.define(f"medveil::{_name}", _schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 
-def _register(name: str) -> None:
-    """The reference on the CPU and for shapes alone, the function of the same name in ``cuda.py`` on CUDA."""
-    operator, implementation = f"medveil::{name}", getattr(reference, name)
+def _kept(x: Tensor, weight_v: Tensor) -> Tensor:
+    if x.device.type == "cpu":
+        return x.new_empty(0)
+    return empty_folded(x, weight_v, choose("forward", x.shape[1], x.dtype))
+
+
+def _cdc_conv2d(*inputs: Any) -> tuple[Tensor, Tensor]:
+    return reference.cdc_conv2d(*inputs), _kept(*inputs[:2])
+
+
+def _cdc_conv2d_stats(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return *reference.cdc_conv2d_stats(*inputs), _kept(*inputs[:2])
+
+
+def _cdc_conv2d_backward(grad: Tensor, x: Tensor, _folded: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return reference.cdc_conv2d_backward(grad, x, *rest)
+
+
+def _register(name: str, implementation: Callable[..., Any]) -> None:
+    """``implementation`` on the CPU and for shapes alone, the function called ``name`` in ``cuda.py`` on CUDA."""
+    operator = f"medveil::{name}"
 
     def on_cuda(*arguments: Any) -> Any:
         from medveil.kernels.cdc import cuda  # needs Triton
@@ -40,8 +56,9 @@ def _register(name: str) -> None:
     torch.library.register_fake(operator, implementation)
 
 
-for _name in ("cdc_conv2d", "cdc_conv2d_stats", "cdc_conv2d_backward"):
-    _register(_name)
+_register("cdc_conv2d", _cdc_conv2d)
+_register("cdc_conv2d_stats", _cdc_conv2d_stats)
+_register("cdc_conv2d_backward", _cdc_conv2d_backward)
 
 # Looked up once, not at every call.
 _CDC = torch.ops.medveil.cdc_conv2d.default
@@ -49,30 +66,32 @@ _CDC_STATS = torch.ops.medveil.cdc_conv2d_stats.default
 _CDC_BACKWARD = torch.ops.medveil.cdc_conv2d_backward.default
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight_v, weight_c, bias, stride, padding, dilation = inputs
-    ctx.save_for_backward(x, weight_v, weight_c)
-    ctx.geometry = stride, padding, dilation
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, weight_v, weight_c, bias, *ctx.geometry = inputs[:7]
+    folded = output[-1]
     ctx.bias_dtype = None if bias is None else bias.dtype
+    ctx.mark_non_differentiable(folded)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, folded, weight_v, weight_c)
 
 
-def _setup_stats_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *convolution, relu = inputs
-    _setup_context(ctx, tuple(convolution), output[0])
-    ctx.save_for_backward(*convolution[:3], output[0])
-    ctx.relu = relu
+def _setup_stats_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _setup_context(ctx, inputs, output)
+    ctx.save_for_backward(inputs[0], output[-1], *inputs[1:3], output[0])
+    ctx.relu = inputs[7]
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight_v, weight_c = ctx.saved_tensors[:3]
+def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 7
+    x, folded, weight_v, weight_c = ctx.saved_tensors[:4]
     needs_x, needs_v, needs_c, needs_bias = ctx.needs_input_grad[:4]
-    grad_x, grad_weight, grad_bias = _CDC_BACKWARD(
-        grad, x, weight_v, weight_c, *ctx.geometry, [needs_x, needs_v or needs_c, needs_bias]
-    )
+    wanted = [needs_x, needs_v or needs_c, needs_bias]
+    grad_x, grad_v, grad_c, grad_bias = _CDC_BACKWARD(grad, x, folded, weight_v, weight_c, *ctx.geometry, wanted)
     return (
         grad_x if needs_x else None,
-        grad_weight if needs_v else None,
-        reference.unfold_grad(grad_weight).to(weight_c.dtype) if needs_c else None,
+        grad_v if needs_v else None,
+        grad_c if needs_c else None,
         grad_bias.to(ctx.bias_dtype) if needs_bias else None,
         None,
         None,
@@ -80,11 +99,14 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     )
 
 
-def _stats_backward(ctx: Any, grad: Tensor, grad_sums: Tensor) -> tuple[Tensor | None, ...]:
-    out = ctx.saved_tensors[3]
-    first, second = grad_sums[:, :, None, None]
-    total = grad + (first + 2 * second * out).to(out.dtype)
-    if ctx.relu:
+def _stats_backward(ctx: Any, grad: Tensor | None, grad_sums: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
+    out = ctx.saved_tensors[4]
+    total = grad
+    if grad_sums is not None:
+        first, second = grad_sums[:, :, None, None]
+        of_sums = (first + 2 * second * out).to(out.dtype)
+        total = of_sums if grad is None else grad + of_sums
+    if ctx.relu and total is not None:
         total = torch.ops.aten.threshold_backward(total, out, 0)
     return (*_backward(ctx, total), None)
 
@@ -128,7 +150,7 @@ def cdc_conv2d(
     """
     x = _prepared(x, weight_v, weight_c)
     geometry = _pair(stride), _pair(padding), _pair(dilation)
-    out: Tensor = _CDC(x, weight_v, weight_c, bias, *geometry)
+    out: Tensor = _CDC(x, weight_v, weight_c, bias, *geometry)[0]
     return out
 
 
@@ -152,5 +174,5 @@ def cdc_conv2d_stats(
     """
     x = _prepared(x, weight_v, weight_c)
     geometry = _pair(stride), _pair(padding), _pair(dilation)
-    out: tuple[Tensor, Tensor] = _CDC_STATS(x, weight_v, weight_c, bias, *geometry, relu)
-    return out
+    out, sums, _ = _CDC_STATS(x, weight_v, weight_c, bias, *geometry, relu)
+    return out, sums

@@ -3,7 +3,8 @@
     out(r) = sum_d w_v(d) x(r + d)  +  sum_d w_c(d) [x(r + d) - x(r)]                                (UMed, Eq. 3)
 
 The term in x(r) is linear in x as well, so the whole is one convolution with ``W = w_v + w_c`` whose centre tap has
-``sum_d w_c(d)`` subtracted: exact for zero padding, any stride and any dilation.
+``sum_d w_c(d)`` subtracted: exact for zero padding, any stride and any dilation. Its gradients follow from that of W:
+dw_v(d) = dW(d), dw_c(d) = dW(d) - dW(centre).
 """
 
 import threading
@@ -77,11 +78,6 @@ def _folded(weight_v: Tensor, weight_c: Tensor) -> Tensor:
     return weight
 
 
-def unfold_grad(grad_weight: Tensor) -> Tensor:
-    """The gradient of ``weight_c`` from that of the folded kernel: dw_c(d) = dW(d) - dW(centre); dw_v is dW itself."""
-    return grad_weight - grad_weight[:, :, 1:2, 1:2]
-
-
 def cdc_conv2d(
     x: Tensor, weight_v: Tensor, weight_c: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair
 ) -> Tensor:
@@ -104,8 +100,13 @@ def cdc_conv2d_stats(
     in fp32 (fp64 for fp64)."""
     out = cdc_conv2d(x, weight_v, weight_c, bias, stride, padding, dilation)
     out = out.relu() if relu else out
+    return out, sums(out)
+
+
+def sums(out: Tensor) -> Tensor:
+    """The sums [2, O] of ``out`` and of its squares over all but the channels, in fp32 (fp64 for fp64)."""
     counted = out if out.dtype == torch.float64 else out.float()
-    return out, torch.stack([counted.sum((0, 2, 3)), counted.square().sum((0, 2, 3))])
+    return torch.stack([counted.sum((0, 2, 3)), counted.square().sum((0, 2, 3))])
 
 
 def cdc_conv2d_backward(
@@ -117,15 +118,18 @@ def cdc_conv2d_backward(
     padding: Pair,
     dilation: Pair,
     wanted: list[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x (in its memory layout), of the folded kernel (contiguous, in the weights' precision) and of the
-    bias; empty [0] where not ``wanted``."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, of both kernels (in their precision) and of the bias, each in the layout of what it belongs to;
+    empty [0] where not ``wanted``: x, the kernels, the bias."""
     weight = _folded(weight_v, weight_c).to(x.dtype)
     grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
         grad, x, weight, [weight.shape[0]], stride, padding, dilation, False, [0, 0], 1, wanted
     )
-    return (
-        laid_out_like(grad_x, x) if wanted[0] else grad.new_empty(0),
-        grad_weight.to(weight_v.dtype).contiguous() if wanted[1] else weight_v.new_empty(0),
-        grad_bias if wanted[2] else grad.new_empty(0),
-    )
+    found = [laid_out_like(grad_x, x) if wanted[0] else grad.new_empty(0)]
+    if wanted[1]:
+        grad_weight = grad_weight.to(weight_v.dtype)
+        grad_c = torch.sub(grad_weight, grad_weight[:, :, 1:2, 1:2], out=torch.empty_like(weight_c))
+        found += [laid_out_like(grad_weight, weight_v), grad_c]
+    else:
+        found += [grad.new_empty(0), grad.new_empty(0)]
+    return found[0], found[1], found[2], grad_bias if wanted[2] else grad.new_empty(0)

@@ -8,12 +8,13 @@ from medveil.kernels.layout import needs_64_bits
 from medveil.kernels.lbp.kernels import lbp_fwd_kernel
 from medveil.kernels.lbp.reference import METHODS
 
-ROWS = 16
+ROWS, LANES = 16, 32
 
 
-def columns_per_program(width: int) -> int:
-    """A power of two from 32 to 256 that wastes little of a row of ``width``."""
-    return min(256, max(32, triton.next_power_of_2(width)))
+def pixels_per_lane(width: int) -> int:
+    """How many neighbours a lane takes: as many as one access can move, where whole ones make a row and a warp wastes
+    little of it."""
+    return next(px for px in (4, 2, 1) if width % px == 0 and (px == 1 or width > LANES * px // 2))
 
 
 def local_binary_pattern(image: Tensor, method: str) -> Tensor:
@@ -23,18 +24,23 @@ def local_binary_pattern(image: Tensor, method: str) -> Tensor:
     if image.numel() == 0:
         return codes
     count, height, width = image.shape
-    columns = columns_per_program(width)
+    px = pixels_per_lane(width)
+    down, across = triton.cdiv(height, ROWS), triton.cdiv(width, LANES * px)
     with torch.cuda.device_of(image):
-        lbp_fwd_kernel[(count, triton.cdiv(height, ROWS), triton.cdiv(width, columns))](
+        lbp_fwd_kernel[(count * down * across,)](
             image,
             codes,
             height,
             width,
+            down,
+            across,
             METHOD=METHODS.index(method),
             ROWS=ROWS,
-            COLUMNS=columns,
+            LANES=LANES,
+            PX=px,
+            AHEAD=4,
             WIDE=needs_64_bits(image),
-            num_warps=max(1, columns // 64),
+            num_warps=1,
             enable_fp_fusion=False,
         )
     return codes

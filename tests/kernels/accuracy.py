@@ -55,14 +55,15 @@ def cdc(operators: Operators, device: torch.device, dtype: torch.dtype) -> None:
         x = torch.randn(*shape[:3], 2 * shape[3], device=device)[..., ::2].to(dtype)  # every other column
         x = x.to(memory_format=layout) if last else x
         v, c = (torch.randn(outputs, channels, 3, 3, device=device).to(dtype) / 4 for _ in range(2))
+        v, c = v.to(memory_format=layout), c if channels % 2 else c.to(memory_format=layout)
         bias = torch.randn(outputs, device=device).to(dtype)
         exact = cdc_reference.cdc_conv2d(*doubled(x, v, c, bias), *geometry)
         eager = cdc_reference.naive_cdc_conv2d(x, v, c, bias, *geometry)
-        out = operators["cdc_conv2d"](x, v, c, bias, *geometry)
+        out, folded = operators["cdc_conv2d"](x, v, c, bias, *geometry)
         assert strides(out) == strides(cdc_reference.cdc_conv2d(x, v, c, bias, *geometry))
         assert_within_budget(out, eager, exact, 9 * channels)
         positions = out.numel() // outputs
-        got, sums = operators["cdc_conv2d_stats"](x, v, c, None, *geometry, last)  # every other one with a ReLU
+        got, sums, _ = operators["cdc_conv2d_stats"](x, v, c, None, *geometry, last)  # every other one with a ReLU
         plain = cdc_reference.cdc_conv2d_stats(x, v, c, None, *geometry, last)
         precise = cdc_reference.cdc_conv2d_stats(*doubled(x, v, c), None, *geometry, last)
         assert_within_budget(got, plain[0], precise[0], 9 * channels)
@@ -70,14 +71,16 @@ def cdc(operators: Operators, device: torch.device, dtype: torch.dtype) -> None:
         of_stored = torch.stack([stored.sum((0, 2, 3)), stored.square().sum((0, 2, 3))])
         assert_within_budget(sums, of_stored.float(), of_stored, positions)
         grad = torch.randn(out.shape, device=device).to(dtype)
-        ours = operators["cdc_conv2d_backward"](grad, x, v, c, *geometry, [True] * 3)
+        ours = operators["cdc_conv2d_backward"](grad, x, folded, v, c, *geometry, [True] * 3)
         eager_grads = cdc_reference.cdc_conv2d_backward(grad, x, v, c, *geometry, [True] * 3)
         exact_grads = cdc_reference.cdc_conv2d_backward(*doubled(grad, x, v, c), *geometry, [True] * 3)
-        terms = (9 * outputs, positions, positions)
+        terms = (9 * outputs, positions, positions, positions)
         for mine, other, truth, count in zip(ours, eager_grads, exact_grads, terms, strict=True):
             assert strides(mine) == strides(other)
             assert_within_budget(mine, other, truth, count)
-        assert operators["cdc_conv2d_backward"](grad, x, v, c, *geometry, [False] * 3)[0].numel() == 0
+        assert not any(
+            g.numel() for g in operators["cdc_conv2d_backward"](grad, x, folded, v, c, *geometry, [False] * 3)
+        )
 
 
 def cdc_propagates_nan_and_inf(operators: Operators, device: torch.device, *numbers: int) -> None:

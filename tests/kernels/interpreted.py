@@ -6,6 +6,7 @@ import sys
 
 import torch
 
+from medveil.kernels.cdc import choices
 from medveil.kernels.cdc import cuda as cdc_cuda
 from medveil.kernels.cdc import reference as cdc_reference
 from medveil.kernels.clip import contour_band
@@ -42,8 +43,8 @@ def clip_inputs(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[torch.Tenso
 
 
 def clip() -> None:
-    eps, clip_cuda.ROWS = 4 / 255, 4
-    shapes = [(2, 1, 3, 35), (1, 3, 6, 6), (1, 3, 1, 1), (0, 1, 4, 4), (1, 6, 3, 3)]
+    eps, clip_cuda.WALK["ROWS"], clip_cuda.WALK_TANH["ROWS"] = 4 / 255, 4, 4
+    shapes = [(2, 1, 3, 35), (1, 3, 6, 6), (1, 3, 1, 1), (0, 1, 4, 4), (1, 6, 3, 3), (1, 1, 5, 132)]
     dtypes = (torch.float32, torch.float64, torch.float16)
     for (shape, kind), dtype in zip(itertools.product(shapes, clip_reference.CLIPS), itertools.cycle(dtypes)):
         x, c, t, mask = clip_inputs(shape, dtype)
@@ -78,6 +79,14 @@ def clip() -> None:
     plain = clip_cuda.lbp_adaptive_clip(inputs, "hard", True)
     strided = clip_cuda.lbp_adaptive_clip(inputs._replace(x=last), "hard", True)
     assert strided[0].is_contiguous(memory_format=torch.channels_last)
+    given = inputs._replace(contour=contour_band(mask, 1), texture=torch.rand(mask.shape))
+    flat = [clip_cuda.lbp_adaptive_clip(i, "hard", True) for i in (given, given._replace(x=last))]
+    assert all(torch.equal(one, other) for one, other in zip(*flat, strict=True))
+    upstream = torch.randn(2, 3, 3, 7)
+    grads = [
+        clip_cuda.packed_backward(g, flat[0][1]) for g in (upstream, upstream.to(memory_format=torch.channels_last))
+    ]
+    assert all(torch.equal(one, other) for one, other in zip(*grads, strict=True))
     assert torch.equal(plain[0], strided[0]) and torch.equal(plain[1], strided[1])
     operators = {
         "lbp_adaptive_clip": lambda *a: clip_cuda.lbp_adaptive_clip(clip_reference.Inputs(*a[:-2]), *a[-2:]),
@@ -89,7 +98,8 @@ def clip() -> None:
 
 
 def topk() -> None:
-    topk_cuda.LONGEST_ROW, topk_cuda.BLOCK = 100, 128  # rows of more than 100 take the way of long rows
+    topk_cuda.LONGEST_ROW, topk_cuda.LANE = 100, 1  # rows of more than 100 are long
+    topk_cuda.LONG["BLOCK"], topk_cuda.SAMPLES, topk_cuda.PROGRAMS = 128, {1 << 31: (128, 64)}, 1
     shapes = [(2, 4, 8), (1, 3, 4, 27), (1, 1), (0, 5)]
     dtypes = (torch.float32, torch.float16, torch.float64, torch.int8)
     options = itertools.cycle([("abs", 0.1), ("signed", 0.5), ("abs", 1.0), ("signed", 0.0), ("abs", 1 / 3)])
@@ -119,31 +129,39 @@ def topk() -> None:
 
 
 def cdc() -> None:
-    cdc_cuda.DIRECT.update(PIXELS=64, OUTPUTS=4)
-    cdc_cuda.GEMM.update(PIXELS=64, OUTPUTS=16, CHANNELS=16)
-    cdc_cuda.WEIGHT.update(PIXELS=16, OUTPUTS=16, COLUMNS=64)
-    cdc_cuda.LEAST_BLOCKS, cdc_cuda.PROGRAMS = 1, 8  # several pieces even of few pixels
+    for tile in (cdc_cuda.STEM, cdc_cuda.STEM_IEEE, cdc_cuda.STEM_WEIGHT, cdc_cuda.STEM_WEIGHT_FP32):
+        tile.update(ROWS=2, COLUMNS=8)
+    cdc_cuda.GEMM.update(OUTPUTS=16, CHANNELS=16)
+    cdc_cuda.FOLD.update(BLOCK=16)
+    cdc_cuda.UNFOLD_PIECES.update(SPLITS=2)
+    cdc_cuda.PROGRAMS = 3  # several pieces even of few pixels
     device = torch.device("cpu")
     operators = {name: getattr(cdc_cuda, name) for name in ("cdc_conv2d", "cdc_conv2d_stats", "cdc_conv2d_backward")}
+    wide_too = False
 
     def choose(what: str, channels: int, dtype: torch.dtype) -> str:
-        if what == "forward" and channels <= 3:
-            return "direct"
-        # The interpreter's product takes bf16 for integers; test_accuracy.py has it on a GPU.
-        return "library" if dtype == torch.bfloat16 else "gemm"
+        if dtype == torch.bfloat16:  # the interpreter's product takes it for integers; test_accuracy.py has it on a GPU
+            return "library"
+        if what == "input":
+            return "gemm"
+        if channels <= 3 and (what == "weight" or not wide_too):
+            return "stem"
+        return "gemm" if what == "forward" else "library"
 
-    cdc_cuda.choose = choose
+    cdc_cuda.choose = choices.choose = choose
     for dtype in accuracy.DTYPES:
         accuracy.cdc(operators, device, dtype)
     accuracy.cdc_propagates_nan_and_inf(operators, device, 1, 17)
-    cdc_cuda.choose = lambda *_: "gemm"  # for stems too
+    wide_too = True  # the general product for stems as well
     accuracy.cdc(operators, device, torch.float32)
     # In fp64 the kernels can be told from the equations themselves; twice the same is the same to the bit.
     x, v, c, grad = (torch.randn(s, dtype=torch.float64) for s in [(2, 3, 5, 6), *[(4, 3, 3, 3)] * 2, (2, 4, 5, 6)])
-    ours = cdc_cuda.cdc_conv2d_backward(grad, x, v, c, *accuracy.UNIT, [True] * 3)
+    folded = cdc_cuda.cdc_conv2d(x, v, c, None, *accuracy.UNIT)[1]
+    arguments = grad, x, folded, v, c, *accuracy.UNIT, [True] * 3
+    ours = cdc_cuda.cdc_conv2d_backward(*arguments)
     theirs = cdc_reference.cdc_conv2d_backward(grad, x, v, c, *accuracy.UNIT, [True] * 3)
     torch.testing.assert_close(ours, theirs)
-    again = cdc_cuda.cdc_conv2d_backward(grad, x, v, c, *accuracy.UNIT, [True] * 3)
+    again = cdc_cuda.cdc_conv2d_backward(*arguments)
     assert all(torch.equal(one, other) for one, other in zip(ours, again, strict=True))
 
 

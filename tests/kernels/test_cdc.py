@@ -100,10 +100,12 @@ def test_sums_gradcheck_opcheck_and_compile(device):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_backward_promises_the_layout_that_it_gives(device, layout):
-    x, v, c, _ = (t.detach() for t in tensors(device, dtype=torch.float32))
-    x = x.to(memory_format=layout)
+    x, v, c, _ = (
+        t.detach().to(memory_format=layout) if t.ndim == 4 else t for t in tensors(device, dtype=torch.float32)
+    )
     for wanted in ([True] * 3, [False, True, False]):
-        arguments = (torch.randn(2, 4, 7, 9, device=device), x, v, c, [1, 1], [1, 1], [1, 1], wanted)
+        folded = torch.ops.medveil.cdc_conv2d(x, v, c, None, [1, 1], [1, 1], [1, 1])[1]
+        arguments = (torch.randn(2, 4, 7, 9, device=device), x, folded, v, c, [1, 1], [1, 1], [1, 1], wanted)
         torch.library.opcheck(torch.ops.medveil.cdc_conv2d_backward.default, arguments)
 
 

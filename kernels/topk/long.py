@@ -1,0 +1,323 @@
+"""Rows that no single program holds, in three launches whatever their number.
+
+1. ``topk_bracket_kernel``: a sample of each row gives two thresholds that the k-th key very likely lies between.
+2. ``topk_gather_kernel``: what lies above is counted, what lies between is collected.
+3. ``topk_settle_kernel``: the k-th of the collected ones is the threshold, by which the row is selected and written.
+   Where the sample was wrong, or too many keys lie between (rows full of ties), the whole row is searched instead.
+
+The order in which candidates arrive is left to chance, what is selected is not: ties go to the lowest flat index.
+"""
+
+# mypy: ignore-errors
+# Triton compiles these functions; their arguments have no Python types.
+
+import triton
+import triton.language as tl
+
+from medveil.kernels.topk.apply import apply
+from medveil.kernels.topk.keys import key_of, keys_at, score_of
+from medveil.kernels.topk.search import extent, how_many, middle_of, reach
+
+GROUP: tl.constexpr = tl.constexpr(8)  # neighbours that are sampled together: one sector of memory in fp32
+DEVIATIONS: tl.constexpr = tl.constexpr(4.0)  # of the sample's count that the bracket leaves room for
+ABOVE: tl.constexpr = tl.constexpr(0)  # the counters of a row
+BETWEEN: tl.constexpr = tl.constexpr(1)
+LOST: tl.constexpr = tl.constexpr(2)  # that may not be selected
+COUNTERS: tl.constexpr = tl.constexpr(4)
+
+
+@triton.jit
+def _bottom(like, KEY: tl.constexpr, OUTSIDE: tl.constexpr):
+    """The lowest key that may be selected, in the dtype of ``like``."""
+    return like * 0 + (OUTSIDE + 1 if tl.int32 == KEY else OUTSIDE)
+
+
+@triton.jit
+def _top(like, KEY: tl.constexpr):
+    """A key above all that floating scores have; the largest of all for others."""
+    return like * 0 + (0x7F800001 if tl.int32 == KEY else 0x7FFFFFFFFFFFFFFF)
+
+
+@triton.jit
+def topk_bracket_kernel(
+    grad_ptr,
+    support_ptr,
+    bracket_ptr,
+    counters_ptr,
+    positions,
+    wanted,
+    C: tl.constexpr,
+    ABS: tl.constexpr,
+    HAS_SUPPORT: tl.constexpr,
+    SCORE: tl.constexpr,
+    KEY: tl.constexpr,
+    OUTSIDE: tl.constexpr,
+    SAMPLE: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """bracket [N, 2]: two keys of each row, counters [N, 4] set to 0; one program per row."""
+    row = tl.program_id(0)
+    tl.store(counters_ptr + row * COUNTERS + tl.arange(0, COUNTERS), tl.zeros([COUNTERS], dtype=tl.int32))
+    if WIDE:
+        row = row.to(tl.int64)
+    start = row * (C * positions)
+    groups: tl.constexpr = SAMPLE // GROUP
+    number = tl.arange(0, groups)
+    # A place by chance in each of as many stretches: images are regular, and so would be equal distances.
+    stretch = positions // groups
+    chance = ((number.to(tl.uint32) * 2654435761) >> 8).to(tl.int32)
+    begin = (number * stretch + chance % tl.maximum(stretch - GROUP, 1)) // GROUP * GROUP
+    place = begin[:, None] + tl.arange(0, GROUP)[None, :]
+    _score, sampled, _number, _allowed = keys_at(
+        grad_ptr + start,
+        support_ptr + start,
+        place,
+        place < positions,
+        positions,
+        C,
+        ABS,
+        HAS_SUPPORT,
+        SCORE,
+        KEY,
+        OUTSIDE,
+    )
+    keys = (tl.reshape(sampled, [SAMPLE], can_reorder=True),)
+    total = how_many(keys, OUTSIDE + 1, 1, SAMPLE, KEY, ABS)
+    lowest, largest = extent(keys, 1, SAMPLE, KEY, ABS, OUTSIDE)
+    expected = wanted.to(tl.float32) * SAMPLE / positions.to(tl.float32)
+    low, high = _bottom(lowest, KEY, OUTSIDE), _top(largest, KEY)
+    if total > 0:
+        k = tl.minimum(tl.maximum(expected.to(tl.int32), 1), total)
+        near, _count = reach(keys, lowest, k, total, lowest, largest, 1, SAMPLE, KEY, ABS)
+        # Neighbours are alike: how far the count may be off is read from how unlike each other the groups' counts are.
+        counts = tl.sum((sampled >= near).to(tl.int32), axis=1)
+        mean = tl.sum(counts, axis=0).to(tl.float32) / groups
+        variance = tl.sum(counts * counts, axis=0).to(tl.float32) - groups * mean * mean
+        margin = DEVIATIONS * tl.sqrt(tl.maximum(variance, 0.0)) + 4.0
+        below, above = (expected + margin).to(tl.int32) + 1, (expected - margin).to(tl.int32)
+        if below < total:
+            low, _count = reach(keys, near, below, total, lowest, largest, 1, SAMPLE, KEY, ABS)
+        if above > 0:
+            high, _count = reach(keys, near, above, total, lowest, largest, 1, SAMPLE, KEY, ABS)
+    tl.store(bracket_ptr + row * 2, low)
+    tl.store(bracket_ptr + row * 2 + 1, high)
+
+
+@triton.jit
+def topk_gather_kernel(
+    grad_ptr,
+    support_ptr,
+    bracket_ptr,
+    counters_ptr,
+    candidate_ptr,
+    candidate_place_ptr,
+    nan_flag_ptr,
+    positions,
+    C: tl.constexpr,
+    ABS: tl.constexpr,
+    HAS_SUPPORT: tl.constexpr,
+    SCORE: tl.constexpr,
+    KEY: tl.constexpr,
+    OUTSIDE: tl.constexpr,
+    ROOM: tl.constexpr,
+    BLOCK: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """Count what reaches the bracket's upper key, collect what lies between into candidate(_place) [N, ROOM]; grid (N,
+    blocks of a row)."""
+    row = tl.program_id(0)
+    low, high = tl.load(bracket_ptr + row * 2), tl.load(bracket_ptr + row * 2 + 1)
+    counters_ptr += row * COUNTERS
+    if WIDE:
+        row = row.to(tl.int64)
+    start = row * (C * positions)
+    place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < positions
+    _score, key, number, allowed = keys_at(
+        grad_ptr + start, support_ptr + start, place, inside, positions, C, ABS, HAS_SUPPORT, SCORE, KEY, OUTSIDE
+    )
+    expected = tl.minimum(positions - tl.program_id(1) * BLOCK, BLOCK)
+    numbers = tl.sum(number.to(tl.int32), axis=0)
+    if numbers < expected:
+        tl.store(nan_flag_ptr, 1)
+    known = numbers
+    if HAS_SUPPORT:
+        known = tl.sum(allowed.to(tl.int32), axis=0)
+    if known < expected:
+        tl.atomic_add(counters_ptr + LOST, expected - known, sem="relaxed")
+    above = tl.sum(((key >= high) & allowed).to(tl.int32), axis=0)
+    tl.atomic_add(counters_ptr + ABOVE, above, sem="relaxed")
+    between = (key >= low) & (key < high) & allowed
+    rank = tl.cumsum(between.to(tl.int32), axis=0)
+    first = tl.atomic_add(counters_ptr + BETWEEN, tl.sum(between.to(tl.int32), axis=0), sem="relaxed")
+    slot = first + rank - 1
+    kept = between & (slot < ROOM)
+    tl.store(candidate_ptr + row * ROOM + slot, key, mask=kept)
+    tl.store(candidate_place_ptr + row * ROOM + slot, place, mask=kept)
+
+
+@triton.jit
+def _count_row(
+    grad_ptr,
+    support_ptr,
+    threshold,
+    end,
+    positions,
+    C: tl.constexpr,
+    ABS: tl.constexpr,
+    HAS_SUPPORT: tl.constexpr,
+    SCORE: tl.constexpr,
+    KEY: tl.constexpr,
+    OUTSIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """How many of the row's first ``end`` places reach ``threshold``, and how many equal it."""
+    reached, equal = end * 0, end * 0
+    for first in range(0, end, BLOCK):
+        place = first + tl.arange(0, BLOCK)
+        _score, key, _number, allowed = keys_at(
+            grad_ptr, support_ptr, place, place < end, positions, C, ABS, HAS_SUPPORT, SCORE, KEY, OUTSIDE
+        )
+        reached += tl.sum(((key >= threshold) & allowed).to(tl.int32), axis=0)
+        equal += tl.sum(((key == threshold) & allowed).to(tl.int32), axis=0)
+    return reached, equal
+
+
+@triton.jit
+def topk_settle_kernel(
+    grad_ptr,
+    noise_ptr,
+    x_ptr,
+    support_ptr,
+    out_ptr,
+    bracket_ptr,
+    counters_ptr,
+    candidate_ptr,
+    candidate_place_ptr,
+    positions,
+    each,
+    wanted,
+    step: tl.float64,
+    radius: tl.float64,
+    C: tl.constexpr,
+    ABS: tl.constexpr,
+    STEP: tl.constexpr,
+    HAS_SUPPORT: tl.constexpr,
+    SCORE: tl.constexpr,
+    KEY: tl.constexpr,
+    ACC: tl.constexpr,
+    OUTSIDE: tl.constexpr,
+    ROOM: tl.constexpr,
+    BLOCK: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """Select and write ``each`` blocks of a row; grid (N, programs of a row)."""
+    row = tl.program_id(0)
+    low, high = tl.load(bracket_ptr + row * 2), tl.load(bracket_ptr + row * 2 + 1)
+    above = tl.load(counters_ptr + row * COUNTERS + ABOVE)
+    between = tl.load(counters_ptr + row * COUNTERS + BETWEEN)
+    total = positions - tl.load(counters_ptr + row * COUNTERS + LOST)
+    if WIDE:
+        row = row.to(tl.int64)
+    start = row * (C * positions)
+    grad_ptr += start
+    noise_ptr += start
+    x_ptr += start
+    support_ptr += start
+    out_ptr += start
+    candidate_ptr += row * ROOM
+    candidate_place_ptr += row * ROOM
+    k = tl.minimum(total, wanted)
+    first = tl.program_id(1) * (each * BLOCK)
+    # How many reach the threshold, and how many of a tie at it are taken and lie before this program's places.
+    threshold, count, room, before = _bottom(low, KEY, OUTSIDE), total, k, k * 0
+    if k < total:
+        slot = tl.arange(0, ROOM)
+        held = (above < k) & (k <= above + between) & (between <= ROOM)
+        if held:
+            keys = (tl.where(slot < between, tl.load(candidate_ptr + slot), OUTSIDE),)  # a mask would split the load
+            share = (k - above).to(tl.float32) / between.to(tl.float32)
+            if tl.int32 == KEY:
+                ends = score_of(low, ABS), score_of(high, ABS)
+                near = key_of(ends[1] + (ends[0] - ends[1]) * share, KEY, ABS)
+            else:
+                near = low
+            threshold, count = reach(keys, near, k - above, between, low, high - 1, 1, ROOM, KEY, ABS)
+            count += above
+            if count > k:
+                room = k - above - how_many(keys, threshold + 1, 1, ROOM, KEY, ABS)
+                earlier = tl.load(candidate_place_ptr + slot) < first
+                before = tl.sum(((keys[0] == threshold) & earlier & (slot < between)).to(tl.int32), axis=0)
+        else:
+            # What is known of the bracket says on which side of it, or where in it, to search.
+            end, beyond = high, above
+            if above >= k:
+                threshold, count, end, beyond = high, above, _top(high, KEY), k * 0
+            elif above + between < k:
+                end, beyond = low, above + between
+            else:
+                threshold, count = low, above + between
+            while (count > k) & (threshold < end - 1):
+                middle = middle_of(threshold, end)
+                reached, _equal = _count_row(
+                    grad_ptr,
+                    support_ptr,
+                    middle,
+                    positions,
+                    positions,
+                    C,
+                    ABS,
+                    HAS_SUPPORT,
+                    SCORE,
+                    KEY,
+                    OUTSIDE,
+                    BLOCK,
+                )
+                up = reached >= k
+                threshold, count = tl.where(up, middle, threshold), tl.where(up, reached, count)
+                end, beyond = tl.where(up, end, middle), tl.where(up, beyond, reached)
+            if count > k:
+                room = k - beyond
+                _reached, before = _count_row(
+                    grad_ptr,
+                    support_ptr,
+                    threshold,
+                    tl.minimum(first, positions),
+                    positions,
+                    C,
+                    ABS,
+                    HAS_SUPPORT,
+                    SCORE,
+                    KEY,
+                    OUTSIDE,
+                    BLOCK,
+                )
+    for block in range(each):
+        place = first + block * BLOCK + tl.arange(0, BLOCK)
+        inside = place < positions
+        _score, key, _number, allowed = keys_at(
+            grad_ptr, support_ptr, place, inside, positions, C, ABS, HAS_SUPPORT, SCORE, KEY, OUTSIDE
+        )
+        chosen = (key >= threshold) & allowed & (place < tl.where(k > 0, positions, 0))
+        if count > k:
+            tied = chosen & (key == threshold)
+            rank = before + tl.cumsum(tied.to(tl.int32), axis=0)
+            chosen = chosen & ((key > threshold) | (rank <= room))
+            before += tl.sum(tied.to(tl.int32), axis=0)
+        apply(
+            chosen,
+            grad_ptr,
+            noise_ptr,
+            x_ptr,
+            support_ptr,
+            out_ptr,
+            place,
+            inside,
+            positions,
+            step,
+            radius,
+            C,
+            STEP,
+            HAS_SUPPORT,
+            ACC,
+        )
