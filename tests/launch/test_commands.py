@@ -118,6 +118,8 @@ def test_a_wrong_flag_is_one_line_that_names_it(command: str, word: str, capsys:
 def test_a_folder_alone_is_protected_beside_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = masked(tmp_path / "set")
     quick = ["--size", "32", "--epochs", "2", "--width", "4", "--depth", "2", "--threads", "1", "--device", "cpu"]
+    # So short a fit leaves noise that may round to nothing, with some seeds: the bound is wide, and the seed told.
+    quick += ["--seed", "1", "--eps", "60/255"]
     assert main(["protect", str(folder), *quick, "--dry-run"]) == 0
     assert "takes about" in told(capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
