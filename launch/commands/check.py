@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] = ()) -> 
 
 def main(args: argparse.Namespace) -> int:
     """Run ``medveil check``; returns 1 when anything would be refused."""
+    from medveil.launch.data import Opener
     from medveil.launch.errors import tell
+    from medveil.launch.protect.input import method_by_opening
     from medveil.launch.protect.preview import about
 
     data: str = args.data
@@ -46,12 +48,14 @@ def main(args: argparse.Namespace) -> int:
         tell(f"sizes: {', '.join(sizes[:_SHOWN])}{', ...' if len(sizes) > _SHOWN else ''}")
         tell(f"depth: {', '.join(f'{depth} ({count})' for depth, count in found.depths.most_common())}")
         tell(_listed("names that may be a patient's", [f"{path}: {sign}" for path, sign in found.telling.items()]))
+        if found.odd:
+            tell(_listed(found.odd_kind, list(map(str, found.odd))))
         tell(_listed("near-duplicates, by perceptual hash", [f"{one} and {other}" for one, other in found.alike]))
-    method = args.method or method_for(data) or next(iter(METHODS))
-    job = ProtectJob(method, data, beside(data), **{"preset": "auto", **Flags.told(args, ProtectJob)})
+    asked = {"preset": "auto", **Flags.told(args, ProtectJob)}
     try:
         # Opening the data has the last word: of the layout, and of files that are looked at together.
-        took = about(job)
+        method = args.method or method_for(data) or method_by_opening(data, Opener(), asked.get("size"))
+        took = about(ProtectJob(method, data, beside(data), **asked))
     except UserError as error:
         lines = list(refused.values())
         if not any(f"{path} " in str(error) for path in refused):

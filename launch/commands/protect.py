@@ -2,8 +2,9 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from typing import Any
 
 from medveil.errors import UserError
 from medveil.launch.commands.flags import DRY_RUN, Flags, peek
@@ -74,10 +75,16 @@ def _job(args: argparse.Namespace) -> ProtectJob:
     if args.data is None:
         raise UserError("what is to be protected? name its folder: medveil protect FOLDER")
     job = {"preset": "auto", **Flags.told(args, ProtectJob)}
-    # What cannot be recognised has no method of its own; opening it says why.
-    method = args.method or next(iter(METHODS))
-    options = Flags.told(args, METHODS[method])
     out = job.pop("out", None) or beside(args.data)
     part = PartOptions(**Flags.told(args, PartOptions))
     reading = Reading(**Flags.told(args, Reading))
+    method = args.method or _by_opening(args.data, job, reading)
+    options = Flags.told(args, METHODS[method])
     return ProtectJob(method, args.data, out, options=options, part=part, reading=reading, **job)
+
+
+def _by_opening(data: str, job: Mapping[str, Any], reading: Reading) -> str:
+    from medveil.launch.data import Opener
+    from medveil.launch.protect.input import method_by_opening
+
+    return method_by_opening(data, Opener(job.get("cache"), job.get("skip_bad", False), reading), job.get("size"))

@@ -30,7 +30,8 @@ different images differed in 50 and more, an image from its own JPEG of quality 
 class Findings:
     """What the image files of a folder are. ``refused``: why each bad file would be refused, one line each.
 
-    ``alike``: near-duplicates. ``telling``: why the names of some may be a patient's.
+    ``alike``: near-duplicates. ``telling``: why the names of some may be a patient's. ``odd``: the fewer of coloured
+    and grey images, where there are both; ``odd_kind``: what they are.
     """
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
@@ -38,6 +39,8 @@ class Findings:
     refused: dict[Path, str] = field(default_factory=dict)
     alike: list[tuple[Path, Path]] = field(default_factory=list)
     telling: dict[Path, str] = field(default_factory=dict)
+    odd: list[Path] = field(default_factory=list)
+    odd_kind: str = ""
 
 
 def look_through(root: Path) -> Findings:
@@ -61,6 +64,9 @@ def look_through(root: Path) -> Findings:
                 found.telling[path] = sign
     _check_pairs(root, looks, masks, found.refused)
     found.alike = _near_duplicates(hashes)
+    grey, coloured = ([p for p in hashes if looks[p].coloured == colour] for colour in (False, True))
+    kinds = (coloured, "coloured images among grey ones"), (grey, "grey images among coloured ones")
+    found.odd, found.odd_kind = min(kinds, key=lambda kind: len(kind[0]))
     return found
 
 
@@ -71,6 +77,7 @@ class _Look:
     bits: Any = None
     wrong: str | None = None
     orientation: int = 1
+    coloured: bool = False
 
 
 def _look(path: Path, mask: bool) -> _Look:
@@ -86,6 +93,7 @@ def _look(path: Path, mask: bool) -> _Look:
         imagehash.phash(Image.fromarray(decoded.pixels), HASH_SIDE).hash,
         None,
         decoded.orientation,
+        decoded.pixels.ndim == 3,
     )
 
 

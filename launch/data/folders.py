@@ -96,7 +96,7 @@ def _open_masked(
     with decoding():
         height, width = _size(samples, root, size, bad)
         images, masks = PixelStore(len(samples), height, width), PixelStore(len(samples), height, width)
-        seen = Seen((height, width), root)
+        seen = Seen((height, width), root, size is not None)
         empty = lost = 0
         for sample, read in zip(samples, mapped(attempt(_read_masked), samples), strict=True):
             if isinstance(read, UserError):
@@ -197,7 +197,7 @@ def _open_classes(
     with decoding():
         refuse_masks(folder, {one.name: [s.image for s in samples if s.class_name == one.name] for one in classes})
         height, width = _size(samples, root, size, bad)
-        images, seen = PixelStore(len(samples), height, width), Seen((height, width), root)
+        images, seen = PixelStore(len(samples), height, width), Seen((height, width), root, size is not None)
         for sample, decoded in zip(samples, mapped(attempt(_read_image), samples), strict=True):
             if isinstance(decoded, UserError):
                 bad.add(sample.id, decoded)

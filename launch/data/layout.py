@@ -1,6 +1,7 @@
 """What a data set is by the look of its name and folder, before a file of it is read."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,9 @@ MASK_NAME = re.compile(r"(.+)_mask(?:_\d+)?")
 
 @dataclass(frozen=True)
 class Layout:
-    """``words``: for the screen. ``images``: how many image files, or None where only reading tells. ``first``: one."""
+    """``words``: for the screen. ``images``: how many pictures, or None where there is none and only reading
+    tells what there is: generated, packed and medical sets. ``first``: one of the pictures.
+    """
 
     task: Task
     words: str
@@ -58,21 +61,23 @@ def _of_folder(root: Path) -> Layout | None:
     if (root / "imagesTr").is_dir():
         return Layout("segmentation", "nnU-Net's imagesTr/ and labelsTr/")
     if images.is_dir() and masks.is_dir():
-        return Layout("segmentation", "images/ and masks/", len(_images(images)), next(iter(_images(images)), None))
+        return _pictured("segmentation", "images/ and masks/", _images(images))
     folders = _folders(root) or [root]
     files = [path for folder in folders for path in _images(folder)]
     pictures = [path for path in files if not MASK_NAME.fullmatch(path.stem)]
     if len(pictures) < len(files):
-        return Layout(
-            "segmentation", "images beside their masks (NAME_mask)", len(pictures), pictures[0] if pictures else None
-        )
+        return _pictured("segmentation", "images beside their masks (NAME_mask)", pictures)
     if any(path.suffix == ".npz" for path in root.iterdir()):
         return Layout("classification", "a MedMNIST file")
     classes = _folders(images if images.is_dir() else root)
     if not classes:
         return None
     pictures = [path for folder in classes for path in _images(folder)]
-    return Layout("classification", f"{len(classes)} class folders", len(pictures), next(iter(pictures), None))
+    return _pictured("classification", f"{len(classes)} class folders", pictures)
+
+
+def _pictured(task: Task, words: str, pictures: Sequence[Path]) -> Layout:
+    return Layout(task, words, len(pictures), pictures[0]) if pictures else Layout(task, words)
 
 
 def _folders(root: Path) -> list[Path]:

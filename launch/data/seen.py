@@ -13,6 +13,9 @@ from medveil.launch.data.images import Decoded
 from medveil.launch.data.source import Origin, OriginalFile
 
 _BLOCK = 64
+_NAMED = 3
+"""Of images that are not as the others, so many are named."""
+
 R = TypeVar("R")
 
 
@@ -34,15 +37,17 @@ def mapped(read: Callable[[Sample], R], samples: Sequence[Sample]) -> Iterator[R
 
 
 class Seen:
-    """What is kept of the files as they are read, for origins, notes and fingerprint."""
+    """What is kept of the files as they are read, for origins, notes and fingerprint. ``squares``: whether the images
+    are released at ``size`` (H, W), rather than at their own.
+    """
 
-    def __init__(self, size: tuple[int, int], root: Path) -> None:
-        self.size, self.root = size, root
+    def __init__(self, size: tuple[int, int], root: Path, squares: bool) -> None:
+        self.size, self.root, self.squares = size, root, squares
         self.origins: list[Origin] = []
         self._changes: Counter[str] = Counter()
-        self._grey = 0
+        self._grey: list[str] = []
+        self._coloured: list[str] = []
         self._spread = 0
-        self._coloured = ""
         self._digest = hashlib.sha256()
 
     def add(self, sample: Sample, decoded: Decoded, digests: Sequence[str]) -> None:
@@ -52,9 +57,7 @@ class Seen:
         masks = tuple(self._file(*mask) for mask in zip(sample.masks, digests, strict=True))
         self.origins.append(Origin(name, decoded.size, decoded.mode, sample.class_name, file, masks))
         self._changes.update(decoded.changes)
-        self._grey += decoded.pixels.ndim == 2
-        if decoded.pixels.ndim == 3 and not self._coloured:
-            self._coloured = sample.id
+        (self._grey if decoded.pixels.ndim == 2 else self._coloured).append(sample.id)
         self._spread += decoded.pixels.ndim == 2 and decoded.mode.startswith("RGB")
         self._digest.update("\x1f".join([sample.id, decoded.sha256, *digests, ""]).encode())
 
@@ -69,10 +72,8 @@ class Seen:
         notes = [f"{some(n, 'image', count)} {change}" for change, n in sorted(self._changes.items())]
         if channels == 1 and self._spread:
             notes.append(f"{some(self._spread, 'image', count)} stored as three equal channels: read as grey")
-        if channels == 3 and self._grey:
-            told = f"{some(self._grey, 'image', count)} grey among coloured ones: all are read as RGB"
-            few = f", and get coloured noise; without the coloured ones (such as {self._coloured}) they would stay grey"
-            notes.append(told + (few if 2 * self._grey > count else ""))
+        if self._grey and self._coloured:
+            notes.append(self._mixed())
         height, width = self.size
         sizes = sorted((o.size for o in self.origins if o.size != (width, height)), key=lambda s: (s[0] * s[1], s))
         if sizes:
@@ -80,6 +81,18 @@ class Seen:
             span = ends[0] if ends[0] == ends[1] else "..".join(ends)
             notes.append(f"{some(len(sizes), 'image')} resized from {span} to {width}x{height}")
         return notes
+
+    def _mixed(self) -> str:
+        few, kind, others = min((self._coloured, "coloured", "grey"), (self._grey, "grey", "coloured"), key=_length)
+        named = ", ".join(few[:_NAMED]) + (", ..." if len(few) > _NAMED else "")
+        # One scan with a coloured mark is no reason to refuse a set, nor to change what the file shows.
+        told = "all are released as RGB, and grey ones get coloured noise; without --size each keeps its own channels"
+        own = told if self.squares else "each is released with its own channels, and grey ones with grey noise"
+        return f"{some(len(few), 'image', len(self.origins))} {kind} among {others} ones ({named}): {own}"
+
+
+def _length(kind: tuple[list[str], str, str]) -> int:
+    return len(kind[0])
 
 
 def some(part: int, noun: str, whole: int | None = None) -> str:

@@ -10,7 +10,7 @@ from medveil.errors import UserError
 from medveil.launch.data import Opener, Source, split_holdout
 from medveil.launch.data.groups import groups_of
 from medveil.launch.protect.config import ProtectJob
-from medveil.launch.protect.methods import METHODS, protector_of, settings_of
+from medveil.launch.protect.methods import METHOD_OF_TASK, METHODS, protector_of, settings_of
 from medveil.launch.protect.part import Chosen, choose
 from medveil.launch.release.manifest import check_outside_releases
 from medveil.launch.running.places import check_apart, check_place
@@ -59,6 +59,11 @@ def make_protector(job: ProtectJob, preset: str | None, seed: int) -> Protector:
     """The job's method with its options over the preset's. Raises UserError for options that it refuses."""
     options = {**(settings_of(job.method).presets[preset] if preset else {}), **job.options}
     return protector_of(job.method)(**{"seed": seed, **options})
+
+
+def method_by_opening(data: str, opener: Opener, size: int | None) -> str:
+    """The method of whoever names none, where the look of ``data`` tells nothing. Raises UserError if none can."""
+    return METHOD_OF_TASK[opener.open(data, size=size).data.task]
 
 
 def open_input(job: ProtectJob, opener: Opener) -> Input:

@@ -171,6 +171,35 @@ def test_check_names_every_bad_file_in_one_go(tmp_path: Path, capsys: pytest.Cap
     assert "scan5" not in said
 
 
+def test_a_coloured_image_among_grey_ones_is_named_and_changes_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = masked(tmp_path / "set")
+    grey = Image.open(folder / "images" / "scan3.png").convert("L")
+    Image.merge("RGB", (grey, grey.transpose(Image.Transpose.ROTATE_90), grey)).save(folder / "images" / "scan3.png")
+    assert main(["check", str(folder), "--method", "random"]) == 0
+    assert f"coloured images among grey ones: 1 {folder}/images/scan3.png" in told(capsys)
+    assert main(["protect", str(folder), "--method", "random", "--seed", "1"]) == 0
+    assert "1 of 6 images is coloured among grey ones (scan3): each is released with its own channels" in told(capsys)
+    modes = [Image.open(path).mode for path in sorted((tmp_path / "set-protected" / "images").iterdir())]
+    assert modes == ["L", "L", "L", "RGB", "L", "L"]
+
+
+def test_medical_files_alone_are_protected_by_their_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nib = pytest.importorskip("nibabel")
+    rng, region = np.random.default_rng(0), np.zeros((32, 32, 2), np.uint8)
+    region[8:24, 8:24] = 1
+    for case in range(2):
+        scan = rng.normal(100, 20, region.shape).astype(np.int16) + 60 * region
+        for kind, values in (("images", scan), ("masks", region)):
+            (tmp_path / "set" / kind).mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "set" / kind / f"case{case}.nii.gz")
+    quick = ["--epochs", "1", "--width", "4", "--depth", "2", "--seed", "1", "--eps", "60/255"]
+    assert main(["protect", str(tmp_path / "set"), *quick]) == 0
+    assert "set: images/ and masks/; method umed" in told(capsys)
+    assert {"images/case0.nii.gz", "masks/case1.nii.gz"} <= set(contents(tmp_path / "set-protected"))
+
+
 def test_check_tells_what_opening_alone_finds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     assert main(["check", str(tmp_path / "empty")]) == 1

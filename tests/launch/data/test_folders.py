@@ -102,7 +102,7 @@ def test_grey_among_colour_is_read_as_rgb(tmp_path: Path) -> None:
     assert (images[:3, 0] == images[:3, 1]).all()
     assert (images[:3, 0] == images[:3, 2]).all()
     assert not (images[3, 0] == images[3, 1]).all()
-    assert any("3 of 4 images are grey among coloured ones: all are read as RGB" in note for note in source.notes)
+    assert any("1 of 4 images is coloured among grey ones (z): all are released as RGB" in n for n in source.notes)
 
 
 def test_a_foreground_lost_by_resizing_is_said(tmp_path: Path) -> None:
