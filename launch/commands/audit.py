@@ -1,6 +1,7 @@
 """``medveil audit``: its flags, and the audit that they describe."""
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -34,11 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] = ()) -> 
 
 def main(args: argparse.Namespace) -> int:
     """``medveil audit``: records under OUT, a table on the screen; returns 0 when every training is done."""
+    from medveil.launch.errors import tell
     from medveil.launch.jobs.audit import run_audit
+    from medveil.launch.report.screen import headline
 
     reading = Reading(**Flags.told(args, Reading))
     audit = Audit(args.release, options=Flags.told(args, ExploiterConfig), reading=reading, **Flags.told(args, Audit))
-    run_audit(audit, dry_run=args.dry_run)
+    cells = run_audit(audit, dry_run=args.dry_run)
+    # Under torchrun or SLURM the first process speaks for all.
+    if cells and os.environ.get("RANK", "0") == "0":
+        kept = f"records, not to be published: {audit.folder}"
+        tell("\n".join([*headline(cells), kept, f"a page of tables and pictures: medveil report {audit.folder}"]))
     return 0
 
 

@@ -22,7 +22,6 @@ from medveil.launch.exploiters.config import ExploiterConfig, Preset, exploiter_
 from medveil.launch.exploiters.names import WITH_WIDTH, check_model
 from medveil.launch.jobs.trials import MORE_SEEDS, WORST, Battery, cores, estimate, out_of_reach, train_all
 from medveil.launch.release.manifest import MANIFEST, check_outside_releases
-from medveil.launch.report.screen import headline
 from medveil.launch.results import CellResult, Exploiter, Options, Outcome
 from medveil.launch.running.files import make_private, sha256_of
 from medveil.launch.running.places import check_apart, check_place
@@ -81,14 +80,9 @@ def run_audit(audit: Audit, dry_run: bool = False) -> list[CellResult]:
         if processes.rank == 0:
             for cell in cells:
                 _keep(cell, audit.folder)
-            _show(audit, plan, [cell for cell in cells if cell.status == "done"])
+            done = [cell for cell in cells if cell.status == "done"]
+            tell("\n".join([*table(done), *verdicts(done, plan.test.open())]))
     return cells
-
-
-def _show(audit: Audit, plan: AuditPlan, cells: Sequence[CellResult]) -> None:
-    lines = [*table(cells), *verdicts(cells, plan.test.open()), *headline(cells)]
-    lines.append(f"records, not to be published: {audit.folder}")
-    tell("\n".join([*lines, f"a page of tables and pictures: medveil report {audit.folder}"]))
 
 
 def _battery(audit: Audit, plan: AuditPlan, processes: Processes) -> Battery:
