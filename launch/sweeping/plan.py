@@ -48,7 +48,9 @@ def plan(sweep: Sweep, folder: SweepFolder) -> SweepPlan:
                 clean = _audit_job(sweep, cell, folder, list(groups[_samples(cell)].values()), clean=True)
                 audits[clean.key] = clean
         planned.append((cell, protect.key, clean.key if clean else None, protected.key if protected else None))
-    jobs = [*{job.key: job for job in protects.values()}.values(), *audits.values()]
+    jobs = _in_order(
+        {job.key: job for job in protects.values()} | audits, [key for _, *keys in planned for key in keys]
+    )
     skipped = {
         key: f"no folder was given for {lacking} (--data {lacking}=FOLDER)"
         for cell, *keys in planned
@@ -57,6 +59,20 @@ def plan(sweep: Sweep, folder: SweepFolder) -> SweepPlan:
         if key
     }
     return SweepPlan(folder, [job for job in jobs if job.key not in skipped], planned, skipped)
+
+
+def _in_order(jobs: Mapping[str, Job], keys: Sequence[str | None]) -> list[Job]:
+    """``jobs`` in the order of ``keys``, each put off until all that it needs stands before it.
+
+    So the cells of a sweep that is cut short are finished in the order in which it lists them.
+    """
+    waiting = [key for key in dict.fromkeys(keys) if key is not None]
+    ordered: dict[str, Job] = {}
+    while waiting:
+        key = next(key for key in waiting if ordered.keys() >= set(jobs[key].needs))
+        ordered[key] = jobs[key]
+        waiting.remove(key)
+    return list(ordered.values())
 
 
 def _samples(cell: Cell) -> tuple[Any, ...]:
