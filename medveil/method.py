@@ -20,6 +20,8 @@ class MethodSettings(Settings):
     name: ClassVar[str]
     tasks: ClassVar[frozenset[Task]] = ANY_TASK
     presets: ClassVar[Presets] = {"paper": {}, "gpu": {}, "cpu": {}, "demo": {}}
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """By name, settings that a calibration tries beside the defaults."""
 
     @property
     def keeps_noise(self) -> bool:

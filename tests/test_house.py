@@ -13,7 +13,20 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ({"kernels"}, {"medveil"}, {"umed", "salm"}, {"veil"}, {"baselines"}, {"launch"}, {"benchmarks"})
 """From the ground up; those of one floor do not import each other."""
 
-ROOMS = ("", "running", "data", "exploiters", "release", "protect", "audit", "report", "jobs", "sweeping", "commands")
+ROOMS = (
+    "",
+    "running",
+    "data",
+    "exploiters",
+    "release",
+    "protect",
+    "audit",
+    "target",
+    "report",
+    "jobs",
+    "sweeping",
+    "commands",
+)
 """Of launch: each may import from those before it ("": the files of launch itself)."""
 
 FLOORS = 9

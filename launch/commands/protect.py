@@ -13,6 +13,7 @@ from medveil.launch.data.layout import layout_of
 from medveil.launch.protect.config import DATA, HOW, KEYS, WHAT, WHERE, KeyOptions, PartOptions, ProtectJob, beside
 from medveil.launch.protect.methods import METHODS, method_for
 from medveil.launch.running.machine import HERE, usual_preset
+from medveil.launch.target.config import CALIBRATION, Target, bounded
 
 _METHOD = "how to protect; by default umed for images with masks, salm for classes"
 
@@ -20,7 +21,7 @@ _METHOD = "how to protect; by default umed for images with masks, salm for class
 def add_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     """The flags of ``medveil protect``, and those of the method that ``argv`` names or the data's layout calls for."""
     parser.usage = "medveil protect FOLDER [--out RELEASE] [--method METHOD] [--preset PRESET] [options]"
-    known = peek(argv, ProtectJob, PartOptions, Reading, KeyOptions, *METHODS.values())
+    known = peek(argv, ProtectJob, PartOptions, Reading, KeyOptions, Target, *METHODS.values())
     method = known["method"] or method_for(known["data"] or known["positional"])
     flags = _job_flags(parser, method)
     if method is None or method not in METHODS:
@@ -37,26 +38,33 @@ def main(args: argparse.Namespace) -> int:
     from medveil.launch.errors import tell
     from medveil.launch.protect.keys import keys_of, write_keys
 
-    job, layout = _job(args), layout_of(args.data)
+    target = Target(**Flags.told(args, Target))
+    job, layout = bounded(_job(args), target), layout_of(args.data)
     # Asked for now: nobody waits beside a fit of hours.
     keys = keys_of(KeyOptions(**Flags.told(args, KeyOptions)), job.out)
     if layout is not None and os.environ.get("RANK", "0") == "0":
         tell(f"{job.data}: {layout}; method {job.method}; release: {job.out}")
-    if args.dry_run:
+    if target.target is not None:
+        from medveil.launch.target.job import run_target
+
+        if not run_target(target, job, args.dry_run):
+            return 0 if args.dry_run else 1
+    elif args.dry_run:
         from medveil.launch.protect.preview import preview
 
         tell("\n".join(preview(job)))
         return 0
-    from medveil.launch.protect.job import run_protect
+    else:
+        from medveil.launch.protect.job import run_protect
 
-    run_protect(job)
+        run_protect(job)
     for line in write_keys(keys, job.out, job.run_root, job.quiet):
         print(line, flush=True)
     return 0
 
 
 def _job_flags(parser: argparse.ArgumentParser, method: str | None) -> Flags:
-    flags = Flags(parser, WHAT, WHERE, HOW, "noise", "fit", MEDICAL, KEYS, HERE)
+    flags = Flags(parser, WHAT, WHERE, HOW, CALIBRATION, "noise", "fit", MEDICAL, KEYS, HERE)
     flags.under(WHAT).add_argument("data", nargs="?", metavar="FOLDER", help=DATA)
     flags.under(WHAT).add_argument("--data", dest="named", metavar="DATA", help="the same, by name")
     flags.under(HOW).add_argument("--method", default=method, choices=METHODS, metavar="METHOD", help=_METHOD)
@@ -64,6 +72,7 @@ def _job_flags(parser: argparse.ArgumentParser, method: str | None) -> Flags:
     flags.add(PartOptions)
     flags.add(Reading)
     flags.add(KeyOptions)
+    flags.add(Target)
     flags.under(WHERE).add_argument("--dry-run", action="store_true", help=DRY_RUN)
     return flags
 

@@ -120,11 +120,14 @@ def _indices(job: ProtectJob, source: Source, empty: Empty) -> tuple[list[int], 
         raise UserError("--groups goes with --holdout, the share that is left out to test on")
     if not job.holdout:
         return list(range(len(source.data))), []
-    groups = None if job.groups is None else groups_of(source.data.ids, job.groups)
-    if any(file.planes > 1 for file in source.files):
-        groups = _whole_volumes(source, groups)
-    train, test = split_holdout(source.data, job.holdout, job.holdout_seed, groups)
+    train, test = split_holdout(source.data, job.holdout, job.holdout_seed, grouping(job, source))
     return train, [source.data.ids[i] for i in test]
+
+
+def grouping(job: ProtectJob, source: Source) -> dict[str, str] | None:
+    """The group of each sample of ``source``, those of which are never parted; None where each is its own."""
+    groups = None if job.groups is None else groups_of(source.data.ids, job.groups)
+    return _whole_volumes(source, groups) if any(file.planes > 1 for file in source.files) else groups
 
 
 def _whole_volumes(source: Source, groups: Mapping[str, str] | None) -> dict[str, str]:

@@ -2,37 +2,35 @@
 
 import hashlib
 import os
-import secrets
 import shutil
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 
 from medveil.config import plain
 from medveil.errors import UserError
 from medveil.kernels import NanGradient
 from medveil.launch.data import Opener
 from medveil.launch.errors import tell
+from medveil.launch.protect.chosen import choose_once
 from medveil.launch.protect.config import ProtectJob
 from medveil.launch.protect.input import Input, check_job, headlines, make_protector, open_input, other_origin
 from medveil.launch.protect.part import choose
-from medveil.launch.reading import STORED, read_own
+from medveil.launch.reading import read_own
 from medveil.launch.release.manifest import MANIFEST, Manifest
 from medveil.launch.release.private import PrivateManifest
 from medveil.launch.release.survival import warning
 from medveil.launch.release.verify import ReleasePlan, Summary
 from medveil.launch.release.write import LEFT, NOTED, Noted, write_release
 from medveil.launch.results import Number
-from medveil.launch.running.files import drawn_once, make_private, sha256_of
-from medveil.launch.running.machine import Precision
+from medveil.launch.running.files import sha256_of
 from medveil.launch.running.processes import Processes, joined, run_local
 from medveil.launch.running.runs import Run, owned
-from medveil.launch.running.runtime import DIVERGED, running, threads_by_default
+from medveil.launch.running.runtime import DIVERGED, running
 from medveil.launch.running.spent import METRICS, begin_peak, spending, told
 from medveil.protector import Protector
 
@@ -66,7 +64,7 @@ def _protect(job: ProtectJob, processes: Processes, opener: Opener) -> None:
     given = open_input(job, opener)
     source, part = given.source, given.part
     # Only now is anything written: whatever is wrong with the input has been said.
-    chosen = processes.from_first(lambda: _chosen(job, processes))
+    chosen = processes.from_first(lambda: choose_once(job, processes))
     if part is not None and job.seed is None:
         part = choose(source, given.indices, job.part, chosen["seed"], opener)
         given = replace(given, part=part)
@@ -158,39 +156,6 @@ def _check_shards(job: ProtectJob, processes: Processes) -> None:
         raise UserError("--shards is for --device cpu: a GPU's convolutions do not promise their last digits")
     if shards & (shards - 1) or shards % processes.world:
         raise UserError(f"--shards {shards}: a power of two, and a multiple of the number of processes")
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """What is chosen at the first start of a run folder where nothing is told."""
-
-    __pydantic_config__ = STORED
-
-    seed: Annotated[int, Field(ge=0, lt=1 << 62)]
-    threads: Annotated[int, Field(ge=1, le=4096)]
-    precision: Precision
-    preset: Literal["cpu", "gpu"]
-
-
-def _chosen(job: ProtectJob, processes: Processes) -> dict[str, Any]:
-    """Seed, threads, precision and preset: as told, else as chosen at the first start of this run folder."""
-    root = job.run_root
-    cuda = processes.device.type == "cuda"
-    make_private(root)
-    kept = drawn_once(
-        root / "chosen.json",
-        _Drawn,
-        lambda: _Drawn(
-            seed=secrets.randbits(62),
-            threads=max(1, threads_by_default() // processes.world),
-            precision="bf16" if cuda else "fp32",
-            preset="gpu" if cuda else "cpu",
-        ),
-    )
-    told = {"seed": job.seed, "threads": job.threads, "precision": job.precision, "preset": job.preset}
-    chosen = {key: getattr(kept, key) if value is None else value for key, value in told.items()}
-    chosen["preset"] = kept.preset if job.preset == "auto" else job.preset
-    return chosen
 
 
 def _finished(run: Run, job: ProtectJob) -> bool:

@@ -7,12 +7,12 @@ import torch
 
 from medveil.dataset import Dataset
 from medveil.launch.data import Opener
+from medveil.launch.protect.chosen import would_choose
 from medveil.launch.protect.config import ProtectJob
 from medveil.launch.protect.input import Input, check_job, headlines, make_protector, open_input
 from medveil.launch.running.estimate import fit_seconds
 from medveil.launch.running.processes import pick_device
 from medveil.launch.running.progress import duration
-from medveil.launch.running.runtime import threads_by_default
 from medveil.protector import Protector
 from medveil.runtime import Runtime
 
@@ -36,12 +36,8 @@ def _measured(job: ProtectJob) -> tuple[Input, dict[str, Any], str]:
     begun = time.monotonic()
     given = open_input(job, Opener(job.cache, job.skip_bad, job.reading))
     opened = time.monotonic() - begun
-    cuda = (device := pick_device(job.device)).type == "cuda"
-    chosen: dict[str, Any] = {
-        "threads": job.threads or threads_by_default(),
-        "precision": job.precision or ("bf16" if cuda else "fp32"),
-        "preset": ("gpu" if cuda else "cpu") if job.preset == "auto" else job.preset,
-    }
+    device = pick_device(job.device)
+    chosen = would_choose(job, device)
     torch.set_num_threads(chosen["threads"])
     made: list[Protector] = []
 
