@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medveil.errors import UserError
 from medveil.launch.commands.flags import Flags
+from medveil.launch.data.config import MEDICAL, Reading
 from medveil.launch.data.layout import layout_of
 from medveil.launch.protect.config import DATA, HOW, WHAT, ProtectJob, beside
 from medveil.launch.protect.methods import METHODS, method_for
@@ -21,11 +22,12 @@ _ASKED = ("size", "preset", "device", "threads")
 def add_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] = ()) -> None:
     """The flags of ``medveil check``."""
     parser.usage = "medveil check FOLDER [options]"
-    flags = Flags(parser, WHAT, HOW, HERE)
+    flags = Flags(parser, WHAT, HOW, MEDICAL, HERE)
     flags.under(WHAT).add_argument("data", metavar="FOLDER", help=DATA)
     flags.under(HOW).add_argument("--method", choices=METHODS, metavar="METHOD", help="for the estimate of the time")
     skip = [item.name for item in fields(ProtectJob) if item.name not in _ASKED]
     flags.add(ProtectJob, skip=skip, defaults={"preset": "auto"})
+    flags.add(Reading)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -39,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
     layout = layout_of(data)
     refused: dict[Path, str] = {}
     tell(f"{data}: {'nothing that is recognised' if layout is None else layout}")
-    if layout is not None and layout.images is not None:
+    if layout is not None and layout.images:
         from medveil.launch.data.checking import look_through
 
         found = look_through(Path(data).expanduser())
@@ -51,17 +53,21 @@ def main(args: argparse.Namespace) -> int:
         if found.odd:
             tell(_listed(found.odd_kind, list(map(str, found.odd))))
         tell(_listed("near-duplicates, by perceptual hash", [f"{one} and {other}" for one, other in found.alike]))
-    asked = {"preset": "auto", **Flags.told(args, ProtectJob)}
+    asked = {"preset": "auto", "reading": Reading(**Flags.told(args, Reading)), **Flags.told(args, ProtectJob)}
     try:
         # Opening the data has the last word: of the layout, and of files that are looked at together.
-        method = args.method or method_for(data) or method_by_opening(data, Opener(), asked.get("size"))
-        took = about(ProtectJob(method, data, beside(data), **asked))
+        opener = Opener(reading=asked["reading"])
+        method = args.method or method_for(data) or method_by_opening(data, opener, asked.get("size"))
+        notes, took = about(ProtectJob(method, data, beside(data), **asked))
     except UserError as error:
         lines = list(refused.values())
         if not any(f"{path} " in str(error) for path in refused):
             lines.append(str(error))
         tell("\n".join([f"would be refused: {len(lines)}", *(f"  {line}" for line in lines)]))
         return 1
+    if layout is not None and not layout.images:
+        # Of pictures all of it was said above.
+        tell("\n".join(notes))
     tell(f"nothing would be refused\nprotecting it with {method} takes {took}")
     return 0
 

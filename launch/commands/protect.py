@@ -11,7 +11,7 @@ from medveil.launch.commands.flags import DRY_RUN, Flags, peek
 from medveil.launch.data.config import MEDICAL, Reading
 from medveil.launch.data.layout import layout_of
 from medveil.launch.protect.config import DATA, HOW, KEYS, WHAT, WHERE, KeyOptions, PartOptions, ProtectJob, beside
-from medveil.launch.protect.methods import METHODS, method_for
+from medveil.launch.protect.methods import METHOD_OF_TASK, METHODS, method_for
 from medveil.launch.running.machine import HERE, usual_preset
 from medveil.launch.target.config import CALIBRATION, Target, bounded
 
@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     """The flags of ``medveil protect``, and those of the method that ``argv`` names or the data's layout calls for."""
     parser.usage = "medveil protect FOLDER [--out RELEASE] [--method METHOD] [--preset PRESET] [options]"
     known = peek(argv, ProtectJob, PartOptions, Reading, KeyOptions, Target, *METHODS.values())
-    method = known["method"] or method_for(known["data"] or known["positional"])
+    data = known["data"] or known["positional"]
+    method = known["method"] or (METHOD_OF_TASK["classification"] if known["labels_from"] else method_for(data))
     flags = _job_flags(parser, method)
     if method is None or method not in METHODS:
         parser.epilog = "The settings of a method are listed by: medveil protect --method NAME --help"
@@ -40,8 +41,11 @@ def main(args: argparse.Namespace) -> int:
 
     target = Target(**Flags.told(args, Target))
     job, layout = bounded(_job(args), target), layout_of(args.data)
+    options = KeyOptions(**Flags.told(args, KeyOptions))
+    if job.groups is not None and not (job.holdout or options.key_for):
+        raise UserError("--groups goes with --holdout, the share that is left out to test on, or with --key-for")
     # Asked for now: nobody waits beside a fit of hours.
-    keys = keys_of(KeyOptions(**Flags.told(args, KeyOptions)), job.out)
+    keys = keys_of(options, job.out)
     if layout is not None and os.environ.get("RANK", "0") == "0":
         tell(f"{job.data}: {layout}; method {job.method}; release: {job.out}")
     if target.target is not None:
@@ -58,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
         from medveil.launch.protect.job import run_protect
 
         run_protect(job)
-    for line in write_keys(keys, job.out, job.run_root, job.quiet):
+    for line in write_keys(keys, job.out, job.run_root, job.quiet, job.groups):
         print(line, flush=True)
     return 0
 

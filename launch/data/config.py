@@ -20,6 +20,12 @@ class Reading(Settings):
     labels: tuple[int, ...] = setting(
         (), "values of label maps that are foreground; by default all", low=1, group=MEDICAL
     )
+    labels_from: str | None = setting(
+        None,
+        "the class of each image of a folder without class folders: a CSV file with the columns id and class",
+        metavar="CSV",
+        group="what",
+    )
     identified: bool = setting(
         False, "read DICOM files that do not say that the patient's identity was removed, too", group=MEDICAL
     )

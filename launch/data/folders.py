@@ -1,7 +1,7 @@
 """Folders of image files: images with masks, BUSI's own layout, one folder per class, and releases of these."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,16 +25,27 @@ _LARGEST_SQUARE = 512
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
-def open_folder(root: Path, spec: str, size: int | None, alone: bool = False, skip_bad: bool = False) -> Source:
+def open_folder(
+    root: Path,
+    spec: str,
+    size: int | None,
+    alone: bool = False,
+    skip_bad: bool = False,
+    classes: Mapping[str, str] | None = None,
+) -> Source:
     """The data set in ``root``; its images become ``size`` x ``size``, unless told what ``working_grid`` says.
 
     Layouts: ``images/`` + ``masks/`` paired by stem; BUSI's (``X.png`` with ``X_mask.png``, ``X_mask_1.png``, ...,
     in ``root`` or subfolders); one folder per class, in ``root`` or in ``root/images`` (``alone``: one will do).
+    ``classes``: of each image by its name, in place of class folders.
     Raises :class:`UserError` naming the files that cannot be used; with ``skip_bad`` these are left out, and noted.
     """
     notes: list[str] = []
     bad = BadFiles(root, skip_bad)
     images, masks = root / "images", root / "masks"
+    if classes is not None:
+        found = _in_table(images if images.is_dir() else root, classes, notes, bad)
+        return _open_classes(found, root, spec, size, notes, bad)
     if images.is_dir() and masks.is_dir():
         samples = _pair(files_in(images, notes), files_in(masks, notes), masks, bad)
     elif images.is_dir() and not any(p.is_dir() for p in listing(images)):
@@ -42,7 +53,8 @@ def open_folder(root: Path, spec: str, size: int | None, alone: bool = False, sk
     elif masked := _busi(root, notes):
         samples = _pair(*masked, None, bad)
     else:
-        return _open_classes(images if images.is_dir() else root, root, spec, size, notes, alone, bad)
+        found = _in_folders(images if images.is_dir() else root, root, notes, alone)
+        return _open_classes(found, root, spec, size, notes, bad)
     return _open_masked(samples, root, spec, size, notes, bad)
 
 
@@ -169,9 +181,8 @@ def _read_image(sample: Sample) -> Decoded:
     return read_image(sample.image)
 
 
-def _open_classes(
-    folder: Path, root: Path, spec: str, size: int | None, notes: list[str], alone: bool, bad: BadFiles
-) -> Source:
+def _in_folders(folder: Path, root: Path, notes: list[str], alone: bool) -> list[Sample]:
+    """The images of the class folders in ``folder``."""
     classes = [p for p in listing(folder) if p.is_dir()]
     if not classes:
         raise UserError(f"{root} holds no data set: give it images/ and masks/, NAME_mask files, or a folder per class")
@@ -192,10 +203,31 @@ def _open_classes(
             f"{folder} has one class folder only ({names[0]}): there is nothing to classify "
             "(a class alone is protected with --support DATA)"
         )
+    refuse_masks(folder, {one: [s.image for s in samples if s.class_name == one] for one in names})
+    return samples
+
+
+def _in_table(folder: Path, classes: Mapping[str, str], notes: list[str], bad: BadFiles) -> list[Sample]:
+    """The images in ``folder``, with the classes that a table tells of their names."""
+    samples = []
+    for stem, path in files_in(folder, notes).items():
+        if stem in classes:
+            samples.append(Sample(stem, path, class_name=classes[stem]))
+        else:
+            bad.add(stem, UserError(f"{path} has no class in the table of --labels-from: add {stem}"))
+    if len({sample.class_name for sample in samples}) < 2:
+        bad.check()
+        raise UserError(f"{folder} has images of fewer than two classes: there is nothing to classify")
+    return samples
+
+
+def _open_classes(
+    samples: list[Sample], root: Path, spec: str, size: int | None, notes: list[str], bad: BadFiles
+) -> Source:
     samples.sort(key=lambda sample: sample.id)
+    names = sorted({sample.class_name or "" for sample in samples})
     kept: list[Sample] = []
     with decoding():
-        refuse_masks(folder, {one.name: [s.image for s in samples if s.class_name == one.name] for one in classes})
         height, width = _size(samples, root, size, bad)
         images, seen = PixelStore(len(samples), height, width), Seen((height, width), root, size is not None)
         for sample, decoded in zip(samples, mapped(attempt(_read_image), samples), strict=True):
@@ -219,9 +251,15 @@ def _open_classes(
         fingerprint=seen.fingerprint(),
         folder=root,
         origins=seen.origins,
-        files=[NativeFile(one.image, (), f"images/{one.id}.png", None, i) for i, one in enumerate(kept)],
+        files=[NativeFile(one.image, (), f"images/{_in_class(one)}.png", None, i) for i, one in enumerate(kept)],
         left_out=tuple(bad.found),
     )
+
+
+def _in_class(sample: Sample) -> str:
+    """The image's name in a release, within the folder of its class."""
+    folder = f"{sample.class_name}/"
+    return sample.id if sample.id.startswith(folder) else f"{folder}{sample.id}"
 
 
 def _name(root: Path) -> str:

@@ -25,7 +25,7 @@ class Layout:
     first: Path | None = None
 
     def __str__(self) -> str:
-        return self.words if self.images is None else f"{self.words}, {self.images} images"
+        return f"{self.words}, {self.images} images" if self.images else self.words
 
     def side(self) -> int:
         """The shorter side of an image in pixels; 0 where only reading the data tells."""

@@ -1,279 +1,242 @@
 """Data sets of medical files: DICOM, NIfTI, grey pictures of 16 bits; volumes are cut into slices.
 
 Layouts: ``images/`` + ``masks/`` paired by name, nnU-Net's (``imagesTr/``, ``labelsTr/``, ``dataset.json``), and one
-folder per class, in the root or in ``images/``.
+folder per class, in the root or in ``images/``, or a table of the images' classes.
 """
 
 import hashlib
-import json
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from medveil import keyed
+from medveil.dataset import Dataset
 from medveil.errors import UserError
+from medveil.launch.data.bad import BadFiles, attempt
 from medveil.launch.data.config import Reading
+from medveil.launch.data.datalists import DATASET, Description, datalist
 from medveil.launch.data.formats import files as formats
-from medveil.launch.data.formats.dicom import read_dataset
-from medveil.launch.data.formats.files import Kind
+from medveil.launch.data.formats import series
+from medveil.launch.data.formats.normalise import NORMALISATIONS, Normalisation, normalised, window_of
 from medveil.launch.data.formats.stored import Stored
-from medveil.launch.data.formats.windows import CT, Values, Window, parse_windows, percentile_window
+from medveil.launch.data.formats.windows import CT, Values, Window, parse_windows
+from medveil.launch.data.graded import Graded
 from medveil.launch.data.grid import working_grid
 from medveil.launch.data.images import decoding, resize
-from medveil.launch.data.listing import listing
+from medveil.launch.data.labels import MOST, Foreground, numbered
+from medveil.launch.data.medical_files import MedicalFile, in_classes, in_table, of_nnunet, paired
+from medveil.launch.data.medical_windows import Looked, windows_of
 from medveil.launch.data.native import NativeFile
 from medveil.launch.data.not_classes import refuse_masks
 from medveil.launch.data.source import Origin, OriginalFile, Source
 from medveil.launch.data.store import PixelStore
-from medveil.launch.reading import STORED, read_as
 from medveil.launch.running.files import sha256_of
 from medveil.task import Task
 
-DATASET = "dataset.json"
-"""nnU-Net's description of a set."""
+_SHOWN = 4
+"""Of windows, and of forms of files."""
 
 
 @dataclass(frozen=True)
-class _File:
-    """One image file with its mask. ``group``: what its window is common to."""
+class Asked:
+    """How a set is opened: ``look`` is what a training sees of an image: its first declared window, one drawn for each
+    slice, or a normalisation. ``classes``: of each image, from a table. The rest is as of
+    :class:`medveil.launch.data.opening.Opener`.
+    """
 
-    id: str
-    image: Path
-    kind: Kind
-    name: str
-    mask: Path | None = None
-    mask_name: str | None = None
-    class_name: str | None = None
+    size: int | None
+    reading: Reading
+    look: str
+    skip_bad: bool
+    classes: Mapping[str, str] | None
 
 
-def open_medical(root: Path, spec: str, size: int | None, reading: Reading) -> Source | None:
+def open_medical(root: Path, spec: str, asked: Asked) -> Source | None:
     """The set in ``root``; None where it holds no medical file, but plain pictures. Raises :class:`UserError`."""
+    reading, bad = asked.reading, BadFiles(root, asked.skip_bad)
     declared = None if reading.windows is None else parse_windows(reading.windows)
-    about: _Description | None = None
+    about: Description | None = None
     task: Task = "segmentation"
+    images = root / "images" if (root / "images").is_dir() else root
     with decoding():
         if (root / "imagesTr").is_dir() and (root / DATASET).exists():
-            found, about = _nnunet(root), _description(root)
+            found, about = of_nnunet(root, bad), Description.read(root)
             declared = declared or (CT if about.is_ct else None)
-        elif (root / "images").is_dir() and (root / "masks").is_dir():
-            found = _paired(root / "images", root / "masks")
+        elif asked.classes is not None:
+            found, task = in_table(images, asked.classes, bad), "classification"
+        elif images != root and (root / "masks").is_dir():
+            found = paired(images, root / "masks", bad)
         else:
-            found, task = _classes(root / "images" if (root / "images").is_dir() else root), "classification"
+            found, task = in_classes(images), "classification"
     kinds = {file.kind for file in found}
-    if about is None and (kinds <= {"picture"} or kinds == {"picture", "sixteen"}):
+    if about is None and (kinds == {"picture", "sixteen"} or (kinds <= {"picture"} and not (bad.found and not kinds))):
         return None
     if task == "classification":
         names = {file.class_name or "" for file in found}
         refuse_masks(root, {name: [file.image for file in found if file.class_name == name] for name in names})
     if about is None and (odd := next((file for file in found if file.kind == "picture"), None)):
         raise UserError(f"{odd.image} is a picture of 8 bits among medical files: keep them in sets of their own")
-    source = _open(found, root, spec, size, reading, declared, task)
-    return source if about is None else replace(source, others=about.of)
-
-
-def _kinds(folder: Path) -> Iterator[tuple[Path, Kind]]:
-    """The image files of ``folder``, sorted."""
-    for path in listing(folder) if folder.is_dir() else ():
-        if path.is_file() and (kind := formats.kind_of(path)) is not None:
-            yield path, kind
-
-
-def _paired(images: Path, masks: Path) -> list[_File]:
-    by_stem: dict[str, Path] = {formats.stem_of(path): path for path, _ in _kinds(masks)}
-    found = []
-    for path, kind in _kinds(images):
-        stem = formats.stem_of(path)
-        if kind != "picture" and stem not in by_stem:
-            raise UserError(f"{path} has no mask: add {masks / stem}{formats.suffix_of(path)} or remove the image")
-        found.append(_File(stem, path, kind, f"images/{stem}", by_stem.get(stem), f"masks/{stem}"))
-    return found
-
-
-def _nnunet(root: Path) -> list[_File]:
-    """``imagesTr/CASE_0000.EXT`` with ``labelsTr/CASE.EXT``: a file for each channel."""
-    labels = {formats.stem_of(path): path for path, _ in _kinds(root / "labelsTr")}
-    found = []
-    for path, kind in _kinds(root / "imagesTr"):
-        stem = formats.stem_of(path)
-        case, _, channel = stem.rpartition("_")
-        if not (case and len(channel) == 4 and channel.isdecimal()):
-            raise UserError(f"{path} is not called CASE_0000 as nnU-Net names the channels of a case: rename it")
-        if case not in labels:
-            raise UserError(
-                f"{path} has no label map: add labelsTr/{case}{formats.suffix_of(path)} or remove the image"
-            )
-        found.append(_File(stem, path, kind, f"imagesTr/{stem}", labels[case], f"labelsTr/{case}"))
-    return found
-
-
-@dataclass(frozen=True)
-class _Description:
-    """What nnU-Net is told of a set."""
-
-    __pydantic_config__ = STORED
-
-    channel_names: dict[str, str]
-    labels: dict[str, int | list[int]]
-    file_ending: str
-
-    @property
-    def is_ct(self) -> bool:
-        """Whether all channels are."""
-        return bool(self.channel_names) and all(name.upper() == "CT" for name in self.channel_names.values())
-
-    def of(self, files: Sequence[NativeFile]) -> Mapping[str, str]:
-        """Of a release of ``files``: what nnU-Net needs, and nothing else that was written there."""
-        told = {**asdict(self), "numTraining": len({file.mask for file in files})}
-        return {DATASET: json.dumps(told, indent=1) + "\n"}
-
-
-def _description(root: Path) -> _Description:
-    try:
-        return read_as(_Description, root / DATASET, "nnU-Net's description of a set", "write it anew")
-    except FileNotFoundError:
-        raise UserError(f"{root / DATASET} is not there any more") from None
-
-
-def _classes(folder: Path) -> list[_File]:
-    found = []
-    for one in (path for path in listing(folder) if path.is_dir()):
-        for path, kind in _kinds(one):
-            stem = f"{one.name}/{formats.stem_of(path)}"
-            found.append(_File(stem, path, kind, f"images/{stem}", class_name=one.name))
-    return found
+    source = _open(found, root, spec, asked, declared, task, bad)
+    return replace(source, others=datalist if about is None else about.of)
 
 
 def _open(
-    found: Sequence[_File],
+    found: Sequence[MedicalFile],
     root: Path,
     spec: str,
-    size: int | None,
-    reading: Reading,
+    asked: Asked,
     declared: tuple[Window, ...] | None,
     task: Task,
+    bad: BadFiles,
 ) -> Source:
     if len({file.id for file in found}) < len(found):
         raise UserError(f"{root} has two images of one name with different suffixes: rename or remove one")
+    reading = asked.reading
     with decoding():
-        shapes = [_shape(file, reading) for file in found]
-        windows = _windows(found, reading, declared)
-        height, width = (size, size) if size is not None else working_grid({shape[1:3] for shape in shapes})
-        count = sum(shape[0] for shape in shapes)
-        images, masks = PixelStore(count, height, width), PixelStore(count, height, width)
-        files: list[NativeFile] = []
-        origins: list[Origin] = []
-        ids: list[str] = []
-        digest, empty = hashlib.sha256(), 0
-        for file, window in zip(found, windows, strict=True):
-            stored, first = _read(file, reading), len(ids)
-            foreground = None if file.mask is None else _foreground(file, stored, reading)
-            own = [file.id] if stored.planes == 1 else [f"{file.id}/{plane:04d}" for plane in range(stored.planes)]
-            kept = [
-                OriginalFile(path.relative_to(root).as_posix(), sha256_of(path))
-                for path in (file.image, file.mask)
-                if path
-            ]
-            for plane, sample in enumerate(own):
-                images.put(first + plane, resize(stored.grey(plane, window[0]), (height, width))[None])
-                if foreground is not None:
-                    small = resize(foreground[plane].astype(np.uint8), (height, width), mask=True)
-                    masks.put(first + plane, small[None])
-                    empty += not foreground[plane].any()
-                origins.append(
-                    Origin(
-                        sample, stored.size[::-1], str(stored.values.dtype), file.class_name, kept[0], tuple(kept[1:])
-                    )
-                )
-            ids += own
-            digest.update("\x1f".join([file.id, *(one.sha256 for one in kept), repr(window), ""]).encode())
-            files.append(_native(file, first, stored, window, reading))
-    names = sorted({file.class_name for file in found if file.class_name is not None})
-    notes = [*_notes(found, windows, count), *([f"{empty} of {count} slices have an empty mask"] if empty else [])]
-    if task == "segmentation":
-        data = images.dataset(masks, ids, "segmentation", 1)
-    else:
-        if len(names) < 2:
-            raise UserError(f"{root} has one class folder only: there is nothing to classify")
-        targets = torch.tensor([names.index(origin.class_name or "") for origin in origins])
-        data = images.dataset(targets, ids, "classification", len(names))
+        looked = _usable(found, reading, bad)
+        notes = bad.check()
+        if not looked:
+            raise UserError(f"{root} holds no image that can be used: {bad.found[0][1]}")
+        windows = windows_of(looked, reading, declared)
+        sizes = {(one.shape[1], one.shape[2]) for one in looked}
+        height, width = (asked.size, asked.size) if asked.size is not None else working_grid(sizes)
+        values = tuple(sorted(set(reading.labels) or set().union(*(one.labels for one in looked))))
+        values = values if len(values) <= MOST else ()
+        filled = _Filled(sum(one.shape[0] for one in looked), height, width, asked, values)
+        for one, own in zip(looked, windows, strict=True):
+            filled.add(one.file, own, root)
+    notes += [*_notes(looked, windows, filled.count), *filled.notes()]
+    names = sorted({one.file.class_name for one in looked if one.file.class_name is not None})
+    if task == "classification" and len(names) < 2:
+        raise UserError(f"{root} has one class only: there is nothing to classify")
+    maps = filled.dataset(task, names)
     return Source(
         spec=spec,
         name=root.resolve().name,
         kind="segmentation-folder" if task == "segmentation" else "class-folder",
-        data=data,
+        data=Foreground(maps) if len(values) > 1 else maps,
         test=None,
         class_names=names or None,
         notes=notes,
-        fingerprint=digest.hexdigest(),
+        fingerprint=filled.digest.hexdigest(),
         folder=root,
-        origins=origins,
-        files=files,
+        origins=filled.origins,
+        files=filled.files,
+        left_out=tuple(bad.found),
+        labels=values,
+        label_maps=maps if task == "segmentation" else None,
     )
 
 
-def _read(file: _File, reading: Reading) -> Stored:
-    return formats.read(file.image, file.kind, identified=reading.identified)
+class _Filled:
+    """The samples of a set as its files are read, one after the other."""
+
+    def __init__(self, count: int, height: int, width: int, asked: Asked, labels: tuple[int, ...]) -> None:
+        self.size, self.asked, self.labels = (height, width), asked, labels
+        self.images, self.masks = PixelStore(count, height, width), PixelStore(count, height, width)
+        self.graded: list[torch.Tensor] = []
+        self.files: list[NativeFile] = []
+        self.origins: list[Origin] = []
+        self.ids: list[str] = []
+        self.empty = 0
+        self.digest = hashlib.sha256(asked.look.encode() if asked.look != "first" else b"")
+
+    @property
+    def count(self) -> int:
+        return len(self.ids)
+
+    def add(self, file: MedicalFile, windows: tuple[Window, ...], root: Path) -> None:
+        """Read the file, once more, and put its slices in."""
+        stored, first, reading = _read(file, self.asked.reading), self.count, self.asked.reading
+        labels = _labels(file, stored)
+        own = [file.id] if stored.planes == 1 else [f"{file.id}/{plane:04d}" for plane in range(stored.planes)]
+        drawn = keyed.integers(0, "window", 0, keyed.keys_of(own), len(windows)).tolist()
+        drawn = drawn if self.asked.look == "drawn" else [0] * len(own)
+        how = next((one for one in NORMALISATIONS if one == self.asked.look), None)
+        images = [OriginalFile(path.relative_to(root).as_posix(), sha256_of(path)) for path in file.parts]
+        masks = [OriginalFile(path.relative_to(root).as_posix(), sha256_of(path)) for path in (file.mask,) if path]
+        for plane, sample in enumerate(own):
+            self.images.put(first + plane, resize(stored.grey(plane, windows[drawn[plane]]), self.size)[None])
+            if labels is not None:
+                regions = numbered(labels[plane], self.labels)
+                self.masks.put(first + plane, resize(regions, self.size, mask=True)[None])
+                self.empty += not regions.any()
+            origin = images[plane] if file.slices else images[0]
+            mode = str(stored.values.dtype)
+            self.origins.append(Origin(sample, stored.size[::-1], mode, file.class_name, origin, tuple(masks)))
+        if how is not None:
+            self._grade(stored, how)
+        self.ids += own
+        digests = [one.sha256 for one in (*images, *masks)]
+        self.digest.update("\x1f".join([file.id, *digests, repr(windows), ""]).encode())
+        self.files.append(_native(file, first, stored, windows, tuple(drawn), reading))
+
+    def _grade(self, stored: Stored, how: Normalisation) -> None:
+        window = window_of(stored, how)
+        for plane in range(stored.planes):
+            levels = normalised(stored, plane, how, window)
+            layers = levels[None] if levels.ndim == 2 else levels.transpose(2, 0, 1)
+            small = np.stack([resize(layer, self.size) for layer in layers])
+            self.graded.append(torch.from_numpy(small))
+
+    def dataset(self, task: Task, names: Sequence[str]) -> Dataset:
+        """The samples with their classes, or with the numbers of their labels, 0 or 1 where they are one foreground."""
+        if task == "segmentation":
+            data = self.images.dataset(self.masks, self.ids, task, 1)
+        else:
+            targets = torch.tensor([names.index(origin.class_name or "") for origin in self.origins])
+            data = self.images.dataset(targets, self.ids, task, len(names))
+        if not self.graded:
+            return data
+        return Graded(data, tuple(one.expand(data.channels, -1, -1) for one in self.graded))
+
+    def notes(self) -> list[str]:
+        return [f"{self.empty} of {self.count} slices have an empty mask"] if self.empty else []
 
 
-def _shape(file: _File, reading: Reading) -> tuple[int, int, int]:
+def _usable(found: Sequence[MedicalFile], reading: Reading, bad: BadFiles) -> list[Looked]:
+    """What is seen of the files that can be used; the others, and what shares a mask with them, go to ``bad``."""
+    looks = [attempt(partial(_look, reading))(file) for file in found]
+    for file, look in zip(found, looks, strict=True):
+        if isinstance(look, UserError):
+            bad.add(file.id, look)
+    missing = {sample for sample, _ in bad.found}
+    spoilt = {file.mask for file in found if file.id in missing and file.mask is not None}
+    return [look for look in looks if not isinstance(look, UserError) and look.file.mask not in spoilt]
+
+
+def _look(reading: Reading, file: MedicalFile) -> Looked:
+    """Read it, for what is common to all. Raises UserError for what cannot be used."""
+    if file.slices:
+        file = replace(file, slices=series.ordered(file.slices))
     stored = _read(file, reading)
-    return (stored.planes, *stored.size)
+    labels = _labels(file, stored)
+    values = frozenset() if labels is None else frozenset(int(one) for one in np.unique(labels) if one)
+    return Looked(file, stored.values.shape[:3], stored.windows, str(stored.values.dtype), stored.spacing, values)
 
 
-def _windows(found: Sequence[_File], reading: Reading, declared: tuple[Window, ...] | None) -> list[tuple[Window, ...]]:
-    """Of each file: as declared, else its own, where all of its series have the same, else the percentiles of what
-    belongs together: a volume, a series, or all pictures of a set. Never of a slice.
-    """
-    groups: dict[str, list[_File]] = defaultdict(list)
-    for file in found:
-        groups[_group(file)].append(file)
-    by_group = {}
-    for name, members in groups.items():
-        if declared is not None:
-            by_group[name] = declared
-            continue
-        own = {_read(file, reading).windows for file in members}
-        by_group[name] = own.pop() if len(own) == 1 else ()
-        if not by_group[name]:
-            read = [_read(file, reading) for file in members]
-            if len({one.scale for one in read}) > 1:
-                raise UserError(
-                    f"{members[0].image} and others of its series have different rescale slopes: split them"
-                )
-            window = percentile_window([one.image_values() for one in read], read[0].scale)
-            # Where every value is the same there is nothing to change, whatever it is looked at through.
-            low = float(read[0].scale.values(read[0].values.ravel()[:1])[0])
-            by_group[name] = (window or Window("one value", low - 0.5, low + 0.5),)
-    return [by_group[_group(file)] for file in found]
+def _read(file: MedicalFile, reading: Reading) -> Stored:
+    return formats.read(file.image, file.kind, file.slices, identified=reading.identified)
 
 
-def _group(file: _File) -> str:
-    if file.kind == "dicom":
-        return str(read_dataset(file.image, pixels=False).get("SeriesInstanceUID", file.id))
-    return file.id if file.kind == "nifti" else "pictures"
+def _labels(file: MedicalFile, stored: Stored) -> Values | None:
+    return None if file.mask is None else formats.read_labels(file.mask, file.parts, stored.values.shape[:3])
 
 
-def _foreground(file: _File, stored: Stored, reading: Reading) -> Values:
-    """Where the label map has one of the labels, bool [P, H, W]."""
-    assert file.mask is not None
-    labels = formats.read_labels(file.mask)
-    if labels.shape != stored.values.shape[:3]:
-        sides = "x".join(map(str, labels.shape))
-        raise UserError(
-            f"{file.mask} is {sides} and its image {'x'.join(map(str, stored.values.shape[:3]))}: give equal ones"
-        )
-    return np.isin(labels, reading.labels) if reading.labels else labels > 0
-
-
-def _native(file: _File, first: int, stored: Stored, windows: tuple[Window, ...], reading: Reading) -> NativeFile:
+def _native(
+    file: MedicalFile, first: int, stored: Stored, windows: tuple[Window, ...], drawn: tuple[int, ...], reading: Reading
+) -> NativeFile:
+    mask = file.mask
     return NativeFile(
         image=file.image,
-        masks=() if file.mask is None else (file.mask,),
-        name=f"{file.name}{formats.suffix_of(file.image)}",
-        mask=None if file.mask is None or file.mask_name is None else f"{file.mask_name}{formats.suffix_of(file.mask)}",
+        masks=() if mask is None else (mask,),
+        name=f"{file.name}{file.suffix}",
+        mask=None if mask is None or file.mask_name is None else f"{file.mask_name}{formats.suffix_of(mask)}",
         first=first,
         planes=stored.planes,
         windows=windows,
@@ -282,11 +245,17 @@ def _native(file: _File, first: int, stored: Stored, windows: tuple[Window, ...]
         identified=reading.identified,
         raw=True,
         step=stored.step,
+        slices=file.slices,
+        drawn=drawn,
     )
 
 
-def _notes(found: Sequence[_File], windows: Sequence[tuple[Window, ...]], count: int) -> list[str]:
-    kinds = sorted({file.kind for file in found})
+def _notes(looked: Sequence[Looked], windows: Sequence[tuple[Window, ...]], count: int) -> list[str]:
+    kinds = Counter(f"{one.word} of {one.dtype}, {one.shape[2]}x{one.shape[1]}{one.apart}" for one in looked)
+    told = [f"{number} {kind}" for kind, number in kinds.most_common()]
     used = sorted({f"{one.name} ({one.low:g} to {one.high:g})" for own in windows for one in own})
-    shown = ", ".join(used[:4]) + (f" and {len(used) - 4} more" if len(used) > 4 else "")
-    return [f"{len(found)} files ({', '.join(kinds)}), {count} slices; windows: {shown}"]
+    return [f"{count} slices: {_some(told, '; ')}", f"windows: {_some(used, ', ')}"]
+
+
+def _some(told: Sequence[str], between: str) -> str:
+    return between.join(told[:_SHOWN]) + (f"{between}and {len(told) - _SHOWN} more" if len(told) > _SHOWN else "")

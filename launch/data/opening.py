@@ -8,9 +8,10 @@ from medveil.errors import UserError
 from medveil.launch.data import npz, phantom
 from medveil.launch.data.config import AS_THEY_ARE, Reading
 from medveil.launch.data.folders import open_folder
-from medveil.launch.data.medical import open_medical
+from medveil.launch.data.medical import Asked, open_medical
 from medveil.launch.data.medmnist_sets import fetch
-from medveil.launch.data.source import Source
+from medveil.launch.data.source import MANIFEST, Source
+from medveil.launch.data.tables import read_table
 
 _FORMS = "a folder, a MedMNIST .npz, medmnist:NAME[:SIZE], phantom:seg or phantom:cls"
 
@@ -19,12 +20,14 @@ _FORMS = "a folder, a MedMNIST .npz, medmnist:NAME[:SIZE], phantom:seg or phanto
 class Opener:
     """Opens data sets for one job. ``cache``: where sets larger than memory are unpacked to, and stay; None: they are
     unpacked to files that vanish. ``skip_bad``: files of a folder that cannot be used are left out, not refused.
-    ``reading``: how medical files are looked at.
+    ``reading``: how medical files are looked at. ``look``: what of them a training sees,
+    see :class:`medveil.launch.data.medical.Asked`.
     """
 
     cache: Path | None = None
     skip_bad: bool = False
     reading: Reading = AS_THEY_ARE
+    look: str = "first"
 
     def open(
         self, spec: str, *, size: int | None = None, splits: tuple[str, ...] = ("train",), alone: bool = False
@@ -54,13 +57,25 @@ class Opener:
             raise UserError(f"{spec} has no splits: leave out --splits, which is for MedMNIST npz files")
         if scheme == "phantom":
             return phantom.open_phantom(spec, size)
-        if path.is_dir() and (medical := open_medical(path, spec, size, self.reading)) is not None:
-            return medical
         if path.is_dir():
-            return open_folder(path, spec, size, alone, self.skip_bad)
+            classes = self._classes(path)
+            medical = open_medical(path, spec, Asked(size, self.reading, self.look, self.skip_bad, classes))
+            return medical or open_folder(path, spec, size, alone, self.skip_bad, classes)
         if path.exists():
             raise UserError(f"{spec} is neither a folder nor an .npz file: give {_FORMS}")
         raise UserError(f"{spec} does not exist: give {_FORMS}")
+
+    def _classes(self, path: Path) -> dict[str, str] | None:
+        """From the table that tells the class of each image; a release has class folders already."""
+        if self.reading.labels_from is None or (path / MANIFEST).is_file():
+            return None
+        table = Path(self.reading.labels_from).expanduser()
+        classes = read_table(table, "--labels-from", "class")
+        for name in classes.values():
+            # They become folders of the release.
+            if "/" in name or name.startswith(".") or not name.isprintable():
+                raise UserError(f"--labels-from {table}: {name!a} cannot be the name of a folder: rename the class")
+        return classes
 
     def again(self, spec: str, size: int | None) -> Source:
         """As :meth:`open`, kept for the next training on the same files while these stay as they are."""

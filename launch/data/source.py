@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from medveil import keyed
 from medveil.dataset import Dataset
 from medveil.errors import UserError
+from medveil.launch.data.labels import PerLabel
 from medveil.launch.data.native import NativeFile
 
 Kind = Literal["segmentation-folder", "class-folder", "npz", "phantom"]
@@ -49,7 +50,8 @@ class Source:
     part, or None. ``notes``: what was done to the images, one line each. ``fingerprint``: sha256 over ids and contents.
     ``npz_path`` or ``folder``: where it was read from. ``files``: of a folder, the files of ``data`` in its order.
     ``left_out``: samples whose files cannot be used, and why. ``others``: what else a release of some of them holds,
-    text by file name.
+    text by file name. ``labels``: the values of its label maps that are foreground, ascending; ``label_maps``: ``data``
+    with each pixel's place among these as targets.
     """
 
     spec: str
@@ -66,11 +68,24 @@ class Source:
     files: Sequence[NativeFile] = field(default=(), repr=False)
     left_out: tuple[tuple[str, str], ...] = ()
     others: Callable[[Sequence[NativeFile]], Mapping[str, str]] = lambda _: {}
+    labels: tuple[int, ...] = ()
+    label_maps: Dataset | None = None
 
     @property
     def place(self) -> Path | None:
         """The npz or the folder that it was read from; None for generated data."""
         return self.npz_path or self.folder
+
+    @property
+    def volumes(self) -> dict[str, str]:
+        """The volume of each slice, by its id; no other sample has one."""
+        volumes = [file for file in self.files if file.planes > 1]
+        return {self.data.ids[index]: file.name for file in volumes for index in file.indices}
+
+    def per_label(self, labels: Sequence[int]) -> Dataset:
+        """The samples with the regions of ``labels`` as targets, uint8 {0, 1} [B, L, H, W], empty where it has none."""
+        numbers = tuple(self.labels.index(one) + 1 if one in self.labels else -1 for one in labels)
+        return PerLabel(self.label_maps or self.data, numbers)
 
     def origin(self, index: int) -> Origin:
         """Where sample ``index`` of ``data`` came from."""

@@ -43,7 +43,7 @@ class KeyOptions(Settings):
     key: Path | None = setting(None, "also write an encrypted key, which restores the originals", group=KEYS)
     key_for: list[str] = setting(
         [],
-        "a key for a part: a class, or a pattern of ids such as patient7_*; once a part",
+        "a key for a part: a class, a group of --groups, or a pattern of ids such as patient7_*; once a part",
         metavar="PART=PATH",
         group=KEYS,
     )
@@ -87,8 +87,8 @@ class ProtectJob(Machine):
     )
     groups: str | None = setting(
         None,
-        "keeps images of one patient on one side of --holdout: a CSV file with the columns id and group, or a pattern "
-        "of ids such as ^([^_]+)_",
+        "which images belong together, as those of one patient, on one side of --holdout and for --key-for: a CSV file "
+        "with the columns id and group, or a pattern of ids such as ^([^_]+)_",
         metavar="CSV|REGEX",
         group=WHAT,
     )

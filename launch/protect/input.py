@@ -116,8 +116,6 @@ def _indices(job: ProtectJob, source: Source, empty: Empty) -> tuple[list[int], 
             raise UserError(f"--holdout is for folders: {job.data} keeps its own test split")
         if empty == "drop":
             raise UserError(f"--empty drop is for folders: {job.data} keeps its shapes")
-    if job.groups is not None and not job.holdout:
-        raise UserError("--groups goes with --holdout, the share that is left out to test on")
     if not job.holdout:
         return list(range(len(source.data))), []
     train, test = split_holdout(source.data, job.holdout, job.holdout_seed, grouping(job, source))

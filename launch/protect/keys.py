@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medveil.errors import UserError
+from medveil.launch.data.groups import groups_of
 from medveil.launch.extras import require
 from medveil.launch.protect.config import KeyOptions
 from medveil.launch.release.key import samples_of, write_key
@@ -58,14 +59,18 @@ def keys_of(options: KeyOptions, out: Path) -> list[Key]:
     ]
 
 
-def write_keys(keys: Sequence[Key], release: Path, run: Path, quiet: bool) -> Iterator[str]:
-    """Write each that is not there; yields a line about each. Raises :class:`UserError`."""
+def write_keys(keys: Sequence[Key], release: Path, run: Path, quiet: bool, groups: str | None = None) -> Iterator[str]:
+    """Write each that is not there; yields a line about each. ``groups``: as of :func:`groups_of`, whose groups may be
+    parts too. Raises :class:`UserError`.
+    """
     if not keys:
         return
     manifest, private = Manifest.read(release), PrivateManifest.needed(release, run, "what was done to its images")
+    ids = [sample.id for sample in manifest.samples]
+    told = None if groups is None else groups_of(ids, groups)
     for key in keys:
         if os.path.lexists(key.path):
             yield f"{key.path} is there already, and left as it is"
             continue
-        ids = None if key.part is None else samples_of(key.part, manifest)
-        yield write_key(release, private, key.path, key.secret, ids, quiet).line(key.path)
+        opened = None if key.part is None else samples_of(key.part, manifest, told)
+        yield write_key(release, private, key.path, key.secret, opened, quiet).line(key.path)

@@ -26,9 +26,13 @@ def preview(job: ProtectJob) -> list[str]:
     return [*headlines(job, given, chosen), f"takes {took}; nothing was written"]
 
 
-def about(job: ProtectJob) -> str:
-    """About how long the job would take, in words. Raises UserError for data that it would refuse."""
-    return _measured(job)[2]
+def about(job: ProtectJob) -> tuple[list[str], str]:
+    """What opening the job's data says of it, and about how long it would take, in words.
+
+    Raises UserError for data that it would refuse.
+    """
+    given, _, took = _measured(job)
+    return given.source.notes, took
 
 
 def _measured(job: ProtectJob) -> tuple[Input, dict[str, Any], str]:

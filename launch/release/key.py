@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -56,20 +56,22 @@ class Written:
         return told
 
 
-def samples_of(group: str, manifest: Manifest) -> set[str]:
-    """The ids of the samples that ``group`` names: a class, or a pattern of ids such as ``patient7_*``.
+def samples_of(part: str, manifest: Manifest, groups: Mapping[str, str] | None = None) -> set[str]:
+    """The ids of the samples that ``part`` names: a class, a group of ``groups`` (of each id), or a pattern of ids such
+    as ``patient7_*``.
 
     Raises :class:`UserError` when there are none.
     """
-    classes = manifest.data.classes or ()
+    classes, groups = manifest.data.classes or (), groups or {}
     found = {
         sample.id
         for sample in manifest.samples
-        if fnmatch.fnmatchcase(sample.id, group)
-        or (isinstance(sample.target, int) and sample.target < len(classes) and classes[sample.target] == group)
+        if fnmatch.fnmatchcase(sample.id, part)
+        or groups.get(sample.id) == part
+        or (isinstance(sample.target, int) and sample.target < len(classes) and classes[sample.target] == part)
     }
     if not found:
-        raise UserError(f"no released image is of class {group!r} or has an id like that")
+        raise UserError(f"no released image is of class or group {part!r} or has an id like that")
     return found
 
 

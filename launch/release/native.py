@@ -10,7 +10,6 @@ from torch import Tensor
 
 from medveil.dataset import Batch
 from medveil.launch.data import Source
-from medveil.launch.data.formats import files as formats
 from medveil.launch.data.formats.dicom_release import Identity
 from medveil.launch.data.formats.stored import Stored
 from medveil.launch.data.formats.windows import Values, Window, change_in_levels
@@ -48,7 +47,7 @@ class NativeFiles:
             for place, (stored, file, plane) in enumerate(self._stored(indices)):
                 own = None if support is None else _spread_support(support[place], stored.size)
                 spread = native_noise(noise[place], stored.size, stored.channels)
-                rendered.append(_render(stored, plane, spread, own, file.windows, protector.budget()))
+                rendered.append(_render(stored, plane, spread, own, file.seen(plane), protector.budget()))
         return rendered
 
     def _stored(self, indices: Sequence[int]) -> Iterator[tuple[Stored, NativeFile, int]]:
@@ -62,14 +61,7 @@ class NativeFiles:
         values = dict(zip(indices, images, strict=True))
         with decoding():
             for file in self._of(indices):
-                planes = np.stack([values[index].values for index in file.indices])
-                formats.write(self.folder / file.name, file.kind, file.image, planes, self.identity)
-                if file.mask is not None and (labels := file.label_map()) is not None:
-                    kind = formats.kind_of(file.masks[0]) if file.raw else "picture"
-                    assert kind is not None
-                    mask = self.folder / file.mask
-                    if not mask.exists():  # the channels of one case share theirs
-                        formats.write(mask, kind, file.masks[0], labels.astype(_narrow(labels)), self.identity)
+                file.write(self.folder, np.stack([values[index].values for index in file.indices]), self.identity)
 
     def assemble(self, indices: Sequence[int], world: int) -> None:
         """Write what belongs to no sample: every image is whole already."""
@@ -84,7 +76,8 @@ class NativeFiles:
         """What was written for ``indices`` beside its originals, image by image."""
         with decoding():
             for file in self._of(indices):
-                original, labels = file.stored(), file.label_map()
+                original = file.stored()
+                labels = file.label_map(original)
                 foreground = None if labels is None else file.foreground(labels)
                 saved, files = self._saved(file, original, labels)
                 for plane, index in enumerate(file.indices):
@@ -99,13 +92,14 @@ class NativeFiles:
                         changed=_tensor(before != after),
                         support=None if support is None else _tensor(_spread_support(support[0], original.size)),
                         targets=targets if foreground is None else _tensor(foreground[plane].astype(np.uint8)),
-                        files=[files._replace(plane=plane if file.planes > 1 else None)],
+                        files=[files[plane]],
                     )
 
     def expected(self, indices: Sequence[int]) -> set[str]:
         """Every file that the release must hold, and no other."""
         files = self._of(indices)
-        own = {file.name for file in files} | {file.mask for file in files if file.mask is not None}
+        own = {file.place(plane)[0] for file in files for plane in range(file.planes)}
+        own |= {file.mask for file in files if file.mask is not None}
         return own | set(self.source.others(files))
 
     def differences(self) -> list[str]:
@@ -116,21 +110,22 @@ class NativeFiles:
         """The files of ``indices``, each once, in their order."""
         return list(dict.fromkeys(self._files[index] for index in indices))
 
-    def _saved(self, file: NativeFile, original: Stored, labels: Values | None) -> tuple[Stored, SavedFiles]:
-        path = self.folder / file.name
-        # What a release keeps of a DICOM file says no more of the patient than the original did.
-        saved = formats.read(path, file.kind, identified=True)
+    def _saved(self, file: NativeFile, original: Stored, labels: Values | None) -> tuple[Stored, list[SavedFiles]]:
+        """What was written of ``file``, and the files of each of its planes."""
+        saved = file.released(self.folder)
         if saved.values.shape != original.values.shape or saved.values.dtype != original.values.dtype:
             raise VerificationFailed(f"{file.image.name} was saved as {saved.values.dtype} of {saved.values.shape}")
         kept = ("scale", "limits", "inverted", "spacing")
         if differing := [name for name in kept if getattr(saved, name) != getattr(original, name)]:
             raise VerificationFailed(f"{file.image.name} was saved with another {differing[0]}")
-        files = SavedFiles(file.name, sha256_of(path), size=original.size)
+        places = [file.place(plane) for plane in range(file.planes)]
+        digests = {name: sha256_of(self.folder / name) for name in dict(places)}
+        files = [SavedFiles(name, digests[name], plane=plane, size=original.size) for name, plane in places]
         if file.mask is not None and labels is not None:
-            mask = self.folder / file.mask
-            if not np.array_equal(formats.read_labels(mask), labels):
+            if not np.array_equal(file.released_labels(self.folder, saved), labels):
                 raise VerificationFailed(f"the mask of {file.image.name} was saved with other values")
-            files = files._replace(mask=file.mask, mask_sha256=sha256_of(mask))
+            digest = sha256_of(self.folder / file.mask)
+            files = [one._replace(mask=file.mask, mask_sha256=digest) for one in files]
         return saved, files
 
 
@@ -161,7 +156,3 @@ def _tensor(image: Values) -> Tensor:
     """[H, W] or [H, W, C] as [1, C, H, W]."""
     pixels = torch.from_numpy(np.ascontiguousarray(image))
     return (pixels[None] if image.ndim == 2 else pixels.permute(2, 0, 1))[None]
-
-
-def _narrow(labels: Values) -> type[np.unsignedinteger]:
-    return np.uint8 if labels.max(initial=0) <= 255 else np.uint16

@@ -12,10 +12,9 @@ def original_ids(source: Source, manifest: Manifest) -> list[str]:
     if source.kind == "npz":
         return list(source.data.ids)
     # A volume's slices are called NAME/0012; a release in squares knows no files of its own.
-    names = {index: file.name for file in source.files for index in file.indices}
-    firsts = {index: index - file.first if file.planes > 1 else None for file in source.files for index in file.indices}
+    own = {index: file.place(index - file.first) for file in source.files for index in file.indices}
     by_file = {(sample.file, sample.plane): sample.id for sample in manifest.samples}
-    places = [(names.get(index, ""), firsts.get(index)) for index in range(len(source.data))]
+    places = [own.get(index, ("", None)) for index in range(len(source.data))]
     for place, sample in zip(places, source.data.ids, strict=True):
         if place not in by_file:
             raise UserError(f"{source.spec}: its manifest lists no image {sample}: fetch or make the release again")

@@ -83,7 +83,7 @@ def read(path: Path, *, identified: bool = False) -> Stored:
         padding=_padding(dataset, values),
         windows=windows,
         inverted=dataset.PhotometricInterpretation == "MONOCHROME1",
-        spacing=_spacing(dataset, path),
+        spacing=spacing_of(dataset, path),
     )
 
 
@@ -145,7 +145,7 @@ def _decoded(dataset: "Dataset", path: Path) -> Values:
 
 def _scale(dataset: "Dataset", path: Path) -> Scale:
     """The one rescale of all frames."""
-    found = {_rescale(group, path) for group in _groups(dataset, "PixelValueTransformationSequence")}
+    found = {_rescale(group, path) for group in groups(dataset, "PixelValueTransformationSequence")}
     if len(found) > 1:
         raise UserError(f"{path} has frames of {len(found)} different rescale slopes or intercepts: split it by these")
     return found.pop() if found else _rescale(dataset, path)
@@ -159,7 +159,7 @@ def _rescale(group: "Dataset", path: Path) -> Scale:
     return Scale() if slope is None else Scale(float(slope), float(intercept))
 
 
-def _groups(dataset: "Dataset", keyword: str) -> Iterator["Dataset"]:
+def groups(dataset: "Dataset", keyword: str) -> Iterator["Dataset"]:
     """The items of a functional group, shared or per frame."""
     for outer in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         for frame in dataset.get(outer) or ():
@@ -171,12 +171,12 @@ def voi_windows(dataset: "Dataset") -> tuple[Window, ...]:
     if dataset.get("Modality") == "CT" and dataset.get("SamplesPerPixel") == 1 and _hounsfield(dataset):
         head = any(part in str(dataset.get("BodyPartExamined", "")).upper() for part in _HEADS)
         return (*CT, BRAIN) if head else CT
-    own = [_voi(group) for group in _groups(dataset, "FrameVOILUTSequence")] or [_voi(dataset)]
+    own = [_voi(group) for group in groups(dataset, "FrameVOILUTSequence")] or [_voi(dataset)]
     return own[0] if all(one == own[0] for one in own) else ()
 
 
 def _hounsfield(dataset: "Dataset") -> bool:
-    rescaled = "RescaleSlope" in dataset or any(True for _ in _groups(dataset, "PixelValueTransformationSequence"))
+    rescaled = "RescaleSlope" in dataset or any(True for _ in groups(dataset, "PixelValueTransformationSequence"))
     return rescaled and str(dataset.get("RescaleType", "HU")) in ("HU", "")
 
 
@@ -210,9 +210,10 @@ def _as_stored(value: int | bytes, dtype: np.dtype[Any]) -> int:
     return int(np.array(number & 0xFFFF, np.uint16).astype(dtype)) if dtype.itemsize == 2 else number
 
 
-def _spacing(dataset: "Dataset", path: Path) -> tuple[float, ...]:
-    groups = [dataset, *_groups(dataset, "PixelMeasuresSequence")]
-    found = next((group.PixelSpacing for group in groups if group.get("PixelSpacing")), None)
+def spacing_of(dataset: "Dataset", path: Path) -> tuple[float, ...]:
+    """Of rows and columns in mm; () where the file does not tell. Raises :class:`UserError` for zeros."""
+    places = [dataset, *groups(dataset, "PixelMeasuresSequence")]
+    found = next((group.PixelSpacing for group in places if group.get("PixelSpacing")), None)
     if found is None:
         return ()
     spacing = tuple(_numbers(found))

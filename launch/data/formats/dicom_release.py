@@ -40,6 +40,7 @@ _NAMES = """
     SegmentedPropertyTypeCodeSequence SegmentationType SegmentIdentificationSequence ReferencedSegmentNumber
     ReferencedSeriesSequence ReferencedInstanceSequence ReferencedSOPClassUID ReferencedSOPInstanceUID
     DerivationImageSequence SourceImageSequence PurposeOfReferenceCodeSequence ReferencedFrameNumber ContentLabel
+    SpatialLocationsPreserved SegmentsOverlap
 """
 KEPT = frozenset(_NAMES.split())
 """Attributes that a release keeps, also within sequences; of an image's own derivation nothing. All others go: patient,

@@ -1,5 +1,6 @@
 """One file of any format that is not plain 8-bit pictures: read as it is stored, and written again."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -7,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from medveil.errors import UserError
-from medveil.launch.data.formats import dicom, dicom_release, nifti, sixteen
+from medveil.launch.data.formats import dicom, dicom_release, geometry, nifti, segmentation, series, sixteen
 from medveil.launch.data.formats.stored import Stored
 from medveil.launch.data.formats.windows import EIGHT_BITS, Values
 from medveil.launch.data.images import SUFFIXES, read_image, write_png
@@ -39,8 +40,13 @@ def kind_of(path: Path) -> Kind | None:
     return None
 
 
-def read(path: Path, kind: Kind, *, identified: bool = False) -> Stored:
-    """The image as it is stored; ``identified`` as in :func:`medveil.launch.data.formats.dicom.read`."""
+def read(path: Path, kind: Kind, slices: Sequence[Path] = (), *, identified: bool = False) -> Stored:
+    """The image as it is stored; of a DICOM series in the folder ``path`` its ``slices``.
+
+    ``identified`` as in :func:`medveil.launch.data.formats.dicom.read`.
+    """
+    if slices:
+        return series.read(slices, identified=identified)
     if kind == "dicom":
         return dicom.read(path, identified=identified)
     if kind == "nifti":
@@ -48,19 +54,43 @@ def read(path: Path, kind: Kind, *, identified: bool = False) -> Stored:
     return sixteen.read(path) if kind == "sixteen" else Stored(read_image(path).pixels[None], windows=EIGHT_BITS)
 
 
-def read_labels(path: Path) -> Values:
-    """The label map at ``path``, whole numbers [P, H, W], 0 for background. Raises :class:`UserError` for others."""
+def read_labels(path: Path, image: Sequence[Path], shape: Sequence[int]) -> Values:
+    """The label map at ``path``, whole numbers [P, H, W], 0 for background, on the image of ``shape`` whose file, or
+    slices, are ``image``.
+
+    Raises :class:`UserError` for others: coloured, with fractions, of another size or place.
+    """
     kind = kind_of(path)
-    if kind is None or kind == "dicom":
-        raise UserError(f"{path} is neither NIfTI nor a picture: give the mask of a medical image as one of these")
-    stored = read(path, kind)
-    if stored.values.ndim == 4:
-        raise UserError(f"{path} is coloured: a mask is grey, 0 for background")
-    values = stored.scale.values(stored.values)
+    if kind is None:
+        raise UserError(f"{path} is no DICOM segmentation, NIfTI or picture: give the mask of a medical image as one")
+    if kind == "dicom":
+        return segmentation.read(path, image)
+    if kind == "nifti" and kind_of(image[0]) == "dicom":
+        values, affine = nifti.read_grid(path)
+        values = geometry.laid_on(values, affine, image, shape, path)
+    else:
+        stored = read(path, kind)
+        if stored.values.ndim == 4:
+            raise UserError(f"{path} is coloured: a mask is grey, 0 for background")
+        values = stored.scale.values(stored.values)
     whole = np.rint(values).astype(np.int64)
     if not np.array_equal(whole, values) or whole.min() < 0 or whole.max() > 65535:
         raise UserError(f"{path} has values that are no labels: whole numbers from 0 are needed")
+    if whole.shape != tuple(shape):
+        sides = "x".join(map(str, whole.shape))
+        raise UserError(f"{path} is {sides} and its image {'x'.join(map(str, shape))}: give equal ones")
     return whole
+
+
+def write_labels(path: Path, original: Path, identity: dicom_release.Identity) -> None:
+    """Save the label map ``original`` as ``path``, without what a release leaves out."""
+    kind = kind_of(original)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "dicom":
+        segmentation.write(path, original, identity)
+    elif kind is not None:
+        values = read(original, kind).values
+        write(path, kind, original, values, identity)
 
 
 def write(path: Path, kind: Kind, original: Path, values: Values, identity: dicom_release.Identity) -> None:

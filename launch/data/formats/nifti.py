@@ -9,7 +9,7 @@ import numpy as np
 
 from medveil.errors import UserError
 from medveil.launch.data.formats.stored import MAX_VOXELS, Stored
-from medveil.launch.data.formats.windows import Scale, Values
+from medveil.launch.data.formats.windows import Floats, Scale, Values
 
 if TYPE_CHECKING:
     from nibabel.arrayproxy import ArrayProxy
@@ -36,6 +36,12 @@ def read(path: Path) -> Stored:
     zooms = _zooms(image)
     spacing = (*(zoom for i, zoom in enumerate(zooms) if i != axis), zooms[axis])
     return Stored(np.ascontiguousarray(values), _scale(image), limits, spacing=spacing)
+
+
+def read_grid(path: Path) -> tuple[Values, Floats]:
+    """The values of the file, rescaled, as it has them [X, Y, Z], and its affine to mm. Raises as :func:`read`."""
+    image = _load(path)
+    return _scale(image).values(_array(image, path)), np.asarray(image.affine, dtype=np.float64)
 
 
 def write(path: Path, original: Path, values: Values) -> None:

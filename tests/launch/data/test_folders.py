@@ -1,6 +1,7 @@
 """Folders as hospitals and data sets have them: layouts, sizes, notes, and every mistake named."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from PIL import Image
 
 from medveil.errors import UserError
 from medveil.launch.data import open_data, seen, store
+from medveil.launch.data.config import Reading
+from medveil.launch.data.opening import Opener
 
 Write = Callable[[Path], None]
 
@@ -138,6 +141,20 @@ def test_one_folder_per_class(tmp_path: Path, inside: str) -> None:
     assert (source.data.task, source.data.num_classes) == ("classification", 2)
     assert source.origin(5).name == "naevus/img_2.png"
     assert source.origin(5).class_name == "naevus"
+
+
+def test_a_table_tells_the_classes(tmp_path: Path) -> None:
+    for i in range(4):
+        _image(tmp_path / "data" / f"{i}.png", 10 * i)
+    table = tmp_path / "classes.csv"
+    table.write_text("id,class\n0,b\n1,a\n2,a\n")
+    opener = Opener(skip_bad=True, reading=Reading(labels_from=str(table)))
+    source = opener.open(str(tmp_path / "data"))
+    assert (source.data.ids, source.class_names) == (["0", "1", "2"], ["a", "b"])
+    assert source.data.read([0, 1, 2]).targets.tolist() == [1, 0, 0]
+    assert [file.name for file in source.files] == ["images/b/0.png", "images/a/1.png", "images/a/2.png"]
+    with pytest.raises(UserError, match=r"3\.png has no class in the table"):
+        replace(opener, skip_bad=False).open(str(tmp_path / "data"))
 
 
 def test_the_fingerprint_is_of_ids_and_bytes_not_of_paths(tmp_path: Path) -> None:

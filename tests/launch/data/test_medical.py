@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from medveil.launch.audit.samples import clean_part
 from medveil.launch.cli import main
 from medveil.launch.data import open_data
 from medveil.launch.data.config import Reading
@@ -122,7 +124,7 @@ def test_nnunet_in_and_out(nnunet: Path, tmp_path: Path) -> None:
     assert names == {
         *(f"imagesTr/case{i}_{channel:04d}.nii.gz" for i in range(2) for channel in range(2)),
         *(f"labelsTr/case{i}.nii.gz" for i in range(2)),
-        *("dataset.json", "manifest.json"),
+        *("dataset.json", "datalist.json", "manifest.json"),
     }
     about = json.loads((out / "dataset.json").read_text())
     assert about == {
@@ -135,9 +137,27 @@ def test_nnunet_in_and_out(nnunet: Path, tmp_path: Path) -> None:
         if name.startswith("imagesTr"):
             before, after = nifti.read(nnunet / name), nifti.read(out / name)
             assert 2 < change_in_levels(before.values, after.values, Scale(), CT).max() <= LEVELS + TOLERANCE
+    cases = json.loads((out / "datalist.json").read_text())["training"]
+    assert cases[1] == {
+        "image": ["imagesTr/case1_0000.nii.gz", "imagesTr/case1_0001.nii.gz"],
+        "label": "labelsTr/case1.nii.gz",
+    }
     assert list(open_data(str(out)).data.ids) == list(open_data(str(nnunet)).data.ids)
     (out / "dataset.json").write_text("{}")
     assert Manifest.read(out).first_damage(out) == "dataset.json"
+
+
+def test_nnunet_itself_takes_a_release(nnunet: Path, tmp_path: Path) -> None:
+    integrity = pytest.importorskip("nnunetv2.experiment_planning.verify_dataset_integrity")
+    integrity.verify_dataset_integrity(str(protect(nnunet, tmp_path / "Dataset002_Release")), num_processes=1)
+
+
+def test_monai_itself_takes_a_release(volumes: Path, tmp_path: Path) -> None:
+    monai = pytest.importorskip("monai.data")
+    out = protect(volumes, tmp_path / "out")
+    cases = monai.load_decathlon_datalist(str(out / "datalist.json"), True, "training")
+    assert [Path(case["image"]) for case in cases] == sorted((out / "images").iterdir())
+    assert [Path(case["label"]) for case in cases] == sorted((out / "masks").iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -288,6 +308,55 @@ def test_a_key_gives_the_original_files_back(
             assert pydicom.dcmread(back) == pydicom.dcmread(path)
         elif path.suffix == ".png":
             assert np.array_equal(Image.open(back), Image.open(path))
+
+
+def test_a_key_for_the_volumes_of_one_patient(volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cryptography")
+    monkeypatch.setenv("MEDVEIL_PASSPHRASE", "a passphrase of some length")
+    table = tmp_path / "patients.csv"
+    table.write_text("id,group\ncase0,Ada\ncase1,Bea\ncase2,Ada\n")
+    out, key = tmp_path / "out", tmp_path / "ada.key"
+    protect(volumes, out, "--groups", str(table), "--key-for", f"Ada={key}")
+    assert main(["restore", str(out), "--key", str(key), "--out", str(tmp_path / "back")]) == 0
+    assert [path.name for path in sorted((tmp_path / "back" / "images").iterdir())] == ["case0.nii.gz", "case2.nii.gz"]
+
+
+def test_bad_files_are_left_out_where_that_is_asked_for(
+    nnunet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the other channels of their case."""
+    data = tmp_path / "data"
+    shutil.copytree(nnunet, data)
+    (data / "imagesTr" / "case0_0001.nii.gz").write_bytes(b"cut short")
+    assert main(["check", str(data)]) == 1
+    assert "case0_0001.nii.gz" in capsys.readouterr().out
+    out = protect(data, tmp_path / "out", "--skip-bad")
+    assert sorted(path.name for path in (out / "imagesTr").iterdir()) == ["case1_0000.nii.gz", "case1_0001.nii.gz"]
+    assert [one["id"] for one in both_manifests(out)["dropped"]] == ["case0_0001"]
+
+
+def test_check_tells_depth_size_and_windows(volumes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(volumes), "--method", "random", "--windows", "400/40,80/40"]) == 0
+    printed = capsys.readouterr().out
+    assert "18 slices: 3 NIfTI file of int16, 20x24, 0.7x0.7x3 mm" in printed
+    assert "400/40 (-160 to 240), 80/40 (0 to 80)" in printed
+
+
+def test_classes_of_a_table(slices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "classes.csv"
+    table.write_text("id,class\nslice0,calm\nslice1,ill\nslice2,ill\n")
+    out = protect(slices, tmp_path / "out", "--labels-from", str(table))
+    names = [path.relative_to(out).as_posix() for path in sorted(out.rglob("*.dcm"))]
+    assert names == [f"images/{name}.dcm" for name in ("calm/slice0", "ill/slice1", "ill/slice2")]
+    opener = Opener(reading=Reading(labels_from=str(table)))
+    released = opener.open(str(out))
+    assert released.class_names == ["calm", "ill"]
+    clean = clean_part(out, str(slices), released, Manifest.read(out), opener)
+    assert clean.ids == ("slice0", "slice1", "slice2")
+    table.write_text("id,class\nslice0,../calm\n")
+    command = ["protect", str(slices), "--labels-from", str(table), "--out", str(tmp_path / "other")]
+    assert main(command) == 2
+    assert "cannot be the name of a folder" in capsys.readouterr().err
 
 
 def test_nnunet_of_pictures_keeps_its_labels(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""Which files of a folder are the images of a set, and which mask or class each has."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from medveil.errors import UserError
+from medveil.launch.data.bad import BadFiles
+from medveil.launch.data.formats import files as formats
+from medveil.launch.data.formats.files import Kind
+from medveil.launch.data.listing import listing
+
+_INDEX = "DICOMDIR"
+"""The file that lists a DICOM medium's others."""
+
+
+@dataclass(frozen=True)
+class MedicalFile:
+    """One image with its mask or class. ``image``: a file, or the folder of a DICOM series, whose files ``slices`` are.
+
+    ``name`` and ``mask_name``: in a release, without suffix.
+    """
+
+    id: str
+    image: Path
+    kind: Kind
+    name: str
+    mask: Path | None = None
+    mask_name: str | None = None
+    class_name: str | None = None
+    slices: tuple[Path, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """The files of the image."""
+        return self.slices or (self.image,)
+
+    @property
+    def suffix(self) -> str:
+        """Of the image in a release; a series is a folder."""
+        return "" if self.slices else formats.suffix_of(self.image)
+
+
+def paired(images: Path, masks: Path, bad: BadFiles) -> list[MedicalFile]:
+    """``images/X`` with ``masks/X``, whatever the suffixes. What has no mask is added to ``bad``."""
+    by_stem = {formats.stem_of(path): path for path, _, _ in _images(masks)}
+    found = []
+    for path, kind, slices in _images(images):
+        stem = _stem(path, slices)
+        if kind != "picture" and stem not in by_stem:
+            suffix = "" if slices else formats.suffix_of(path)
+            wanted = masks / f"{stem}{suffix or '.dcm'}"
+            bad.add(stem, UserError(f"{path} has no mask: add {wanted} or remove the image"))
+            continue
+        mask = by_stem.get(stem)
+        found.append(MedicalFile(stem, path, kind, f"images/{stem}", mask, f"masks/{stem}", slices=slices))
+    return found
+
+
+def of_nnunet(root: Path, bad: BadFiles) -> list[MedicalFile]:
+    """``imagesTr/CASE_0000.EXT`` with ``labelsTr/CASE.EXT``: a file for each channel."""
+    labels = {formats.stem_of(path): path for path, _, _ in _images(root / "labelsTr")}
+    found = []
+    for path, kind, _ in _images(root / "imagesTr"):
+        stem = formats.stem_of(path)
+        case, _, channel = stem.rpartition("_")
+        if not (case and len(channel) == 4 and channel.isdecimal()):
+            bad.add(
+                stem, UserError(f"{path} is not called CASE_0000 as nnU-Net names the channels of a case: rename it")
+            )
+        elif case not in labels:
+            wanted = f"labelsTr/{case}{formats.suffix_of(path)}"
+            bad.add(stem, UserError(f"{path} has no label map: add {wanted} or remove the image"))
+        else:
+            found.append(MedicalFile(stem, path, kind, f"imagesTr/{stem}", labels[case], f"labelsTr/{case}"))
+    return found
+
+
+def in_classes(folder: Path) -> list[MedicalFile]:
+    """``CLASS/X``: a folder for each class."""
+    found = []
+    for one in (path for path in listing(folder) if path.is_dir()):
+        for path, kind, slices in _images(one):
+            stem = f"{one.name}/{_stem(path, slices)}"
+            found.append(MedicalFile(stem, path, kind, f"images/{stem}", class_name=one.name, slices=slices))
+    return found
+
+
+def in_table(folder: Path, classes: Mapping[str, str], bad: BadFiles) -> list[MedicalFile]:
+    """The images of ``folder``, with the classes that a table says of their names."""
+    found = []
+    for path, kind, slices in _images(folder):
+        stem = _stem(path, slices)
+        if stem not in classes:
+            bad.add(stem, UserError(f"{path} has no class in the table of --labels-from: add {stem}"))
+            continue
+        name = f"images/{classes[stem]}/{stem}"
+        found.append(MedicalFile(stem, path, kind, name, class_name=classes[stem], slices=slices))
+    return found
+
+
+def _images(folder: Path) -> Iterator[tuple[Path, Kind, tuple[Path, ...]]]:
+    """The image files of ``folder``, sorted, and its folders of DICOM files with these."""
+    for path in listing(folder) if folder.is_dir() else ():
+        if path.is_dir():
+            files = (one for one in listing(path) if one.is_file() and one.name != _INDEX)
+            if slices := tuple(one for one in files if formats.kind_of(one) == "dicom"):
+                yield path, "dicom", slices
+        elif path.name != _INDEX and (kind := formats.kind_of(path)) is not None:
+            yield path, kind, ()
+
+
+def _stem(path: Path, slices: tuple[Path, ...]) -> str:
+    return path.name if slices else formats.stem_of(path)

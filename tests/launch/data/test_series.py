@@ -1,0 +1,178 @@
+"""DICOM series as volumes, with segmentations or NIfTI label maps as masks."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medveil.errors import UserError
+from medveil.launch.cli import main
+from medveil.launch.data import Source, open_data
+from medveil.launch.data.formats import dicom
+from medveil.launch.data.formats.windows import CT, change_in_levels
+from tests.launch.data.formats.real import dicom_file
+from tests.launch.releases import both_manifests
+
+nib = pytest.importorskip("nibabel")
+pydicom = pytest.importorskip("pydicom")
+highdicom = pytest.importorskip("highdicom")
+
+LEVELS = 4
+PLANES = 5
+NAMES = [f"IM{7 * i % PLANES}" for i in range(PLANES)]
+"""Of the slices from the lowest position on: not in the order of their names."""
+
+
+def labels() -> np.ndarray:
+    """Two regions on the middle slices, which touch the border of the image on one side."""
+    found = np.zeros((PLANES, 32, 32), np.uint8)
+    found[1:4, 4:20, :9] = 1
+    found[2:4, 22:30, 12:25] = 2
+    return found
+
+
+def save_series(folder: Path) -> list["pydicom.Dataset"]:
+    folder.mkdir(parents=True)
+    datasets = []
+    for plane, name in enumerate(NAMES):
+        dataset = pydicom.dcmread(dicom_file("CT_small.dcm"))
+        pixels = dataset.pixel_array[40:72, 40:72] + plane
+        dataset.Rows = dataset.Columns = 32
+        dataset.PixelData = pixels.astype("<i2").tobytes()
+        dataset.ImagePositionPatient = [-10.0, 5.0, -100.0 + 2.5 * plane]
+        dataset.PatientIdentityRemoved, dataset.PatientName = "YES", "Doe^Jane"
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{plane}"
+        dataset.save_as(folder / f"{name}.dcm")
+        datasets.append(dataset)
+    return datasets
+
+
+def save_segmentation(path: Path, datasets: list["pydicom.Dataset"]) -> None:
+    organ = pydicom.sr.codedict.codes.SCT.Organ
+    segments = [highdicom.seg.SegmentDescription(number, f"part {number}", organ, organ, "MANUAL") for number in (1, 2)]
+    who = {"manufacturer": "m", "manufacturer_model_name": "m", "software_versions": "1", "device_serial_number": "1"}
+    uids = {"series_instance_uid": "1.2.4", "sop_instance_uid": "1.2.4.1"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    highdicom.seg.Segmentation(
+        datasets, labels(), "BINARY", segments, series_number=9, instance_number=1, **uids, **who
+    ).save_as(path)
+
+
+def save_label_map(path: Path) -> None:
+    """As NIfTI has it: the first axis to the right, the second to the front; DICOM goes to the left and to the back."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    spacing = 0.661468
+    array = labels().transpose(2, 1, 0)[::-1, ::-1]
+    affine = np.diag([spacing, spacing, 2.5, 1.0])
+    affine[:3, 3] = [10 - 31 * spacing, -5 - 31 * spacing, -100.0]
+    nib.Nifti1Image(array, affine).to_filename(path)
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "scans"
+    save_segmentation(folder / "masks" / "a.dcm", save_series(folder / "images" / "a"))
+    save_series(folder / "images" / "b")
+    save_label_map(folder / "masks" / "b.nii.gz")
+    return folder
+
+
+def targets(source: Source) -> np.ndarray:
+    found: np.ndarray = source.data.read(range(len(source.data))).targets[:, 0].numpy()
+    return found
+
+
+def test_slices_are_in_the_order_of_their_positions(scans: Path) -> None:
+    source = open_data(str(scans), skip_bad=False)
+    assert list(source.data.ids) == [f"{name}/{plane:04d}" for name in "ab" for plane in range(PLANES)]
+    assert [path.stem for path in source.files[0].slices] == NAMES
+    assert np.array_equal(targets(source), np.concatenate([labels() > 0] * 2))
+
+
+def test_a_release_of_series_opens_as_one(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cryptography")
+    monkeypatch.setenv("MEDVEIL_PASSPHRASE", "a passphrase of some length")
+    out = tmp_path / "out"
+    settings = ["--method", "random", "--eps", f"{LEVELS}/255", "--device", "cpu", "--seed", "1"]
+    assert main(["protect", str(scans), "--out", str(out), "--key", str(tmp_path / "key"), *settings]) == 0
+    source = open_data(str(out))
+    assert np.array_equal(targets(source), targets(open_data(str(scans))))
+    for plane, name in enumerate(NAMES):
+        before = dicom.read(scans / "images" / "a" / f"{name}.dcm")
+        after = dicom.read(out / "images" / "a" / f"{plane:04d}.dcm")
+        change = change_in_levels(before.values, after.values, before.scale, CT)
+        assert change.max() <= LEVELS
+        assert ((change > 0).any(0) <= (labels()[plane] > 0)).all() or plane in (1, 2, 3)
+        assert (change > 2).any() == (plane in (1, 2, 3))
+    segmentation = highdicom.seg.segread(out / "masks" / "a.dcm")
+    uids = [pydicom.dcmread(path).SOPInstanceUID for path in sorted((out / "images" / "a").iterdir())]
+    again = segmentation.get_pixels_by_source_instance(
+        uids, combine_segments=True, assert_missing_frames_are_empty=True
+    )
+    assert np.array_equal(again, labels())
+    everything = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
+    assert not any(text in everything for text in (b"Doe", b"1.2.3.0", b"1.2.4.1"))
+    assert {sample["file"] for sample in both_manifests(out)["samples"] if sample["id"] == "a/0001"} == {
+        "images/a/0001.dcm"
+    }
+    assert main(["restore", str(out), "--key", str(tmp_path / "key"), "--out", str(tmp_path / "back")]) == 0
+    for path in scans.rglob("*.dcm"):
+        assert pydicom.dcmread(tmp_path / "back" / path.relative_to(scans)) == pydicom.dcmread(path)
+
+
+def edited(name: str, change: Callable[["pydicom.Dataset"], None]) -> Callable[[Path], None]:
+    def damage(root: Path) -> None:
+        path = root / "images" / "a" / f"{name}.dcm"
+        dataset = pydicom.dcmread(path)
+        change(dataset)
+        dataset.save_as(path)
+
+    return damage
+
+
+BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a slice is missing": (lambda root: (root / "images" / "a" / f"{NAMES[2]}.dcm").unlink(), "a slice is missing"),
+    "two of one position": (
+        edited(NAMES[2], lambda one: setattr(one, "ImagePositionPatient", [-10.0, 5.0, -97.5])),
+        "the same position",
+    ),
+    "another series": (
+        edited(NAMES[2], lambda one: setattr(one, "SeriesInstanceUID", "1.2.9")),
+        "another SeriesInstanceUID",
+    ),
+    "another slope": (edited(NAMES[2], lambda one: setattr(one, "RescaleSlope", "2")), "another RescaleSlope"),
+    "another orientation": (
+        edited(NAMES[2], lambda one: setattr(one, "ImageOrientationPatient", [0, 1, 0, 0, 0, 1])),
+        "another ImageOrientationPatient",
+    ),
+    "no position": (edited(NAMES[2], lambda one: delattr(one, "ImagePositionPatient")), "does not tell the position"),
+    "an image as its mask": (
+        lambda root: shutil.copy(root / "images" / "a" / "IM0.dcm", root / "masks" / "a.dcm"),
+        "is no DICOM segmentation",
+    ),
+    "a label map beside it": (
+        lambda root: nib.Nifti1Image(np.ones((32, 32, PLANES), np.uint8), np.diag([1, 1, 2.5, 1])).to_filename(
+            root / "masks" / "b.nii.gz"
+        ),
+        "does not lie on the voxels",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_no_volume_is_one_line(case: str, scans: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for path in (path for path in scans.rglob("*") if path.is_file()):
+        target = data / path.relative_to(scans)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    damage, said = BAD[case]
+    damage(data)
+    with pytest.raises(UserError, match=said):
+        open_data(str(data))
+    left = open_data(str(data), skip_bad=True)
+    assert len(left.left_out) >= 1
+    assert len(left.data) == PLANES
