@@ -8,7 +8,7 @@ from medveil.errors import UserError
 from medveil.launch.data import npz, phantom
 from medveil.launch.data.config import AS_THEY_ARE, Reading
 from medveil.launch.data.folders import open_folder
-from medveil.launch.data.medical import Asked, open_medical
+from medveil.launch.data.medical.folder import Asked, open_medical
 from medveil.launch.data.medmnist_sets import fetch
 from medveil.launch.data.source import MANIFEST, Source
 from medveil.launch.data.tables import read_table
@@ -21,7 +21,7 @@ class Opener:
     """Opens data sets for one job. ``cache``: where sets larger than memory are unpacked to, and stay; None: they are
     unpacked to files that vanish. ``skip_bad``: files of a folder that cannot be used are left out, not refused.
     ``reading``: how medical files are looked at. ``look``: what of them a training sees,
-    see :class:`medveil.launch.data.medical.Asked`.
+    see :class:`medveil.launch.data.medical.folder.Asked`.
     """
 
     cache: Path | None = None

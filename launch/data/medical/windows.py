@@ -9,7 +9,7 @@ from medveil.launch.data.config import Reading
 from medveil.launch.data.formats import files as formats
 from medveil.launch.data.formats.dicom import read_dataset
 from medveil.launch.data.formats.windows import Window, percentile_window
-from medveil.launch.data.medical_files import MedicalFile
+from medveil.launch.data.medical.files import MedicalFile
 
 
 @dataclass(frozen=True)

@@ -19,18 +19,18 @@ from medveil.dataset import Dataset
 from medveil.errors import UserError
 from medveil.launch.data.bad import BadFiles, attempt
 from medveil.launch.data.config import Reading
-from medveil.launch.data.datalists import DATASET, Description, datalist
 from medveil.launch.data.formats import files as formats
 from medveil.launch.data.formats import series
 from medveil.launch.data.formats.normalise import NORMALISATIONS, Normalisation, normalised, window_of
 from medveil.launch.data.formats.stored import Stored
 from medveil.launch.data.formats.windows import CT, Values, Window, parse_windows
-from medveil.launch.data.graded import Graded
 from medveil.launch.data.grid import working_grid
 from medveil.launch.data.images import decoding, resize
 from medveil.launch.data.labels import MOST, Foreground, numbered
-from medveil.launch.data.medical_files import MedicalFile, in_classes, in_table, of_nnunet, paired
-from medveil.launch.data.medical_windows import Looked, windows_of
+from medveil.launch.data.medical.datalists import DATASET, Description, datalist
+from medveil.launch.data.medical.files import MedicalFile, in_classes, in_table, of_nnunet, paired
+from medveil.launch.data.medical.graded import Graded
+from medveil.launch.data.medical.windows import Looked, windows_of
 from medveil.launch.data.native import NativeFile
 from medveil.launch.data.not_classes import refuse_masks
 from medveil.launch.data.source import Origin, OriginalFile, Source
