@@ -83,6 +83,7 @@ class Outcome:
     ``protected_classes``: those of a release that has protected samples of some classes only, by their number in
     ``confusion``; else empty. ``validation``: scores on validation images, where there were any, with the ``epoch`` of
     the weights that were kept by them. ``chosen``: the attack with the setting that was chosen by these scores.
+    ``training``: how long and how wide it was: epochs or iterations, batch_size, and width where the model has one.
     """
 
     __pydantic_config__ = STORED
@@ -98,6 +99,7 @@ class Outcome:
     protected_classes: list[Count] = field(default_factory=list)
     validation: dict[str, float] = field(default_factory=dict)
     chosen: str = ""
+    training: dict[str, Count] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if any(len(row) != len(self.confusion) for row in self.confusion):

@@ -10,10 +10,11 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from medveil.errors import UserError
-from medveil.launch.report.figures import MUTED, SHEET_SAMPLES, STYLE, VARIANTS, WIDTH
+from medveil.launch.report.figures import MUTED, STYLE, VARIANTS, WIDTH
 from medveil.launch.report.kept import read_pictures
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.picture import Picture, save
+from medveil.launch.report.sheets import SHEET_SAMPLES
 from medveil.launch.report.summary import Row, Stat
 
 _TINT = np.array([217, 119, 6])
@@ -71,7 +72,7 @@ def _sheet(row: Row, kept: Path, labels: Labels, folder: Path) -> list[Picture]:
         folder,
         f"authorised-{row.data}-{row.protector}-{row.options}-{row.exploiter_text}",
         row.data,
-        "sheet",
+        "authorised",
         f"What a segmentation model, trained on clean images of {trained}, draws on the originals and on the images "
         f"of {row.label}; pixels that it decides differently are pink.{said}",
         f"{count} samples of {row.data} in four columns: original, protected by {row.label}, and the region that a "

@@ -12,8 +12,9 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from medveil.config import build
-from medveil.launch.report.figures import INK, MUTED, STYLE, Samples, samples_of
+from medveil.launch.report.figures import INK, MUTED, STYLE
 from medveil.launch.report.picture import Picture, save
+from medveil.launch.report.sheets import Samples, samples_of
 from medveil.launch.report.summary import Row
 from medveil.umed import UMedConfig, maps
 

@@ -1,4 +1,4 @@
-"""The report's figures as PNG files: bars, learning curves, and sheets of original, protected and amplified noise.
+"""The report's figures as PNG files: bars and learning curves, and what all figures have in common.
 
 Each is five inches wide, so that its text can be read on a telephone and two fit beside each other on a desk.
 :mod:`medveil.launch.report.comparison` draws the one that is wider.
@@ -13,23 +13,16 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from medveil.errors import UserError
-from medveil.launch.report.kept import read_pictures
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.picture import Picture, save
 from medveil.launch.report.summary import METRICS, Row, Stat
 from medveil.launch.report.worst import highlighted
-from medveil.launch.results import Options
 
 WIDTH = 5.0
 """Inches, of every figure."""
-
-SHEET_SAMPLES = 3
-"""The most samples that a sheet shows."""
 
 INK, MUTED, GRID = "#1f2937", "#5b6675", "#e5e9ef"
 CLEAN, PROTECTED = "#a9b6c8", "#0f766e"
@@ -55,19 +48,6 @@ STYLE: Any = {
 }
 
 
-@dataclass(frozen=True)
-class Samples:
-    """A few samples of a run, uint8 [K, H, W, C]; ``masks`` {0, 1} [K, H, W, 1] where there are any."""
-
-    original: NDArray[np.uint8]
-    protected: NDArray[np.uint8]
-    masks: NDArray[np.uint8] | None
-
-    @property
-    def noise(self) -> NDArray[np.int16]:
-        return self.protected.astype(np.int16) - self.original
-
-
 def draw_all(rows: Sequence[Row], folder: Path) -> list[Picture]:
     """Draws every figure that the rows have numbers or images for into ``folder``, data set by data set."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +66,6 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Picture]:
                     same = [row for row in audited if row.attack == attack]
                     if any(curve(row, side)[0].size for row in same for side in ("clean", "protected")):
                         pictures.append(_curves(same, labels, folder))
-            pictures += _sheets(of_data, labels, folder)
     return pictures
 
 
@@ -233,61 +212,3 @@ def _curves(rows: Sequence[Row], labels: Labels, folder: Path) -> Picture:
         + ", ".join(line.label.replace("\n", " ") for line in lines)
         + ".",
     )
-
-
-def _sheets(rows: Sequence[Row], labels: Labels, folder: Path) -> list[Picture]:
-    """One sheet per protector of one data set, from the first cell that kept samples."""
-    chosen: dict[tuple[str, Options], tuple[Row, str]] = {}
-    for row in rows:
-        kept = next((cell.pictures for cell in row.cells if cell.pictures), None)
-        settings = sum(name == row.protector for name, _ in chosen)
-        if kept and row.protector != "none" and settings < VARIANTS:
-            chosen.setdefault((row.protector, row.options), (row, kept))
-    return [_sheet(row, Path(kept), labels, folder) for row, kept in chosen.values()]
-
-
-def _sheet(row: Row, kept: Path, labels: Labels, folder: Path) -> Picture:
-    samples = samples_of(kept)
-    original, protected = samples.original[:SHEET_SAMPLES], samples.protected[:SHEET_SAMPLES]
-    noise = samples.noise[:SHEET_SAMPLES]
-    largest = int(np.abs(noise).max(initial=0))
-    gain = 127 // largest if largest else 1
-    amplified = (128 + gain * noise).clip(0, 255).astype(np.uint8)
-    count, height, width = original.shape[:3]
-    cell = (WIDTH - 0.2) / 3
-    title = wrapped(f"{row.data} · {labels.protector(row)}", 46)
-    figure = Figure(
-        figsize=(WIDTH, 0.6 + 0.2 * title.count("\n") + count * (cell * height / width + 0.04)),
-        layout=ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0),
-    )
-    grid = figure.subplots(count, 3, squeeze=False)
-    titles = ["original", "protected", f"noise × {gain}"]
-    for line, images in enumerate(zip(original, protected, amplified, strict=True)):
-        for column, image in enumerate(images):
-            axes = grid[line, column]
-            axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axes.set_axis_off()
-            if line == 0:
-                axes.set_title(titles[column], fontsize=11.5, fontweight="normal", loc="center", color=MUTED)
-    label = " · ".join(part for part in (row.protector, str(row.options)) if part)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    return save(
-        figure,
-        folder,
-        f"sheet-{row.data}-{row.protector}-{row.options}",
-        row.data,
-        "sheet",
-        f"{label}: original, protected, and their difference {gain} times as strong on mid grey "
-        f"(largest change {largest} grey levels of 255).",
-        f"{count} samples of {row.data} in three columns: original image, image protected by {label}, and the noise "
-        f"amplified {gain} times.",
-    )
-
-
-def samples_of(kept: Path) -> Samples:
-    """The samples in the npz ``kept``. Raises :class:`UserError` when it is none of a run."""
-    found = read_pictures(kept, {"original": 4, "protected": 4, "masks": 4})
-    original, protected = found.get("original"), found.get("protected")
-    if original is None or protected is None or original.shape != protected.shape:
-        raise UserError(f"{kept} holds no pictures of a run: remove it or run its cell again")
-    return Samples(original, protected, found.get("masks"))

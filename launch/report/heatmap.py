@@ -1,11 +1,14 @@
 """Protectors against attacks as a heat map: what a model reaches on clean images, whatever the thief does first."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from medveil.launch.report.figures import MUTED, STYLE, TITLE, WIDTH
 from medveil.launch.report.labels import Labels, wrapped
@@ -22,17 +25,34 @@ _COLOURS = "cividis"
 _LINE, _COLUMN = 0.24, 0.62  # inches
 
 
-def draw_heatmaps(rows: Sequence[Row], folder: Path) -> list[Picture]:
-    """One figure for each data set and exploiter with four attacks or more."""
+@dataclass(frozen=True)
+class Grid:
+    """What a model reaches after each attack (line) on each release (column), by ``metric`` in percent.
+
+    The first column is the originals, where any were trained on. ``values`` [attacks, columns]: NaN where nothing was
+    measured. ``worst``: the highest of each column.
+    """
+
+    data: str
+    exploiter: str
+    title: str
+    metric: str
+    attacks: list[str]
+    columns: list[str]
+    values: NDArray[np.float64]
+    worst: list[float]
+
+
+def grids_of(rows: Sequence[Row], fewest: int = 2) -> list[Grid]:
+    """One for each data set and exploiter with ``fewest`` attacks or more."""
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         if row.headline is not None:
             groups.setdefault((row.data, row.exploiter), []).append(row)
-    with mpl.rc_context(STYLE):
-        return [_heatmap(same, folder) for same in groups.values() if len(attacks_of(same)) >= FEWEST]
+    return [_grid(same) for same in groups.values() if len(attacks_of(same)) >= fewest]
 
 
-def _heatmap(rows: Sequence[Row], folder: Path) -> Picture:
+def _grid(rows: Sequence[Row]) -> Grid:
     metric, labels, attacks = str(rows[0].headline), Labels.of(rows), attacks_of(rows)
     columns: dict[str, dict[str, Stat | None]] = {}
     for row in rows:
@@ -41,14 +61,27 @@ def _heatmap(rows: Sequence[Row], folder: Path) -> Picture:
             columns.setdefault("originals", {})[row.attack] = score.clean
         columns.setdefault(labels.protector(row), {})[row.attack] = score.protected
     names = [name for name in columns if name != "none" or "originals" not in columns]
-    values = np.full((len(attacks) + 1, len(names)), np.nan)
+    values = np.full((len(attacks), len(names)), np.nan)
     for j, name in enumerate(names):
         for i, attack in enumerate(attacks):
             stat = columns[name].get(attack)
             values[i, j] = np.nan if stat is None else stat.mean
-        values[-1, j] = np.nanmax(values[:-1, j]) if not np.isnan(values[:-1, j]).all() else np.nan
-    shown = METRICS.get(metric, metric)
-    title = wrapped(f"{rows[0].data} · {labels.exploiter(rows[0])}", TITLE)
+    worst = [math.nan if np.isnan(column).all() else float(np.nanmax(column)) for column in values.T]
+    title = f"{rows[0].data} · {labels.exploiter(rows[0])}"
+    return Grid(rows[0].data, rows[0].exploiter_text, title, metric, attacks, names, values, worst)
+
+
+def draw_heatmaps(rows: Sequence[Row], folder: Path) -> list[Picture]:
+    """One figure for each data set and exploiter with four attacks or more."""
+    with mpl.rc_context(STYLE):
+        return [_heatmap(grid, folder) for grid in grids_of(rows, FEWEST)]
+
+
+def _heatmap(grid: Grid, folder: Path) -> Picture:
+    names, attacks = grid.columns, grid.attacks
+    values = np.vstack([grid.values, grid.worst])
+    shown = METRICS.get(grid.metric, grid.metric)
+    title = wrapped(grid.title, TITLE)
     heads = [wrapped(name, 26) for name in names]
     width = max(WIDTH, 2.0 + _COLUMN * len(names))
     longest = max(len(line) for head in heads for line in head.split("\n"))
@@ -72,14 +105,14 @@ def _heatmap(rows: Sequence[Row], folder: Path) -> Picture:
     bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=24, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=8, labelcolor=MUTED)
-    said = "; ".join(f"{name}: {value:.1f}" for name, value in zip(names, values[-1], strict=True))
+    said = "; ".join(f"{name}: {value:.1f}" for name, value in zip(names, grid.worst, strict=True))
     return save(
         figure,
         folder,
-        f"attacks-{rows[0].data}-{rows[0].exploiter_text}",
-        rows[0].data,
+        f"attacks-{grid.data}-{grid.exploiter}",
+        grid.data,
         "heatmap",
-        f"{shown} of {rows[0].exploiter_text} on clean test images, percent: columns are what was trained on, lines "
+        f"{shown} of {grid.exploiter} on clean test images, percent: columns are what was trained on, lines "
         "the attack on it before. The last line is the highest of each column.",
-        f"Heat map of {shown} in percent by attack and protector on {rows[0].data}. Worst cases: {said}.",
+        f"Heat map of {shown} in percent by attack and protector on {grid.data}. Worst cases: {said}.",
     )

@@ -1,17 +1,17 @@
 """``report.html``: one page that needs nothing but itself."""
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import jinja2
 
+from medveil.launch.report.blink import Blink, blinks_of, inline
+from medveil.launch.report.cards import Card, cards_of
 from medveil.launch.report.cropping import Gap, gaps
+from medveil.launch.report.heatmap import Grid, grids_of
 from medveil.launch.report.picture import Picture, of_kind
-from medveil.launch.report.summary import CONTROLS, COST, METRICS, SIMILARITY, Row, Score, metrics_of
+from medveil.launch.report.summary import COST, METRICS, SIMILARITY, Row, metrics_of
 from medveil.launch.report.tables import failures, number, releases
-from medveil.launch.report.worst import Worst, worst_cases
 from medveil.launch.results import CellResult
 from medveil.metrics import IN_PIXELS
 
@@ -34,20 +34,6 @@ MEANINGS = {
 
 
 @dataclass(frozen=True)
-class Card:
-    """The headline of one protector: what training on its images did to the first exploiter.
-
-    ``worst``: after the attack that gave the most back, where several were tried; ``score``: without one.
-    """
-
-    row: Row
-    metric: str
-    score: Score
-    control: bool
-    worst: Worst | None = None
-
-
-@dataclass(frozen=True)
 class Section:
     """Everything the page shows of one data set."""
 
@@ -60,10 +46,12 @@ class Section:
     gaps: list[Gap]
     releases: list[Row]
     costs: dict[str, str]
-    heatmaps: list[Picture]
+    grids: list[Grid]
+    frontiers: list[Picture]
     charts: list[Picture]
     comparisons: list[Picture]
-    sheets: list[Picture]
+    blinks: list[Blink]
+    authorised: list[Picture]
 
 
 def html_text(
@@ -107,27 +95,14 @@ def _section(anchor: str, data: str, rows: Sequence[Row], pictures: Sequence[Pic
         metrics=metrics_of(o for row in of_data for c in row.cells for o in (c.protected, c.clean)),
         rows=audited,
         only_protected=[row for row in of_data if not row.scores],
-        cards=_cards(audited),
+        cards=cards_of(audited),
         gaps=gaps(of_data),
         releases=releases(of_data),
         costs={name: title for name, title in COST.items() if any(name in row.cost for row in of_data)},
-        heatmaps=of_kind(pictures, data, "heatmap"),
+        grids=grids_of(audited),
+        frontiers=of_kind(pictures, data, "frontier"),
         charts=of_kind(pictures, data, "bars") + of_kind(pictures, data, "curves"),
         comparisons=of_kind(pictures, data, "comparison"),
-        sheets=of_kind(pictures, data, "sheet"),
+        blinks=blinks_of(of_data),
+        authorised=of_kind(pictures, data, "authorised"),
     )
-
-
-def _cards(rows: Sequence[Row]) -> list[Card]:
-    if not rows:
-        return []
-    plain = [r for r in rows if r.exploiter == rows[0].exploiter and r.attack == rows[0].attack]
-    cards = [(r, str(r.headline)) for r in plain if r.protector != "none"]
-    cases = {(one.row.protector, one.row.options, one.row.exploiter): one for one in worst_cases(rows)}
-    worst = [cases.get((row.protector, row.options, row.exploiter)) for row, _ in cards]
-    return [Card(r, m, r.scores[m], r.protector in CONTROLS, w) for (r, m), w in zip(cards, worst, strict=True)]
-
-
-def inline(path: Path) -> str:
-    """A PNG file as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

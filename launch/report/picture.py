@@ -22,7 +22,9 @@ _LONGEST = 150
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure on disk: ``kind`` is bars, curves, heatmap, sheet or comparison, ``alt`` says in words what it shows."""
+    """A figure on disk. ``kind``: bars, curves, heatmap, frontier, sheet, authorised or comparison. ``alt``: what it
+    shows, in words.
+    """
 
     path: Path
     data: str

@@ -114,6 +114,19 @@ class Row:
         """As tables show it; empty for a row that only protected."""
         return "" if self.exploiter is None else str(self.exploiter)
 
+    @property
+    def training(self) -> str:
+        """How long and how wide the exploiter was trained, in words; empty where no record says."""
+        outcomes = (outcome for cell in self.cells for outcome in (cell.protected, cell.clean) if outcome)
+        told = next((outcome.training for outcome in outcomes if outcome.training), {})
+        words = {
+            "width": "width {}",
+            "epochs": "{} epochs",
+            "iterations": "{} iterations",
+            "batch_size": "batches of {}",
+        }
+        return ", ".join(text.format(told[name]) for name, text in words.items() if name in told)
+
 
 def _shown(attack: str) -> str:
     return "" if attack in ("", "none") else attack

@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from medveil.errors import UserError
 from medveil.launch.exploiters.attacks import parse_attack
 from medveil.launch.exploiters.attacks.names import FULL
 from medveil.launch.report.labels import spoken
@@ -40,7 +41,7 @@ class Worst:
 
     ``row``: of the attack after which the exploiter scored highest; ``alone``: the same among the attacks that take
     nothing but the release. ``clean``: trained on the originals without an attack; ``protected``: on the release
-    without one; percent.
+    without one; percent. ``loss``: of the worst case, clean minus attacked, seed by seed, in points.
     """
 
     row: Row
@@ -48,6 +49,7 @@ class Worst:
     metric: str
     clean: Stat | None
     protected: Stat | None
+    loss: Stat | None
     attacks: int
 
     @property
@@ -80,14 +82,37 @@ def _worst(rows: Sequence[Row]) -> Worst:
     metric = str(rows[0].headline)
     plain = next((row for row in rows if row.attack == "none"), None)
     score = None if plain is None else plain.scores[metric]
-    alone = [row for row in rows if not any(parse_attack(row.attack).needs(what) for what in ("originals", "weights"))]
+    alone = [row for row in rows if _from_release_alone(row.attack)]
+    worst = max(rows, key=lambda row: _mean(row, metric))
     return Worst(
-        row=max(rows, key=lambda row: _mean(row, metric)),
+        row=worst,
         alone=max(alone or rows, key=lambda row: _mean(row, metric)),
         metric=metric,
         clean=None if score is None else score.clean,
         protected=None if score is None else score.protected,
+        loss=None if plain is None else loss_between(plain, worst, metric),
         attacks=len(rows),
+    )
+
+
+def _from_release_alone(attack: str) -> bool:
+    """Whether the attack takes nothing but the release; not known of one that another version had."""
+    try:
+        parsed = parse_attack(attack)
+    except UserError:
+        return False
+    return not any(parsed.needs(what) for what in ("originals", "weights"))
+
+
+def loss_between(plain: Row, attacked: Row, metric: str) -> Stat | None:
+    """What a model trained on originals reaches in ``plain``, minus what one trained on the release does in
+    ``attacked``, in points, over the seeds that have both.
+    """
+    clean = {cell.seed: cell.clean.last[metric] for cell in plain.cells if cell.clean and metric in cell.clean.last}
+    return Stat.of(
+        100 * (clean[cell.seed] - cell.protected.last[metric])
+        for cell in attacked.cells
+        if cell.protected and metric in cell.protected.last and cell.seed in clean
     )
 
 

@@ -12,11 +12,13 @@ from medveil.launch.report.classes import draw_classes
 from medveil.launch.report.comparison import draw_comparisons
 from medveil.launch.report.config import Layout
 from medveil.launch.report.figures import draw_all
+from medveil.launch.report.frontier import draw_frontiers
 from medveil.launch.report.heatmap import draw_heatmaps
 from medveil.launch.report.mixed import draw_mixed
 from medveil.launch.report.page import html_text
 from medveil.launch.report.picture import forget
 from medveil.launch.report.published import Published
+from medveil.launch.report.sheets import draw_sheets
 from medveil.launch.report.summary import summarise
 from medveil.launch.report.tables import csv_text, markdown_text
 from medveil.launch.report.worst import csv_text as worst_text
@@ -55,7 +57,17 @@ def write_report(
     try:
         figures = out / "figures"
         forget(figures)
-        draws = (draw_all, draw_heatmaps, draw_by_k, draw_mixed, draw_classes, draw_authorised, draw_comparisons)
+        draws = (
+            draw_all,
+            draw_heatmaps,
+            draw_frontiers,
+            draw_by_k,
+            draw_mixed,
+            draw_classes,
+            draw_sheets,
+            draw_authorised,
+            draw_comparisons,
+        )
         pictures = [picture for draw in draws for picture in draw(rows, figures)]
         texts = {
             "results.csv": csv_text(results),

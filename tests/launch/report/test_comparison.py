@@ -9,7 +9,7 @@ from PIL import Image
 
 from medveil.kernels import contour_band
 from medveil.launch.report.comparison import columns_of, draw_comparisons
-from medveil.launch.report.figures import Samples
+from medveil.launch.report.sheets import Samples
 from medveil.launch.report.summary import summarise
 from medveil.launch.results import CellResult, Exploiter, Options, Outcome
 

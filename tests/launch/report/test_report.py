@@ -15,9 +15,11 @@ from PIL import Image
 
 from medveil.errors import UserError
 from medveil.launch.commands import report as command
+from medveil.launch.report.cards import cards_of
 from medveil.launch.report.classes import reached
 from medveil.launch.report.collect import collect
 from medveil.launch.report.cropping import gaps
+from medveil.launch.report.frontier import frontiers_of
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.published import read_published
 from medveil.launch.report.summary import natural, summarise
@@ -181,7 +183,8 @@ def test_page_is_whole_in_itself_and_warns_first(results: list[CellResult], tmp_
 
     assert set(re.findall(r"""\s(?:src|href)\s*=\s*["']?(data:|#|[^"']*)""", page)) == {"data:", "#"}
     assert not re.search(r"https?://|@import|url\(|<script", page)
-    assert page.count('src="data:image/png;base64,') == 3
+    # bars and curves; of two images each the original, the protected one and the noise
+    assert page.count('src="data:image/png;base64,') == 2 + 2 * 3
     images = re.findall(r"<img [^>]*>", page)
     assert all(re.search(r'alt="[^"]{20,}"', image) for image in images)
     body = page[page.index("<body>") :]
@@ -189,6 +192,55 @@ def test_page_is_whole_in_itself_and_warns_first(results: list[CellResult], tmp_
     assert "<h1>A &lt;trial&gt;</h1>" in page
     assert "out of memory | give &lt;--batch-size&gt; a smaller number" in page
     assert "torch 2.15.0" in page
+
+
+def test_a_card_is_held_against_the_strongest_control_in_the_worst_case() -> None:
+    reached = {
+        ("salm", 5): (0.8, 0.7),  # 20 and 30 points lost in the worst case
+        ("salm", 30): (0.94, 0.96),  # about 5 points
+        ("em", 8): (0.99, 1.01),
+        ("random", 30): (0.95, 0.94),
+        ("random", 5): (0.99, 1.0),
+    }
+    cells = [
+        cell(seed, 1.0, score if attack == "blur" else 0.2, name, options=Options(k=k), attack=attack)
+        for (name, k), scores in reached.items()
+        for seed, score in enumerate(scores)
+        for attack in ("none", "blur")
+    ]
+    found = {(card.row.protector, card.row.options["k"]): card for card in cards_of(summarise(cells))}
+    assert {key: card.verdict for key, card in found.items()} == {
+        ("salm", 5): "protects",
+        ("salm", 30): "even",
+        ("em", 8): "nothing",
+        ("random", 30): "control",
+        ("random", 5): "control",
+    }
+    assert next(iter(found)) == ("salm", 5)
+    best = found["salm", 5]
+    assert best.loss is not None and best.beyond is not None
+    assert best.loss.mean == pytest.approx(25)
+    assert best.beyond.mean == pytest.approx(25 - 5.5)
+    assert best.beyond.spread == pytest.approx(math.sqrt(50 + 0.5))
+
+
+def test_a_protector_tried_with_several_strengths_has_a_frontier(tmp_path: Path) -> None:
+    strengths = ((5, 48.0, 0.9), (30, 40.0, 0.6))
+    cells = [cell(0, 0.95, score, "salm", options=Options(k=k), psnr=psnr) for k, psnr, score in strengths]
+    cells += [cell(0, 0.95, 0.95, "none", options=Options(), psnr=math.inf)]
+    points = frontiers_of(summarise(cells))["salm"]
+    assert [(one.psnr, one.reached.mean) for one in points] == [(40.0, 60.0), (48.0, 90.0)]
+    assert not frontiers_of(summarise(cells[1:]))
+    write_report(cells, tmp_path, "strengths")
+    assert "salm: 60.0 at 40.0 dB, 90.0 at 48.0 dB" in (tmp_path / "report.html").read_text()
+
+
+def test_the_page_says_how_long_and_how_wide_was_trained(tmp_path: Path) -> None:
+    result = cell(0, 0.9, 0.3)
+    assert result.protected is not None
+    trained = replace(result.protected, training={"width": 8, "epochs": 12, "batch_size": 16})
+    write_report([replace(result, protected=trained)], tmp_path, "Trial")
+    assert "DSC of unet, width 8, 12 epochs, batches of 16, on clean" in (tmp_path / "report.html").read_text()
 
 
 def test_without_originals_or_with_failures_only_there_is_still_a_report(tmp_path: Path) -> None:
