@@ -51,21 +51,29 @@ def segmentation_metrics(counts: Tensor) -> dict[str, float]:
     }
 
 
+def dice(counts: Tensor) -> Tensor:
+    """The mean Dice of regions, from their :func:`overlap_counts` [N, 3]: those empty on both sides left out, NaN if
+    all are.
+    """
+    both, predicted, target = counts.cpu().to(torch.float64).unbind(1)
+    return (2 * both / (predicted + target)).nanmean()
+
+
 def hd95(predicted: Tensor, target: Tensor) -> Tensor:
     """The 95th percentile of the distances between the borders of two regions, both ways: float64 [N], in pixels.
 
-    ``predicted`` and ``target``: bool or {0, 1} [N, 1, H, W]; medpy's measure. One empty region is an image's diagonal
-    away from the other [ours]; two are left out (NaN).
+    ``predicted`` and ``target``: bool or {0, 1} [N, 1, H, W], or [N, D, H, W] of D > 1 slices of a volume; medpy's
+    measure. One empty region is an image's diagonal away from the other [ours]; two are left out (NaN).
     """
     from medpy.metric.binary import hd95 as of_pair
 
-    height, width = target.shape[-2:]
+    sides = target.shape[1 if target.shape[1] > 1 else 2 :]
     found = []
     for ours, theirs in zip(predicted.bool().cpu().numpy(), target.bool().cpu().numpy(), strict=True):
         if ours.any() and theirs.any():
-            found.append(float(of_pair(ours[0], theirs[0])))
+            found.append(float(of_pair(ours.reshape(sides), theirs.reshape(sides))))
         else:
-            found.append(math.hypot(height, width) if ours.any() or theirs.any() else math.nan)
+            found.append(math.hypot(*sides) if ours.any() or theirs.any() else math.nan)
     return torch.tensor(found, dtype=torch.float64)
 
 

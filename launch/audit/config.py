@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medveil.config import setting
-from medveil.launch.data.config import AS_THEY_ARE, Reading
+from medveil.launch.data.config import AS_THEY_ARE, MEDICAL, Reading
 from medveil.launch.exploiters.config import Preset
 from medveil.launch.results import Portion
 from medveil.launch.running.machine import HERE, Machine
@@ -60,6 +60,11 @@ class Audit(Machine):
         "attacks on the protection: standard, full, or such as none,blur,jpeg30+adv4",
         group=EXPLOITER,
         metavar="LIST",
+    )
+    normalise: tuple[Literal["window", "min-max", "percentile", "z-score"], ...] = setting(
+        ("window",),
+        "how the exploiter looks at medical files: the first window, or by the values of each volume; each in turn",
+        group=MEDICAL,
     )
     weights: Path | None = setting(
         None, "pretrained weights, for the attacks that take some", metavar="FILE", group=EXPLOITER

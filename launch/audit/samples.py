@@ -24,6 +24,7 @@ class Part:
 
     ``spec``: as ``open_data`` reads it, a release too. ``split``: its samples to protect ("data") or its own test part.
     ``ids``: those samples alone, in this order; None: all. ``size``: the side in pixels, None for the data's own.
+    ``labels``: the targets are the regions of each of these labels; none: all of them as one.
     ``opener``: opens it.
     """
 
@@ -31,6 +32,7 @@ class Part:
     split: Literal["data", "test"] = "data"
     ids: tuple[str, ...] | None = None
     size: int | None = None
+    labels: tuple[int, ...] = ()
     opener: Opener = field(default_factory=Opener, compare=False, repr=False)
 
     @property
@@ -44,6 +46,8 @@ class Part:
         data = source.data if self.split == "data" else source.test
         if data is None:
             raise UserError(f"{self.spec} has no test part of its own")
+        if self.labels:
+            data = source.per_label(self.labels)
         return data if self.ids is None else select(data, self.ids, self.spec)
 
     def class_names(self) -> list[str] | None:

@@ -10,21 +10,20 @@ from typing import Any, Literal
 
 import torch
 
-from medveil.config import plain
 from medveil.errors import UserError
 from medveil.launch.audit.plan import plan_audit, without_overlap
-from medveil.launch.audit.samples import Part, open_alike, originals_by_id
+from medveil.launch.audit.samples import Part, open_alike
+from medveil.launch.audit.trial import Trial
 from medveil.launch.data import Opener, split_holdout
 from medveil.launch.data.config import AS_THEY_ARE, Reading
-from medveil.launch.exploiters.attacks import Chain, OutOfReach, Thief, parse_attack
-from medveil.launch.exploiters.config import ExploiterConfig, Preset, exploiter_config
-from medveil.launch.exploiters.training import VALIDATION, train_exploiter
+from medveil.launch.exploiters.attacks import Chain, OutOfReach
+from medveil.launch.exploiters.config import Preset, exploiter_config
+from medveil.launch.exploiters.training import train_exploiter
 from medveil.launch.reading import STORED
 from medveil.launch.release.manifest import MANIFEST, Manifest
 from medveil.launch.release.originals import classes_of_part, ids_of_part
 from medveil.launch.release.private import PrivateManifest
 from medveil.launch.results import Outcome, Portion
-from medveil.launch.running.files import sha256_of
 from medveil.launch.running.machine import Machine, Precision
 from medveil.launch.running.processes import Processes, joined
 from medveil.launch.running.runs import Run, owned, run_name
@@ -94,60 +93,6 @@ def run_exploit(job: ExploitJob) -> Outcome:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One training to be done, as plain values: on what, on what it is tested, and how.
-
-    ``clean``: the originals of all of the data set that ``train`` is of. ``weights``: a file of pretrained weights.
-    ``private``: the private run of the release, if it does not lie beside it.
-    ``side``: "clean" or "protected", for people.
-    """
-
-    train: Part
-    test: Part
-    config: ExploiterConfig
-    attack: str = "none"
-    clean: Part | None = None
-    weights: Path | None = None
-    private: Path | None = None
-    side: str = "protected"
-
-    @property
-    def label(self) -> str:
-        return f"{self.config.model} on {self.side} images, attack {self.attack}, seed {self.config.seed}"
-
-    @property
-    def variants(self) -> list[Chain]:
-        """The settings of the attack that are tried."""
-        return parse_attack(self.attack).variants()
-
-    def validates(self, attack: Chain) -> bool:
-        """Whether some images are validated on, with ``attack`` of :attr:`variants`."""
-        return attack.chooses or len(self.variants) > 1
-
-    def identity(self, attack: Chain) -> tuple[dict[str, Any], list[str]]:
-        """What the outcome depends on: settings, and fingerprints of the data."""
-        values: dict[str, Any] = {"job": "exploit", "exploiter": plain(self.config), "attack": str(attack)}
-        known = [self.train.fingerprint(), self.test.fingerprint()]
-        if self.validates(attack):
-            values["validation"] = VALIDATION
-        if self.clean is not None and self._takes_originals(attack):
-            known.append(self.clean.fingerprint())
-        if self.weights is not None and attack.needs("weights"):
-            known.append(sha256_of(self.weights))
-        return values, known
-
-    def thief(self, attack: Chain, copies: Path) -> Thief:
-        """Who tries it, with what ``attack`` takes."""
-        clean = self.clean if self._takes_originals(attack) else None
-        originals = None if clean is None else originals_by_id(clean, self.train)
-        whose = self.train.fingerprint() + ("" if clean is None else clean.fingerprint())
-        return Thief(originals=originals, weights=self.weights, model=self.config.model, copies=(copies, whose))
-
-    def _takes_originals(self, attack: Chain) -> bool:
-        return self.validates(attack) or attack.needs("originals")
-
-
-@dataclass(frozen=True)
 class TrialJob:
     """A training in a process of its own, as plain values that can be pickled."""
 
@@ -187,6 +132,8 @@ def finished(trial: Trial, place: Place, processes: Processes) -> bool:
 
 
 def _exploit(trial: Trial, attack: Chain, place: Place, processes: Processes, label: str) -> Outcome:
+    # What the run is known by does not ask how the images are looked at.
+    known, trial = trial.identity(attack), trial.opened()
     train, test, config = trial.train, trial.test, trial.config
     thief = trial.thief(attack, place.runs / "copies")
     if (lacking := attack.lacks(thief, train.open())) is not None:
@@ -200,13 +147,15 @@ def _exploit(trial: Trial, attack: Chain, place: Place, processes: Processes, la
         folder = Path(train.spec)
         private = PrivateManifest.find(folder, trial.private) if (folder / MANIFEST).is_file() else None
         if private is None:
-            return train_exploiter(data, tested, config, runtime, attack, thief=thief, validate=validate)
+            return train_exploiter(
+                data, tested, config, runtime, attack, thief=thief, validate=validate, regions=trial.regions
+            )
         source, manifest = train.source, Manifest.read(folder)
         ids = ids_of_part(source, manifest, private, "protected") if config.embedding else []
-        outcome = train_exploiter(data, tested, config, runtime, attack, ids, thief, validate)
+        outcome = train_exploiter(data, tested, config, runtime, attack, ids, thief, validate, trial.regions)
         return replace(outcome, protected_classes=classes_of_part(source, manifest, private))
 
-    return done_once(work, *trial.identity(attack), place, processes, label)
+    return done_once(work, *known, place, processes, label)
 
 
 def done_once(

@@ -83,9 +83,14 @@ class Source:
         return {self.data.ids[index]: file.name for file in volumes for index in file.indices}
 
     def per_label(self, labels: Sequence[int]) -> Dataset:
-        """The samples with the regions of ``labels`` as targets, uint8 {0, 1} [B, L, H, W], empty where it has none."""
+        """The samples with the regions of ``labels`` as targets, uint8 {0, 1} [B, L, H, W], empty where it has none.
+
+        Raises UserError where it has masks but no label maps.
+        """
+        if self.label_maps is None:
+            raise UserError(f"{self.spec} has no label maps of {', '.join(map(str, labels))}: give other images")
         numbers = tuple(self.labels.index(one) + 1 if one in self.labels else -1 for one in labels)
-        return PerLabel(self.label_maps or self.data, numbers)
+        return PerLabel(self.label_maps, numbers)
 
     def origin(self, index: int) -> Origin:
         """Where sample ``index`` of ``data`` came from."""

@@ -12,7 +12,8 @@ from medveil.launch.audit.config import Audit
 from medveil.launch.audit.likeness import Likeness, compare_parts
 from medveil.launch.audit.plan import AuditPlan, plan_audit
 from medveil.launch.audit.table import table
-from medveil.launch.audit.train import Place, Trial, finished, pick_preset
+from medveil.launch.audit.train import Place, finished, pick_preset
+from medveil.launch.audit.trial import Trial
 from medveil.launch.audit.verdict import verdicts
 from medveil.launch.data import Opener
 from medveil.launch.errors import tell
@@ -39,6 +40,9 @@ def run_audit(audit: Audit, dry_run: bool = False) -> list[CellResult]:
 
     Raises UserError before anything is trained for what does not fit together.
     """
+    if len(audit.normalise) > 1:
+        each = [replace(audit, normalise=(one,)) for one in dict.fromkeys(audit.normalise)]
+        return [cell for one in each for cell in run_audit(one, dry_run)]
     check_place(audit.folder)
     check_outside_releases(audit.folder, itself=True)
     check_apart(audit.folder, audit.release, audit.original, audit.test)
@@ -92,7 +96,19 @@ def _battery(audit: Audit, plan: AuditPlan, processes: Processes) -> Battery:
     for (_, attack), why in skipped.items():
         if not word:
             raise UserError(f"--attacks {attack}: {why}")
-    return Battery(plan, configs, attacks, not word, audit.weights, audit.run, skipped)
+    return Battery(plan, configs, attacks, not word, audit.weights, audit.run, skipped, _look(audit, plan))
+
+
+def _look(audit: Audit, plan: AuditPlan) -> str:
+    """How the trainings look at medical files. Raises UserError for others, and for attacks, which work on bytes."""
+    (how,) = audit.normalise
+    if how == "window":
+        return "first"
+    if all(file.kind == "picture" for file in plan.train.source.files):
+        raise UserError(f"--normalise {how} is for DICOM, NIfTI and 16 bits: {audit.release} has levels of 8 bits")
+    if parse_attacks(audit.attacks) != ["none"]:
+        raise UserError(f"--normalise {how} goes with --attacks none: attacks work on images of 8 bits")
+    return how
 
 
 def _cells(audit: Audit, battery: Battery, outcomes: Mapping[Trial, Outcome], preset: Preset) -> list[CellResult]:
@@ -104,7 +120,8 @@ def _cells(audit: Audit, battery: Battery, outcomes: Mapping[Trial, Outcome], pr
             trial = battery.clean(config, attack)
             clean = None if trial is None else outcomes[trial]
             protected = outcomes[battery.protected(config, attack)]
-        options = Options({name: getattr(config, name) for name in audit.options})
+        looked = {} if battery.look == "first" else {"normalise": battery.look}
+        options = Options({name: getattr(config, name) for name in audit.options} | looked)
         cells.append(
             _cell(
                 audit,

@@ -13,7 +13,8 @@ import torch
 from medveil.errors import UserError
 from medveil.launch.audit.plan import AuditPlan
 from medveil.launch.audit.samples import originals_by_id
-from medveil.launch.audit.train import Place, Trial, TrialJob, exploit, finished
+from medveil.launch.audit.train import Place, TrialJob, exploit, finished
+from medveil.launch.audit.trial import Trial
 from medveil.launch.errors import Interrupted
 from medveil.launch.exploiters.attacks import Thief, parse_attack
 from medveil.launch.exploiters.config import ExploiterConfig
@@ -38,8 +39,8 @@ class Battery:
     """What is to be trained: ``configs`` (one for each exploiter and seed) against every one of ``attacks``.
 
     ``clean_under_attack``: the originals are trained on under each attack too, rather than without one alone.
-    ``weights``, ``private``: as in :class:`Trial`. ``skipped``: models and attacks that are out of their reach, and
-    why.
+    ``weights``, ``private``, ``look``: as in :class:`Trial`. ``skipped``: models and attacks that are out of their
+    reach, and why.
     """
 
     plan: AuditPlan
@@ -49,6 +50,7 @@ class Battery:
     weights: Path | None = None
     private: Path | None = None
     skipped: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    look: str = "first"
 
     def protected(self, config: ExploiterConfig, attack: str) -> Trial:
         return self._trial("protected", config, attack)
@@ -85,7 +87,9 @@ class Battery:
     def _trial(self, side: str, config: ExploiterConfig, attack: str) -> Trial:
         train = self.plan.train if side == "protected" else self.plan.clean
         assert train is not None
-        return Trial(train, self.plan.test, config, attack, self.plan.clean, self.weights, self.private, side)
+        return Trial(
+            train, self.plan.test, config, attack, self.plan.clean, self.weights, self.private, side, self.look
+        )
 
 
 def out_of_reach(
@@ -111,7 +115,7 @@ def estimate(trials: Sequence[Trial], place: Place, processes: Processes, worker
     first = trials[0]
     torch.set_num_threads(place.threads or torch.get_num_threads())
     dtype = torch.bfloat16 if place.precision_on(processes.device) == "bf16" else torch.float32
-    step = seconds_per_step(first.train.open(), first.config, SingleProcess(processes.device, dtype))
+    step = seconds_per_step(first.opened().train.open(), first.config, SingleProcess(processes.device, dtype))
     images, tested = len(first.train.open()), len(first.test.open())
     steps = [steps_of(trial.config, images, tested, parse_attack(trial.attack)) for trial in trials]
     return step * max(max(steps), sum(steps) / workers)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medveil.config import Settings, about, setting
-from medveil.launch.data.config import AS_THEY_ARE, Reading
+from medveil.launch.data.config import AS_THEY_ARE, MEDICAL, Reading
 from medveil.launch.running.machine import HERE, Machine
 from medveil.launch.running.places import run_beside
 from medveil.protector import Empty
@@ -105,6 +105,11 @@ class ProtectJob(Machine):
     processes: int = setting(1, "processes on this machine", low=1, group=HERE)
     shards: int = setting(
         1, "the same bytes from 1, 2, 4.. to N processes (a power of 2) of as many threads", low=1, group=HERE
+    )
+    fit_windows: Literal["drawn", "first"] = setting(
+        "drawn",
+        "of several windows the fit sees each slice under one, drawn by its id, or all under the first",
+        group=MEDICAL,
     )
     run: Path | None = None
     reading: Reading = AS_THEY_ARE

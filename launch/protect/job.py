@@ -21,6 +21,7 @@ from medveil.launch.protect.config import ProtectJob
 from medveil.launch.protect.input import Input, check_job, headlines, make_protector, open_input, other_origin
 from medveil.launch.protect.part import choose
 from medveil.launch.reading import read_own
+from medveil.launch.release import visibility
 from medveil.launch.release.manifest import MANIFEST, Manifest
 from medveil.launch.release.private import PrivateManifest
 from medveil.launch.release.survival import warning
@@ -53,7 +54,7 @@ def in_worker(job: ProtectJob, meeting: tuple[str, int, int] | None) -> None:
     begin_peak()
     own_cache = job.run_root / "cache"
     with joined(job.device, meeting) as processes:
-        _protect(job, processes, Opener(job.cache or own_cache, job.skip_bad, job.reading))
+        _protect(job, processes, Opener(job.cache or own_cache, job.skip_bad, job.reading, job.fit_windows))
         if processes.rank == 0 and job.cache is None:
             shutil.rmtree(own_cache, ignore_errors=True)
 
@@ -192,6 +193,8 @@ def _account(job: ProtectJob, summary: Summary) -> list[str]:
     if summary.psnr is not None and summary.ssim is not None:
         lines.append(f"PSNR {summary.psnr:.2f} dB, SSIM {summary.ssim:.4f} (means over the protected images)")
     if job.size is None and (line := warning(summary.survives)) is not None:
+        lines.append(line)
+    if (line := visibility.line(summary.visible)) is not None:
         lines.append(line)
     lines.append(f"release: {job.out}")
     lines.append(f"private run, not to be published: {job.run_root}")

@@ -38,7 +38,7 @@ def about(job: ProtectJob) -> tuple[list[str], str]:
 def _measured(job: ProtectJob) -> tuple[Input, dict[str, Any], str]:
     """The job's data; the threads, precision and preset that would run; and about how long it would take."""
     begun = time.monotonic()
-    given = open_input(job, Opener(job.cache, job.skip_bad, job.reading))
+    given = open_input(job, Opener(job.cache, job.skip_bad, job.reading, job.fit_windows))
     opened = time.monotonic() - begun
     device = pick_device(job.device)
     chosen = would_choose(job, device)

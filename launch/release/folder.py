@@ -71,6 +71,10 @@ class FolderFiles:
             names |= {self._mask(index) for index in indices}
         return names
 
+    def visible(self) -> dict[str, dict[str, float]]:
+        """Images of 8 bits are looked at as they are: there is nothing to tell."""
+        return {}
+
     def differences(self) -> list[str]:
         """Nothing but the samples' own files is in a folder release."""
         return []

@@ -17,6 +17,7 @@ from medveil.launch.data.images import decoding
 from medveil.launch.data.native import Mask, NativeFile, Noise, keep_largest, native_noise, spread
 from medveil.launch.errors import VerificationFailed
 from medveil.launch.release.compare import Compared, Rendered, SavedFiles
+from medveil.launch.release.visibility import Visibility
 from medveil.launch.running.files import sha256_of
 from medveil.protector import Budget, Protector
 from medveil.quantise import to_unit
@@ -28,6 +29,7 @@ class NativeFiles:
     def __init__(self, source: Source, folder: Path, identity: Identity) -> None:
         self.source, self.folder, self.identity = source, folder, identity
         self._files = {index: file for file in source.files for index in file.indices}
+        self._visibility = Visibility()
 
     def portions(self, indices: Sequence[int], size: int) -> list[list[int]]:
         """``indices`` in parts of whole files, of about ``size`` samples each."""
@@ -80,6 +82,7 @@ class NativeFiles:
                 labels = file.label_map(original)
                 foreground = None if labels is None else file.foreground(labels)
                 saved, files = self._saved(file, original, labels)
+                self._visibility.add(file, original, saved)
                 for plane, index in enumerate(file.indices):
                     before, after = original.values[plane], saved.values[plane]
                     targets = self.source.data.read([index]).targets
@@ -105,6 +108,10 @@ class NativeFiles:
     def differences(self) -> list[str]:
         """Nothing but the samples' own files is in such a release."""
         return []
+
+    def visible(self) -> dict[str, dict[str, float]]:
+        """How strong the noise is under each window and normalisation, as far as :meth:`compared` has come."""
+        return self._visibility.shown()
 
     def _of(self, indices: Sequence[int]) -> list[NativeFile]:
         """The files of ``indices``, each once, in their order."""

@@ -135,6 +135,7 @@ class PrivateManifest:
     ``public``: sha256 of the release's own manifest. ``method``: "several" for a merged release of several;
     ``merged``: then what each was. ``held_out``: ids of the original that were neither fitted nor released.
     ``survives``: what is left of the noise, see :meth:`medveil.launch.release.survival.Survival.shares`.
+    ``visible``: how strong it is, see :meth:`medveil.launch.release.visibility.Visibility.shown`.
     """
 
     __pydantic_config__ = STORED
@@ -150,6 +151,7 @@ class PrivateManifest:
     totals: Totals
     versions: dict[Text, Text]
     survives: dict[Text, dict[Text, float]] = field(default_factory=dict)
+    visible: dict[Text, dict[Text, float]] = field(default_factory=dict)
     samples: Annotated[tuple[Treated, ...], Field(min_length=1)]
     dropped: tuple[Dropped, ...]
     held_out: tuple[Text, ...]

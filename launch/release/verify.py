@@ -54,7 +54,7 @@ class ReleasePlan:
 
 @dataclass
 class Summary:
-    """What was released: counts, means over the protected images, and :meth:`Survival.shares`."""
+    """What was released: counts, means over the protected images, :meth:`Survival.shares`, :meth:`Visibility.shown`."""
 
     samples: int = 0
     protected: int = 0
@@ -63,6 +63,7 @@ class Summary:
     psnr: float | None = None
     ssim: float | None = None
     survives: dict[str, dict[str, float]] = field(default_factory=dict)
+    visible: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def verify(
@@ -127,7 +128,7 @@ def verify(
         raise VerificationFailed("the saved samples are not the given ones")
     summary.protected = sum(one.protected for one in treated)
     summary.reasons = dict(Counter(reasons.values()))
-    summary.survives = survival.shares()
+    summary.survives, summary.visible = survival.shares(), files.visible()
     if psnrs:
         summary.psnr, summary.ssim = metrics.mean_psnr(psnrs), float(np.mean(ssims))
     return samples, treated, summary

@@ -264,6 +264,7 @@ def _private(
         ),
         versions=versions(),
         survives=summary.survives,
+        visible=summary.visible,
         samples=tuple(treated),
         dropped=tuple(dropped),
         held_out=tuple(plan.held_out),

@@ -77,7 +77,7 @@ class _Calibration:
 
     @staticmethod
     def of(target: Target, job: ProtectJob, processes: Processes, dry_run: bool) -> "_Calibration":
-        given = open_input(job, Opener(job.cache, job.skip_bad, job.reading))
+        given = open_input(job, Opener(job.cache, job.skip_bad, job.reading, job.fit_windows))
         fitted, held = _parted(job, given)
         attacks = parse_attacks(target.attacks)
         check_reach(attacks, fitted)

@@ -1,0 +1,91 @@
+"""Audits of volumes: Dice of every label and of whole volumes, under every normalisation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medveil.launch.cli import main
+from medveil.launch.data import Opener
+from medveil.launch.data.config import Reading
+from medveil.launch.results import CellResult
+from tests.launch.releases import both_manifests
+
+nib = pytest.importorskip("nibabel")
+
+QUICK = ["--epochs", "2", "--width", "2", "--batch-size", "4", "--threads", "1", "--device", "cpu", "--workers", "1"]
+METRICS = {"dsc", "dsc_volume", "dsc_label_1", "dsc_label_2", "dsc_volume_label_1", "dsc_volume_label_2"}
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three volumes of 4 slices of 32 px with two bright regions, in Hounsfield units."""
+    folder = tmp_path_factory.mktemp("data") / "volumes"
+    for i in range(3):
+        labels = np.zeros((32, 32, 4), np.uint8)
+        labels[4 + i : 14 + i, 4:12], labels[18:28, 10 + i : 25] = 1, 2
+        values = np.random.default_rng(i).normal(-40, 20, labels.shape) + 60 * labels
+        for name, array in (("images", values.astype(np.int16)), ("masks", labels)):
+            path = folder / name / f"case{i}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.Nifti1Image(array, np.diag([1.0, 1.0, 4.0, 1.0])).to_filename(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def release(volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("release") / "out"
+    settings = ["--method", "random", "--eps", "4/255", "--device", "cpu", "--seed", "1", "--windows", "ct"]
+    assert main(["protect", str(volumes), "--out", str(out), *settings, "--holdout", "0.34"]) == 0
+    return out
+
+
+def test_every_label_and_normalisation_has_its_scores(volumes: Path, release: Path, tmp_path: Path) -> None:
+    out = tmp_path / "audit"
+    looks = "window,min-max,percentile,z-score"
+    where = [str(release), "--original", str(volumes), "--out", str(out), "--windows", "ct"]
+    assert main(["audit", *where, "--normalise", looks, *QUICK]) == 0
+    cells = [CellResult.load(path) for path in out.glob("*/result.json")]
+    options = [cell.exploiter.options for cell in cells if cell.exploiter]
+    assert {one.get("normalise", "window") for one in options} == set(looks.split(","))
+    for cell in cells:
+        assert cell.clean is not None
+        assert cell.protected is not None
+        assert cell.clean.last.keys() >= METRICS
+        assert cell.protected.inside.keys() >= METRICS
+
+
+def test_a_normalisation_is_of_the_volume_and_not_rounded(volumes: Path) -> None:
+    values = np.asarray(nib.load(volumes / "images" / "case1.nii.gz").dataobj).astype(float)
+    for how, low, high in (
+        ("min-max", values.min(), values.max()),
+        ("z-score", values.mean() - 3 * values.std(), values.mean() + 3 * values.std()),
+    ):
+        data = Opener(look=how).open(str(volumes)).data
+        images = data.read(range(4, 8)).images
+        expected = (np.moveaxis(values, 2, 0) - low) * 255 / (high - low)
+        np.testing.assert_allclose(images[:, 0].numpy(), expected, atol=1e-3)
+
+
+def test_the_private_manifest_tells_how_strong_the_noise_is(volumes: Path, release: Path) -> None:
+    visible = both_manifests(release)["visible"]
+    assert set(visible) == {"soft tissue", "lung", "bone", "min-max", "percentile", "z-score"}
+    before, after = (
+        np.concatenate([np.asarray(nib.load(path).dataobj).astype(float) for path in paths], axis=2)
+        for paths in zip(
+            *((volumes / "images" / one.name, one) for one in sorted((release / "images").iterdir())), strict=True
+        )
+    )
+    change = np.abs(after - before)[after != before] * 255 / 1500
+    assert visible["lung"]["max"] == pytest.approx(change.max(), abs=1e-3)
+    assert visible["lung"]["rms"] == pytest.approx(np.sqrt((change**2).mean()), abs=1e-3)
+
+
+def test_slices_are_seen_under_windows_that_are_drawn(volumes: Path) -> None:
+    drawn = Opener(reading=Reading(windows="ct"), look="drawn").open(str(volumes))
+    assert {number for file in drawn.files for number in file.drawn} == {0, 1, 2}
+    for file in drawn.files:
+        stored = file.stored()
+        for plane, index in enumerate(file.indices):
+            seen = stored.grey(plane, file.windows[file.drawn[plane]])
+            assert np.array_equal(drawn.data.read([index]).images[0, 0].numpy(), seen)
