@@ -1,4 +1,4 @@
-"""Veil: noise that a fresh network meets before it meets the image, for segmentation sets."""
+"""Veil: noise that a fresh network meets before it meets the image."""
 
 from typing import TYPE_CHECKING
 

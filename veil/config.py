@@ -1,5 +1,6 @@
 """Every setting of Veil, with its default."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -8,13 +9,16 @@ from medveil.method import MethodSettings, Presets
 from medveil.task import Task
 from medveil.umed.config import UMedConfig
 
+_RADIUS: Mapping[Task, float] = {"segmentation": 4 / 255, "classification": 8 / 255}
+"""UMed's bound and SALM's."""
+
 
 @dataclass(frozen=True)
 class VeilConfig(MethodSettings):
     """Settings of Veil. Bounds are on the [0, 1] scale, shares are of a whole of 1."""
 
     name: ClassVar[str] = "veil"
-    tasks: ClassVar[frozenset[Task]] = frozenset({"segmentation"})
+    tasks: ClassVar[frozenset[Task]] = frozenset({"segmentation", "classification"})
     presets: ClassVar[Presets] = {
         "paper": {},
         "gpu": {},
@@ -22,7 +26,17 @@ class VeilConfig(MethodSettings):
         "demo": {"width": 8, "steps": 300, "restart": 60},
     }
 
-    eps: Levels = budget(4 / 255, "largest change of a pixel")
+    eps: Levels | None = budget(
+        None, "largest change of a pixel; by default 4/255 for images with masks, 8/255 for classes"
+    )
+    k: float = setting(
+        10.0,
+        "share of the elements in which a class's noise lies, those with the largest gradients",
+        unit="percent",
+        above=0,
+        high=100,
+        group="noise",
+    )
     band: int = setting(1, "radius of the contour band", unit="pixels", low=1, group="noise")
     texture: Literal["lbp", "fixed"] = setting(
         "lbp", "bound inside the region of interest: by the local binary pattern, or eps everywhere", group="noise"
@@ -30,8 +44,11 @@ class VeilConfig(MethodSettings):
     lbp: Literal["default", "ror", "uniform"] = setting(
         "default", "variant of the local binary pattern behind the texture bound", group="noise"
     )
-    noise: Literal["generator", "pattern"] = setting(
-        "generator", "a U-Net's output for each image, or one learned tile for all", group="noise"
+    noise: Literal["raced", "generator", "pattern"] = setting(
+        "generator",
+        "on masks: of several fixed tiles the one that fresh surrogates meet first; a U-Net's output for each image; "
+        "or one learned tile for all",
+        group="noise",
     )
     tile: int = setting(8, "side of the learned tile", unit="cells", low=2, group="noise")
     scales: int = setting(
@@ -55,16 +72,28 @@ class VeilConfig(MethodSettings):
     )
     steps: int = setting(6000, "length of the fit", unit="steps", low=1)
     batch_size: int = setting(16, "images of one step", low=2)
-    learning_rate: float = setting(1e-3, "learning rate of the noise (Adam)", above=0)
+    learning_rate: float | None = setting(
+        None,
+        "learning rate of the noise (Adam); by default 1e-3 for a generator, 0.03 for what is learned itself",
+        above=0,
+    )
     surrogate_learning_rate: float = setting(1e-3, "learning rate of the surrogates (Adam)", above=0)
     width: int = setting(64, "channels of the first level of the generator and the surrogates", low=1)
     depth: int = setting(4, "levels of the generator and the surrogates below the first", low=1, high=8)
     seed: int = setting(0, "seed of every random draw")
 
+    def rate(self, generator: bool) -> float:
+        """The learning rate of the noise."""
+        return self.learning_rate or (1e-3 if generator else 0.03)
+
+    def radius(self, task: Task) -> float:
+        """The largest change of a pixel, on the [0, 1] scale."""
+        return _RADIUS[task] if self.eps is None else self.eps
+
     @property
     def place(self) -> UMedConfig:
         """Where UMed's maps allow noise, and how much of it."""
-        return UMedConfig(eps=self.eps, band=self.band, texture=self.texture, lbp=self.lbp)
+        return UMedConfig(eps=self.radius("segmentation"), band=self.band, texture=self.texture, lbp=self.lbp)
 
     def strength(self, step: int) -> float:
         """Of the thief's pipeline at ``step``: 0 until it sets in, 1 at the end of the fit."""

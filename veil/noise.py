@@ -1,4 +1,7 @@
-"""What the noise is made of before it is bounded: a generator's output or a learned tile, in cells of several sizes."""
+"""What the noise is made of before it is bounded: a generator's output, a tile, or a picture for each class.
+
+Each takes images float [N, C, H, W] in [0, 1] with their targets, and gives float [N, scales, C, H, W] in [-1, 1].
+"""
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +14,8 @@ _START = 0.1
 """Of a tile's entries before the tanh: small, so that the fit and not the draw decides their signs."""
 
 
-class Noise(nn.Module):
-    """float [N, C, H, W] in [0, 1] -> float [N, scales, C, H, W] in [-1, 1], one noise for each scale."""
+class Learned(nn.Module):
+    """A generator's output or a learned tile, in cells of several sizes: one noise for each scale."""
 
     def __init__(self, config: VeilConfig, channels: int) -> None:
         super().__init__()
@@ -22,7 +25,7 @@ class Noise(nn.Module):
         self.net = UNet(channels, count, config.width, config.depth) if config.noise == "generator" else None
         self.tile = nn.Parameter(_START * torch.randn(count, config.tile, config.tile)) if self.net is None else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, _: Tensor) -> Tensor:
         if self.net is not None:
             raw = self.net(x).float().split(self.channels, 1)
             each = [_averaged(part, cells) for part, cells in zip(raw, self.cells, strict=True)]
@@ -32,6 +35,33 @@ class Noise(nn.Module):
             raw = (self.tile - self.tile.mean((1, 2), keepdim=True)).split(self.channels)
             each = [_tiled(part, cells, x) for part, cells in zip(raw, self.cells, strict=True)]
         return torch.tanh(torch.stack(each, 1))
+
+
+class Fixed(nn.Module):
+    """One tile for all images; nothing is learned. ``tile``: float [channels, T, T]."""
+
+    tile: Tensor
+
+    def __init__(self, channels: int, side: int) -> None:
+        super().__init__()
+        self.register_buffer("tile", torch.zeros(channels, side, side))
+
+    def forward(self, x: Tensor, _: Tensor) -> Tensor:
+        return _tiled(self.tile, 1, x)[:, None]
+
+
+class Classwise(nn.Module):
+    """A learned picture [C, H, W] for each class, 0 outside of ``support`` bool [classes, C, H, W]."""
+
+    support: Tensor
+
+    def __init__(self, classes: int, channels: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.picture = nn.Parameter(_START * torch.randn(classes, channels, *size))
+        self.register_buffer("support", torch.ones(classes, channels, *size, dtype=torch.bool))
+
+    def forward(self, _: Tensor, targets: Tensor) -> Tensor:
+        return (torch.tanh(self.picture) * self.support)[targets][:, None]
 
 
 def _averaged(raw: Tensor, cells: int) -> Tensor:

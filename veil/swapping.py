@@ -8,6 +8,7 @@ from torch import Tensor
 from medveil import keyed
 from medveil.dataset import Dataset
 from medveil.quantise import to_unit
+from medveil.veil.jpeg import rounded
 
 
 def partners(batch: Sequence[int]) -> list[int]:
@@ -26,6 +27,12 @@ def hosts(x: Tensor, others: Sequence[int], swapped: Tensor, data: Dataset) -> T
     shown = x.clone()
     shown[swapped.to(x.device)] = to_unit(data.read(wanted).images.to(x.device, non_blocking=True))
     return shown
+
+
+def shown(x: Tensor, noise: Tensor, others: Sequence[int], swapped: Tensor, data: Dataset) -> Tensor:
+    """What a surrogate sees, as it would be saved: ``noise`` [N, C, H, W] on :func:`hosts`, in whole grey levels."""
+    seen = torch.clamp(hosts(x, others, swapped, data) + noise, 0, 1)
+    return rounded(seen * 255) / 255
 
 
 def drawn(share: float, seed: int, step: int, ids: Sequence[str]) -> Tensor:

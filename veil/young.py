@@ -1,25 +1,39 @@
 """Surrogates that never grow old: what a network sees in its first steps is what a thief's meets first."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Adam
 
-from medveil.networks import UNet
+from medveil.networks import ResNet18, UNet, stem_for
 from medveil.runtime import Runtime, State
 from medveil.surrogate import seeded
 from medveil.veil.config import VeilConfig
+from medveil.veil.place import Shape
+
+
+def network(config: VeilConfig, shape: Shape) -> nn.Module:
+    """A surrogate for data of ``shape``, of the kind that its thieves train: a U-Net or a ResNet-18."""
+    if shape.task == "segmentation":
+        return UNet(shape.channels, 1, config.width, config.depth)
+    return ResNet18(shape.channels, shape.num_classes, config.width, stem_for(shape.size))
+
+
+def fresh(create: Callable[[], nn.Module], seed: int, purpose: str) -> nn.Module:
+    """``create()`` with weights that depend on (seed, purpose) alone, in the layout that is fastest."""
+    return seeded(create, seed, purpose).to(memory_format=torch.channels_last)
 
 
 class Young:
-    """A pool of U-Nets that take turns, one a step, and start anew one after the other.
+    """A pool of networks that take turns, one a step, and start anew one after the other.
 
     The weights that one starts with depend on (seed, its place in the pool, its life) alone.
     """
 
-    def __init__(self, config: VeilConfig, channels: int, runtime: Runtime) -> None:
-        self.config, self.channels = config, channels
+    def __init__(self, config: VeilConfig, create: Callable[[], nn.Module], runtime: Runtime) -> None:
+        self.config, self.create = config, create
         self.nets = [self._fresh(index, 0) for index in range(config.surrogates)]
         for net in self.nets:
             net.to(runtime.device)
@@ -42,11 +56,8 @@ class Young:
         """Lives are of ``restart`` turns; the first is shorter for all but the first surrogate, so that ages differ."""
         return (turn + index * self.config.restart // len(self.nets)) // self.config.restart
 
-    def _fresh(self, index: int, life: int) -> UNet:
-        config = self.config
-        purpose = f"veil surrogate {index} life {life}"
-        net = seeded(lambda: UNet(self.channels, 1, config.width, config.depth), config.seed, purpose)
-        return net.to(memory_format=torch.channels_last)
+    def _fresh(self, index: int, life: int) -> nn.Module:
+        return fresh(self.create, self.config.seed, f"veil surrogate {index} life {life}")
 
     def state_dict(self) -> State:
         return {

@@ -7,9 +7,11 @@ import torch
 
 from medveil.dataset import ArrayDataset
 from medveil.errors import UserError
+from medveil.networks import UNet
 from medveil.quantise import quantise
 from medveil.runtime import SingleProcess
-from medveil.veil import Veil, VeilConfig, spectrum, swapping
+from medveil.veil import Veil, VeilConfig, race, spectrum, swapping
+from medveil.veil.tiles import TILES
 from medveil.veil.young import Young
 
 TINY = {"steps": 7, "learning_rate": 0.1, "width": 2, "depth": 2, "batch_size": 4, "restart": 2, "surrogates": 2}
@@ -71,7 +73,9 @@ def protected(data: ArrayDataset, runtime: SingleProcess | None = None, **option
     return Veil(**{**TINY, **options}).fit(data, runtime or SingleProcess("cpu")).perturb(images, masks, ids)
 
 
-@pytest.mark.parametrize("options", [{}, {"noise": "pattern", "tile": 5}, {"texture": "fixed", **EVERYTHING}])
+@pytest.mark.parametrize(
+    "options", [{}, {"noise": "pattern", "tile": 5}, {"noise": "raced"}, {"texture": "fixed", **EVERYTHING}]
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_noise_stays_within_its_bound_and_support(options, channels):
     data = disks(channels=channels)
@@ -83,7 +87,7 @@ def test_noise_stays_within_its_bound_and_support(options, channels):
     assert not (change * ~veil.support(masks)).any()
 
 
-@pytest.mark.parametrize("options", [{}, {"noise": "pattern"}, EVERYTHING])
+@pytest.mark.parametrize("options", [{}, {"noise": "pattern"}, {"noise": "raced", "pipeline": 0.5}, EVERYTHING])
 def test_an_interrupted_fit_ends_as_an_uninterrupted_one(options):
     data = disks()
     halting = Halting(at=4)
@@ -115,12 +119,12 @@ def test_the_surrogate_sees_noise_on_its_own_image_or_on_anothers(swap):
     images = torch.arange(4).view(-1, 1, 1, 1) * 30 + torch.full((4, 1, 24, 24), 60)
     data = ArrayDataset(images.to(torch.uint8), data.targets, data.ids, "segmentation", 1)
     watching = Watching()
-    Veil(**{**TINY, "steps": 1}, swap=swap).fit(data, watching)
+    veil = Veil(**{**TINY, "steps": 1}, swap=swap).fit(data, watching)
     shown = watching.shown[0]
     changed = [(image != image[0, 0, 0]) for image in shown]
     levels = [int((image[0, 0, 0] - 60) / 30) for image in shown]
     assert sorted(levels) == [0, 1, 2, 3]
-    outside = [(~Veil(**TINY).support(data.targets[level : level + 1])[0]) for level in levels]
+    outside = [(~veil.support(data.targets[level : level + 1])[0]) for level in levels]
     stays = [not bool((change & out).any()) for change, out in zip(changed, outside, strict=True)]
     # Larger noise on the image of a smaller disc sticks out of it; the reverse cannot be seen.
     assert all(stays) == (swap == 0)
@@ -136,7 +140,7 @@ def test_partners_are_other_samples_of_the_batch():
 
 def test_a_surrogate_starts_anew_and_the_others_go_on():
     config = VeilConfig(width=2, depth=1, surrogates=2, restart=2, seed=3)
-    young = Young(config, 1, SingleProcess("cpu"))
+    young = Young(config, lambda: UNet(1, 1, 2, 1), SingleProcess("cpu"))
     fresh = []
     for step in range(9):
         net, _ = young.at(step)
@@ -149,9 +153,59 @@ def test_a_surrogate_starts_anew_and_the_others_go_on():
 
 def test_no_two_lives_begin_alike():
     config = VeilConfig(width=2, depth=1, surrogates=2, restart=1)
-    young = Young(config, 1, SingleProcess("cpu"))
+    young = Young(config, lambda: UNet(1, 1, 2, 1), SingleProcess("cpu"))
     begins = [next(young.at(step)[0].parameters()).clone() for step in range(4)]
     assert len({tuple(begin.flatten().tolist()) for begin in begins}) == 4
+
+
+def test_the_race_is_won_by_what_tells_the_mask(monkeypatch):
+    """Two tiles, of which one says nothing."""
+    monkeypatch.setattr(race, "TILES", {"silent": torch.zeros(8, 8), "told": TILES["checkerboard"]})
+    data = disks(24)
+    veil = Veil(noise="raced", width=4, depth=2, restart=30, batch_size=8, eps="40/255", surrogate_learning_rate=1e-2)
+    veil.fit(data, SingleProcess("cpu"))
+    assert torch.equal(veil.noise.tile[0], TILES["checkerboard"])
+
+
+def test_tiles_neither_darken_nor_brighten():
+    for tile in TILES.values():
+        assert tile.sum() == 0 and tile.abs().eq(1).all()
+
+
+def stripes(count: int = 48, channels: int = 1) -> ArrayDataset:
+    """Three classes: stripes of three directions in strong grain."""
+    rows, columns = torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij")
+    marks = torch.stack([rows, columns, rows + columns]) // 2 % 2
+    classes = torch.arange(count) % 3
+    grain = torch.randint(0, 120, (count, channels, 16, 16), generator=torch.Generator().manual_seed(0))
+    images = (60 + grain + 30 * marks[classes][:, None]).to(torch.uint8)
+    return ArrayDataset(images, classes, [f"stripes/{i}" for i in range(count)], "classification", 3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_noise_of_classes_is_as_sparse_and_as_small_as_told(channels):
+    data = stripes(channels=channels)
+    veil = Veil(**TINY, k=5, eps="6/255").fit(data, SingleProcess("cpu"))
+    images, classes, ids = data.read(range(len(data)))
+    saved = quantise(veil.perturb(images, classes, ids), images, veil.budget().levels)
+    change = (saved.int() - images.int()).abs()
+    assert 1 < change.max() <= 6
+    assert 0 < (change > 0).flatten(1).sum(1).max() <= int(0.05 * 256 * channels)
+    again = Veil(**TINY, k=5, eps="6/255")
+    again.load_state_dict(veil.state_dict())
+    assert torch.equal(again.perturb(images, classes, ids), veil.perturb(images, classes, ids))
+
+
+def test_an_interrupted_fit_of_classes_ends_as_an_uninterrupted_one():
+    data = stripes()
+    images, classes, ids = data.read(range(len(data)))
+    options = {**TINY, "restart": 5}
+    halting = Halting(at=3)
+    with pytest.raises(InterruptedError):
+        Veil(**options).fit(data, halting)
+    resumed = Veil(**options).fit(data, Halting(state=halting.state))
+    whole = Veil(**options).fit(data, SingleProcess("cpu"))
+    assert torch.equal(resumed.perturb(images, classes, ids), whole.perturb(images, classes, ids))
 
 
 def test_masking_removes_its_band_and_nothing_else():

@@ -1,0 +1,120 @@
+"""The race: of several fixed tiles the one that fresh networks meet first, found by knock-out."""
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from medveil import keyed
+from medveil.dataset import Dataset
+from medveil.losses import global_mean
+from medveil.quantise import to_unit
+from medveil.runtime import Runtime, State, share
+from medveil.veil import swapping
+from medveil.veil.noise import Fixed
+from medveil.veil.pipeline import pipeline
+from medveil.veil.place import Place
+from medveil.veil.tiles import TILES
+from medveil.veil.training import batch_at, losses, through_pipeline
+from medveil.veil.young import fresh, network
+
+
+class Race:
+    """Rounds in which a fresh surrogate learns from each tile that is left, with the same weights and samples.
+
+    Every noise lies on another image, so that it alone tells the mask: what is met first has the lowest loss over the
+    ``restart`` steps of a life. The better half of the tiles, by the mean over their rounds, goes into the next round.
+    """
+
+    def __init__(self, noise: nn.Module, place: Place, data: Dataset, runtime: Runtime) -> None:
+        assert isinstance(noise, Fixed)
+        self.noise, self.place, self.config, self.data, self.runtime = noise, place, place.config, data, runtime
+        self.names = list(TILES)
+        self.left = list(range(len(self.names)))
+        self.sums = torch.zeros(len(self.names), dtype=torch.float64)
+        self.surrogate = network(self.config, place.shape).to(runtime.device)
+        self.wrapped = runtime.wrap(self.surrogate)
+        self.optimiser = Adam(self.surrogate.parameters(), self.config.surrogate_learning_rate)
+        self.maps = place.cache(len(data))
+        self.rounds = [count for count in halves(len(self.names)) if count > 1]
+
+    @property
+    def total(self) -> int:
+        return sum(self.rounds) * self.config.restart
+
+    def step(self, step: int) -> Tensor:
+        """The mean loss of the global batch of ``step``, detached."""
+        config, device = self.config, self.runtime.device
+        turn, age = divmod(step, config.restart)
+        number, place = self._round(turn)
+        tile = self.left[place]
+        if age == 0:
+            self._begin(tile, number)
+        batch = batch_at(len(self.data), config, f"veil race {number}", age)
+        mine, others = share(batch, self.runtime), share(swapping.partners(batch), self.runtime)
+        images, targets, ids = self.data.read(mine)
+        x, targets = to_unit(images.to(device, non_blocking=True)), targets.to(device, non_blocking=True)
+        known = None if self.maps is None else self.maps.get(mine, x, targets)
+        noise = self.place.bound(x, targets, known) * self.noise(x, targets)[:, 0]
+        everyone = torch.ones(len(ids), dtype=torch.bool)
+        seen = swapping.shown(x, noise, others, everyone, self.data)
+        moment = number * config.restart + age
+        if through_pipeline(config, moment, 1.0):
+            seen = pipeline(seen, config.seed, moment, 1.0, keyed.keys_of(ids, device))
+        with self.runtime.autocast():
+            logits = self.wrapped(seen.contiguous(memory_format=torch.channels_last))
+        loss = global_mean(losses(logits, targets, self.data.task), len(batch), self.runtime.world)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        loss = self.runtime.all_reduce(loss.detach()) / self.runtime.world
+        self.sums[tile] += float(loss) / config.restart
+        if age == config.restart - 1 and place == self.rounds[number] - 1:
+            self._end(number)
+        return loss
+
+    def _begin(self, tile: int, number: int) -> None:
+        net = fresh(lambda: network(self.config, self.place.shape), self.config.seed, f"veil race {number}")
+        self.surrogate.load_state_dict(net.state_dict())
+        self.optimiser.state.clear()
+        self.noise.tile.copy_(TILES[self.names[tile]].expand_as(self.noise.tile))
+
+    def _end(self, number: int) -> None:
+        """The better half goes on; the last one is the noise."""
+        kept = halves(len(self.names))[number + 1]
+        self.left = sorted(self.left, key=lambda tile: float(self.sums[tile]))[:kept]
+        self.noise.tile.copy_(TILES[self.names[self.left[0]]].expand_as(self.noise.tile))
+
+    def _round(self, turn: int) -> tuple[int, int]:
+        """The round of a turn, and the place of its tile in it."""
+        for number, count in enumerate(self.rounds):
+            if turn < count:
+                return number, turn
+            turn -= count
+        raise IndexError(turn)
+
+    def checkpoint(self, done: int) -> State:
+        return {
+            "noise": self.noise.state_dict(),
+            "surrogate": self.surrogate.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "left": self.left,
+            "sums": self.sums,
+            "done": done,
+        }
+
+    def resume(self, state: State) -> int:
+        """Continue from a checkpoint; returns the steps done."""
+        self.noise.load_state_dict(state["noise"])
+        self.surrogate.load_state_dict(state["surrogate"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.left, self.sums = state["left"], state["sums"]
+        done: int = state["done"]
+        return done
+
+
+def halves(count: int) -> list[int]:
+    """``count``, half of it rounded up, and so on to 1."""
+    found = [count]
+    while found[-1] > 1:
+        found.append(-(-found[-1] // 2))
+    return found

@@ -1,0 +1,134 @@
+"""How noise is learned: it and young surrogates descend the same loss, so that one backward pass serves both."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Adam
+
+from medveil import keyed
+from medveil.dataset import Dataset, Task
+from medveil.kernels import topk_mask
+from medveil.losses import classification_loss, global_mean, segmentation_loss
+from medveil.quantise import to_unit
+from medveil.runtime import Runtime, State, share
+from medveil.umed import maps
+from medveil.veil import spectrum, swapping
+from medveil.veil.config import VeilConfig
+from medveil.veil.noise import Classwise, Learned
+from medveil.veil.pipeline import pipeline
+from medveil.veil.place import Place
+from medveil.veil.young import Young, network
+
+
+class Training:
+    """The fit of noise that is learned, one global batch a step."""
+
+    def __init__(self, noise: nn.Module, place: Place, data: Dataset, runtime: Runtime) -> None:
+        self.noise, self.place, self.config, self.data, self.runtime = noise, place, place.config, data, runtime
+        self.wrapped = runtime.wrap(noise)
+        generator = isinstance(noise, Learned) and noise.net is not None
+        self.optimiser = Adam(noise.parameters(), self.config.rate(generator))
+        self.young = Young(self.config, lambda: network(self.config, place.shape), runtime)
+        self.maps = place.cache(len(data))
+        self.gradients: Tensor | None = None
+
+    @property
+    def total(self) -> int:
+        return self.config.steps
+
+    def step(self, step: int) -> Tensor:
+        """The mean loss of the global batch of ``step``, detached."""
+        config, device = self.config, self.runtime.device
+        batch = batch_at(len(self.data), config, "veil order", step)
+        mine, others = share(batch, self.runtime), share(swapping.partners(batch), self.runtime)
+        images, targets, ids = self.data.read(mine)
+        x, targets = to_unit(images.to(device, non_blocking=True)), targets.to(device, non_blocking=True)
+        keys = keyed.keys_of(ids, device)
+        known = None if self.maps is None else self.maps.get(mine, x, targets)
+        noise = self._noise(x, targets, known, keys, step)
+        seen = swapping.shown(x, noise, others, swapping.drawn(config.swap, config.seed, step, ids), self.data)
+        if through_pipeline(config, step, config.strength(step)):
+            seen = pipeline(seen, config.seed, step, config.strength(step), keys)
+        surrogate, optimiser = self.young.at(step)
+        with self.runtime.autocast():
+            logits = surrogate(seen.contiguous(memory_format=torch.channels_last))
+        loss = global_mean(losses(logits, targets, self.data.task), len(batch), self.runtime.world)
+        for one in (self.optimiser, optimiser):
+            one.zero_grad(set_to_none=True)
+        loss.backward()
+        self._choose_support(step)
+        for one in (self.optimiser, optimiser):
+            one.step()
+        return loss.detach()
+
+    def _noise(self, x: Tensor, targets: Tensor, known: maps.Maps | None, keys: Tensor, step: int) -> Tensor:
+        """The noise of ``x``, float [N, C, H, W], or as much of it as the surrogate is to see at ``step``."""
+        config = self.config
+        with self.runtime.autocast():
+            parts = self.wrapped(x, targets)
+        if config.alone:
+            parts = parts * _some(keyed.uniform(config.seed, "veil alone", step, keys, (2,)), config)
+        bound = self.place.bound(x, targets, known)
+        noise = torch.clamp(x + bound * parts.mean(1), 0, 1) - x
+        if config.masking:
+            u = keyed.uniform(config.seed, "veil masking", step, keys, (3,))
+            noise = spectrum.masked(noise, *spectrum.bands(u, config.masking))
+        return noise
+
+    def _choose_support(self, step: int) -> None:
+        """SALM's sparsity: after the first lives, a class's noise stays where its gradients have been largest."""
+        noise, config = self.noise, self.config
+        if not isinstance(noise, Classwise) or config.k == 100 or step >= config.restart:
+            return
+        assert noise.picture.grad is not None
+        gradient = noise.picture.grad.detach()
+        self.gradients = gradient.clone() if self.gradients is None else self.gradients + gradient
+        if step == min(config.restart, config.steps) - 1:
+            noise.support.copy_(topk_mask(self.gradients, config.k / 100))
+
+    def checkpoint(self, done: int) -> State:
+        return {
+            "noise": self.noise.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "young": self.young.state_dict(),
+            "gradients": self.gradients,
+            "done": done,
+        }
+
+    def resume(self, state: State) -> int:
+        """Continue from a checkpoint; returns the steps done."""
+        self.noise.load_state_dict(state["noise"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.young.load_state_dict(state["young"])
+        self.gradients = None if state["gradients"] is None else state["gradients"].to(self.runtime.device)
+        done: int = state["done"]
+        return done
+
+
+def batch_at(count: int, config: VeilConfig, purpose: str, step: int) -> list[int]:
+    """The global batch of ``step``, when ``count`` samples are walked through in a new order each epoch."""
+    epoch, place = divmod(step, -(-count // config.batch_size))
+    first = place * config.batch_size
+    return keyed.permutation(count, config.seed, purpose, epoch)[first : first + config.batch_size]
+
+
+def losses(logits: Tensor, targets: Tensor, task: Task) -> Tensor:
+    """Of each sample, [N]."""
+    if task == "segmentation":
+        return segmentation_loss(logits, targets)
+    return classification_loss(logits, targets, task)
+
+
+def through_pipeline(config: VeilConfig, step: int, strength: float) -> bool:
+    """Whether what is seen at ``step`` goes through the thief's pipeline."""
+    if config.pipeline == 0 or strength == 0:
+        return False
+    u = keyed.uniform(config.seed, "veil through pipeline", step, torch.zeros(1, dtype=torch.int64))
+    return bool(u.item() < config.pipeline)
+
+
+def _some(u: Tensor, config: VeilConfig) -> Tensor:
+    """1 for the scales that are shown and 0 for the others, [N, scales, 1, 1, 1], of uniform draws ``u`` [N, 2]."""
+    chosen = F.one_hot((u[:, 1] * config.scales).long(), config.scales)
+    visible = torch.where(u[:, :1] < config.alone, chosen, 1)
+    return visible[:, :, None, None, None]
