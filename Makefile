@@ -5,14 +5,14 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slurm lint environment clean
+.PHONY: help demo test test-slurm lint docs tutorials environment clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS := dev
 # Tests run in two processes of one thread each, which keeps two cores busy; make test ARGS="-n 0 -k name" for one process.
-TESTS := OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n 2 --dist loadfile --benchmark-disable -m "not slurm"
+TESTS := OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n 2 --dist loadfile --benchmark-disable -m "not slurm and not tutorials"
 # The first Python that is new enough, python3 before the others.
 PYTHON ?= $(shell for p in python3 python3.12 python3.13 python3.11 python3.14 python3.10 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { echo "$$p"; break; }; done)
@@ -22,6 +22,8 @@ help:
 	echo "make test        set up $(VENV) if need be, then run the tests that need no SLURM"
 	echo "make test-slurm  the tests that need SLURM (slurmctld, slurmd and munge installed, and root to start them)"
 	echo "make lint        ruff and mypy"
+	echo "make tutorials   run what the tutorials tell a reader to type, on generated images"
+	echo "make docs        the site, in build/site; a dead link ends it"
 	echo "make clean       remove $(VENV) and caches (never runs/)"
 
 environment: $(STAMP)
@@ -80,6 +82,14 @@ lint: $(STAMP)
 	"$(BIN)/python" -m ruff format --check .
 	echo "==> mypy"
 	"$(BIN)/python" -m mypy
+
+tutorials: $(STAMP)
+	echo "==> The tutorials, on generated images"
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n 2 --dist load -m tutorials tests/test_tutorials.py $(ARGS)
+
+docs: $(STAMP)
+	echo "==> The site: build/site/index.html"
+	NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build --strict --quiet
 
 clean:
 	rm -rf "$(VENV)" build ./*.egg-info .pytest_cache .ruff_cache .mypy_cache .benchmarks

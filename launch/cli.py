@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from types import ModuleType
 from typing import NoReturn
 
 from medveil import __version__
@@ -47,6 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    module, args = parse(arguments)
+    code: int = module.main(args)
+    return code
+
+
+def parse(arguments: list[str]) -> tuple[ModuleType, argparse.Namespace]:
+    """The module of the sub-command that ``arguments`` name, and what they tell it. Raises UserError for wrong ones."""
     parser = _Parser(
         prog="medveil", usage="medveil COMMAND ...", description="Make medical images useless for training."
     )
@@ -65,8 +73,7 @@ def _run(arguments: list[str]) -> int:
     # Each sub-command starts without the others' weight, and shows its help without torch.
     module = importlib.import_module(place)
     module.add_arguments(parser, arguments[1:])
-    code: int = module.main(parser.parse_args(arguments[1:]))
-    return code
+    return module, parser.parse_args(arguments[1:])
 
 
 def _versions() -> str:

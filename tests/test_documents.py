@@ -1,15 +1,81 @@
 """What the documents tell a reader to type works, and what they point to is there."""
 
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 import medveil
-from medveil.launch.cli import COMMANDS
+from medveil.errors import UserError
+from medveil.launch.cli import parse
+from medveil.launch.sweeping.grid import read_sweep
 from tests.conftest import ROOT
 
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md")])
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")])
+
+SWEEP = re.compile(r"^(?:\S*python )?launch/sweep\.py")
+
+
+def name_of(document: Path) -> str:
+    return document.relative_to(ROOT).as_posix()
+
+
+def commands_of(document: Path) -> list[str]:
+    """The calls of medveil in code, fenced, indented or within a line, each as a person would type it."""
+    text = document.read_text().replace("\\\n", " ")
+    lines = [*re.findall(r"^\s*(medveil .*|\S*python launch/sweep\.py.*)$", text, re.MULTILINE)]
+    lines += re.findall(r"`(medveil [^`\n]+|python launch/sweep\.py[^`\n]*)`", text)
+    return [SWEEP.sub("medveil sweep", line.partition(" #")[0].rstrip(" ;&")) for line in lines]
+
+
+def objection(words: list[str]) -> str:
+    """What the command's own parser has against ``words``; "" for nothing."""
+    try:
+        parse([word for word in words if word not in ("...", "OPTIONS")])
+    except SystemExit as end:  # --help, --version
+        return str(end.code or "")
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the data sets and files that the documents speak of."""
+    root = tmp_path_factory.mktemp("reader")
+    for folder in ("ultrasound", "kept-back", "ct"):
+        for kind in ("images", "masks"):
+            (root / "hospital" / folder / kind).mkdir(parents=True)
+            Image.new("L", (16, 16), 255).save(root / "hospital" / folder / kind / "a.png")
+    for folder in ("skin/melanoma", "skin/naevus", "x-rays/a", "x-rays/b"):
+        (root / "hospital" / folder).mkdir(parents=True)
+        Image.new("L", (16, 16), 255).save(root / "hospital" / folder / "a.png")
+    own = re.findall(
+        r'```python title="mine.py"\n(.*?)```', (ROOT / "docs/tutorials/protector.md").read_text(), re.DOTALL
+    )
+    (root / "mine.py").write_text(own[0])
+    return root
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_command_of_a_document_is_one(
+    document: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    for line in commands_of(document):
+        wrong = objection(shlex.split(line)[1:])
+        # Within a line of prose a command may be named without what it is about.
+        mentioned = f"`{line}`" in document.read_text() and re.search("are required|expected one argument", wrong)
+        assert not wrong or mentioned, f"{line}: {wrong}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_links_of_a_document_are_there(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
+        assert (document.parent / target).exists(), target
 
 
 def test_the_readmes_python_runs() -> None:
@@ -24,12 +90,12 @@ def test_the_readmes_python_runs() -> None:
     assert callable(names["cdc_conv2d"])
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_commands_and_links_of_a_document_are_there(document) -> None:
-    text = document.read_text()
-    assert set(re.findall(r"(?:^ {4}|`)medveil ([a-z]+)", text, re.MULTILINE)) <= set(COMMANDS)
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
-        assert (document.parent / target).exists(), target
+def test_the_worked_sweep_has_the_cells_that_the_page_counts(tmp_path: Path) -> None:
+    text = (ROOT / "docs/cluster.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "lungs.yaml").write_text(block)
+    cells = read_sweep(tmp_path / "lungs.yaml").cells()
+    assert f"each of the {len(cells)} cells" in text
 
 
 def test_versions_stand_in_step() -> None:

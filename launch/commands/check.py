@@ -6,15 +6,17 @@ from dataclasses import fields
 from pathlib import Path
 
 from medveil.errors import UserError
-from medveil.launch.commands.flags import Flags
+from medveil.launch.commands.flags import Flags, a_method
 from medveil.launch.data.config import MEDICAL, Reading
 from medveil.launch.data.layout import layout_of
 from medveil.launch.protect.config import DATA, HOW, WHAT, ProtectJob, beside
-from medveil.launch.protect.methods import METHODS, method_for
+from medveil.launch.protect.methods import method_for
 from medveil.launch.running.machine import HERE
 
 _SHOWN = 10
 """Of names and near-duplicates; of files that would be refused all are shown."""
+
+_METHOD = "for the estimate of the time; FILE.py: a protector of your own"
 
 _ASKED = ("size", "preset", "device", "threads")
 
@@ -24,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] = ()) -> 
     parser.usage = "medveil check FOLDER [options]"
     flags = Flags(parser, WHAT, HOW, MEDICAL, HERE)
     flags.under(WHAT).add_argument("data", metavar="FOLDER", help=DATA)
-    flags.under(HOW).add_argument("--method", choices=METHODS, metavar="METHOD", help="for the estimate of the time")
+    flags.under(HOW).add_argument("--method", type=a_method, metavar="METHOD", help=_METHOD)
     skip = [item.name for item in fields(ProtectJob) if item.name not in _ASKED]
     flags.add(ProtectJob, skip=skip, defaults={"preset": "auto"})
     flags.add(Reading)

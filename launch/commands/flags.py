@@ -11,6 +11,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 
 from medveil.config import Levels, Settings, about_of, objection, shown
+from medveil.errors import UserError
+from medveil.launch.protect.methods import settings_of
 
 DRY_RUN = "only say what would be done, and about how long it would take"
 
@@ -83,6 +85,15 @@ def add_flag(group: argparse._ArgumentGroup, item: Field[Any], place: str, defau
         help=text.replace("%", "%%"),
         **more,
     )
+
+
+def a_method(typed: str) -> str:
+    """``typed``, if it is a method or a file that defines one. Raises ``argparse.ArgumentTypeError`` else."""
+    try:
+        settings_of(typed)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return typed
 
 
 def read(item: Field[Any], typed: str) -> Any:

@@ -7,29 +7,34 @@ from dataclasses import fields
 from typing import Any
 
 from medveil.errors import UserError
-from medveil.launch.commands.flags import DRY_RUN, Flags, peek
+from medveil.launch.commands.flags import DRY_RUN, Flags, a_method, peek
 from medveil.launch.data.config import MEDICAL, Reading
 from medveil.launch.data.layout import layout_of
 from medveil.launch.protect.config import DATA, HOW, KEYS, WHAT, WHERE, KeyOptions, PartOptions, ProtectJob, beside
-from medveil.launch.protect.methods import METHOD_OF_TASK, METHODS, method_for
+from medveil.launch.protect.methods import METHOD_OF_TASK, METHODS, method_for, settings_of
+from medveil.launch.protect.own import is_file
 from medveil.launch.running.machine import HERE, usual_preset
 from medveil.launch.target.config import CALIBRATION, Target, bounded
 
-_METHOD = "how to protect; by default umed for images with masks, salm for classes"
+_METHOD = "how to protect; by default umed for images with masks, salm for classes; FILE.py: a protector of your own"
 
 
 def add_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     """The flags of ``medveil protect``, and those of the method that ``argv`` names or the data's layout calls for."""
     parser.usage = "medveil protect FOLDER [--out RELEASE] [--method METHOD] [--preset PRESET] [options]"
-    known = peek(argv, ProtectJob, PartOptions, Reading, KeyOptions, Target, *METHODS.values())
+    every = [ProtectJob, PartOptions, Reading, KeyOptions, Target, *METHODS.values()]
+    known = peek(argv, *every)
+    if known["method"] is not None and is_file(known["method"]):
+        # What follows a flag of the user's own is no folder.
+        known = peek(argv, *every, settings_of(known["method"]))
     data = known["data"] or known["positional"]
     method = known["method"] or (METHOD_OF_TASK["classification"] if known["labels_from"] else method_for(data))
     flags = _job_flags(parser, method)
-    if method is None or method not in METHODS:
+    if method is None or not (method in METHODS or is_file(method)):
         parser.epilog = "The settings of a method are listed by: medveil protect --method NAME --help"
         return
     preset = usual_preset(known["device"]) if known["preset"] in (None, "auto") else known["preset"]
-    settings = METHODS[method]
+    settings = settings_of(method)
     flags.add(settings, "fit", skip=[item.name for item in fields(ProtectJob)], defaults=settings.presets.get(preset))
     parser.epilog = f"Defaults of noise and fit are those of {method}'s preset {preset}."
 
@@ -71,7 +76,7 @@ def _job_flags(parser: argparse.ArgumentParser, method: str | None) -> Flags:
     flags = Flags(parser, WHAT, WHERE, HOW, CALIBRATION, "noise", "fit", MEDICAL, KEYS, HERE)
     flags.under(WHAT).add_argument("data", nargs="?", metavar="FOLDER", help=DATA)
     flags.under(WHAT).add_argument("--data", dest="named", metavar="DATA", help="the same, by name")
-    flags.under(HOW).add_argument("--method", default=method, choices=METHODS, metavar="METHOD", help=_METHOD)
+    flags.under(HOW).add_argument("--method", default=method, type=a_method, metavar="METHOD", help=_METHOD)
     flags.add(ProtectJob, skip=("data",), defaults={"preset": "auto"})
     flags.add(PartOptions)
     flags.add(Reading)
@@ -92,7 +97,7 @@ def _job(args: argparse.Namespace) -> ProtectJob:
     part = PartOptions(**Flags.told(args, PartOptions))
     reading = Reading(**Flags.told(args, Reading))
     method = args.method or _by_opening(args.data, job, reading)
-    options = Flags.told(args, METHODS[method])
+    options = Flags.told(args, settings_of(method))
     return ProtectJob(method, args.data, out, options=options, part=part, reading=reading, **job)
 
 

@@ -108,7 +108,7 @@ def headlines(job: ProtectJob, given: Input, chosen: Mapping[str, Any]) -> list[
 def _indices(job: ProtectJob, source: Source, empty: Empty) -> tuple[list[int], list[str]]:
     """The samples to fit and release, and the ids that are held out."""
     task = source.data.task
-    if task not in METHODS[job.method].tasks:
+    if task not in settings_of(job.method).tasks:
         others = ", ".join(name for name, settings in METHODS.items() if task in settings.tasks)
         raise UserError(f"{job.data} is a {task} set, which {job.method} cannot protect; these can: {others}")
     if source.kind == "npz":

@@ -19,6 +19,7 @@ from medveil.launch.errors import tell
 from medveil.launch.protect.chosen import choose_once
 from medveil.launch.protect.config import ProtectJob
 from medveil.launch.protect.input import Input, check_job, headlines, make_protector, open_input, other_origin
+from medveil.launch.protect.own import digest_of, is_file
 from medveil.launch.protect.part import choose
 from medveil.launch.reading import read_own
 from medveil.launch.release import visibility
@@ -82,6 +83,8 @@ def _protect(job: ProtectJob, processes: Processes, opener: Opener) -> None:
         "threads": chosen["threads"],
         "precision": chosen["precision"],
     }
+    if is_file(job.method):
+        config["file"] = digest_of(job.method)
     if job.groups is not None:
         # A changed table may hold out others under the same name.
         config["held_out"] = hashlib.sha256("\x1f".join(sorted(given.held_out)).encode()).hexdigest()

@@ -15,6 +15,7 @@ from medveil.baselines.config import (
 )
 from medveil.errors import UserError
 from medveil.launch.data.layout import layout_of
+from medveil.launch.protect.own import is_file, protector_in
 from medveil.method import MethodSettings
 from medveil.protector import Protector
 from medveil.salm.config import SALMConfig
@@ -51,14 +52,18 @@ def method_for(data: str | None) -> str | None:
 
 
 def settings_of(method: str) -> type[MethodSettings]:
-    """The settings of ``method``. Raises UserError for a name that there is not."""
+    """The settings of ``method``, a name or a file of Python. Raises UserError for what is neither."""
+    if is_file(method):
+        return protector_in(method).Config
     if method not in METHODS:
-        raise UserError(f"no method is called {method!r}: choose from {', '.join(METHODS)}")
+        raise UserError(f"no method is called {method!r}: choose from {', '.join(METHODS)}, or name a file FILE.py")
     return METHODS[method]
 
 
 def protector_of(method: str) -> type[Protector]:
     """The class of the protector ``method``, imported only now."""
+    if is_file(method):
+        return protector_in(method)
     module, _, name = _PLACES[settings_of(method)].rpartition(".")
     found: type[Protector] = getattr(importlib.import_module(module), name)
     return found

@@ -16,6 +16,7 @@ from medveil.launch.exploiters.names import SEGMENTERS, check_model
 from medveil.launch.protect.config import PartOptions
 from medveil.launch.protect.config import Preset as ProtectPreset
 from medveil.launch.protect.methods import settings_of
+from medveil.launch.protect.own import is_file
 from medveil.launch.reading import read_bytes
 from medveil.launch.report.config import Layout
 from medveil.launch.results import Exploiter, Options, Portion
@@ -213,6 +214,8 @@ def _name(value: Any, key: str, where: str) -> str:
 def _methods(entry: Any, default: SizePreset | None, where: str) -> Iterator[Method]:
     for options in _expand(entry, "method", where):
         name, preset = _name(options.pop("method"), "method", where), options.pop("preset", default)
+        if is_file(name):
+            raise UserError(f"{where}: {name}: a sweep runs no files of code: enter the method in the project")
         try:
             cls = settings_of(name)
         except UserError as error:

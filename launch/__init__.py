@@ -1,0 +1,1 @@
+"""What people run: the commands, data in and out, exploiters, audits, reports, clusters."""
