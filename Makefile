@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slurm lint docs tutorials environment clean
+.PHONY: help demo test test-slurm lint docs tutorials test-install release environment clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -22,8 +22,10 @@ help:
 	echo "make test        set up $(VENV) if need be, then run the tests that need no SLURM"
 	echo "make test-slurm  the tests that need SLURM (slurmctld, slurmd and munge installed, and root to start them)"
 	echo "make lint        ruff and mypy"
+	echo "make test-install  what the containers install, in a fresh environment"
 	echo "make tutorials   run what the tutorials tell a reader to type, on generated images"
 	echo "make docs        the site, in build/site; a dead link ends it"
+	echo "make release ADDRESS=https://HOST/OWNER/medveil   what is uploaded and tagged, checked, in dist/"
 	echo "make clean       remove $(VENV) and caches (never runs/)"
 
 environment: $(STAMP)
@@ -86,6 +88,19 @@ lint: $(STAMP)
 tutorials: $(STAMP)
 	echo "==> The tutorials, on generated images"
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n 2 --dist load -m tutorials tests/test_tutorials.py $(ARGS)
+
+test-install:
+	echo "==> What the containers install, in a fresh environment (some minutes and gigabytes)"
+	folder=$$(mktemp -d)
+	trap 'rm -rf "$$folder"' EXIT
+	"$(PYTHON)" -m venv "$$folder/venv"
+	PYTHON="$$folder/venv/bin/python" containers/install.sh
+	cd "$$folder" # away from the checkout
+	venv/bin/medveil protect phantom:seg:8:32 --method random --out release
+	venv/bin/medveil check release
+
+release: $(STAMP)
+	"$(BIN)/python" tools/release.py $(ADDRESS)
 
 docs: $(STAMP)
 	echo "==> The site: build/site/index.html"
