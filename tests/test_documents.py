@@ -56,7 +56,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     own = re.findall(
         r'```python title="mine.py"\n(.*?)```', (ROOT / "docs/tutorials/protector.md").read_text(), re.DOTALL
     )
-    (root / "mine.py").write_text(own[0])
+    for name in ("mine.py", "FILE.py"):
+        (root / name).write_text(own[0])
     return root
 
 
