@@ -20,6 +20,7 @@ EXTRAS = {
     "pydicom": "medical",
     "highdicom": "medical",
     "nibabel": "medical",
+    "monai": "volumes",
     "submitit": "cluster",
     "matplotlib": "report",
     "jinja2": "report",

@@ -14,6 +14,7 @@ from medveil.errors import UserError
 from medveil.launch.data import Opener, Source
 from medveil.launch.data.foreign import open_foreign
 from medveil.launch.data.opening import Stamp, stamp
+from medveil.launch.data.volumes import stacked
 from medveil.launch.release.manifest import Manifest
 from medveil.launch.release.originals import original_ids
 
@@ -25,6 +26,7 @@ class Part:
     ``spec``: as ``open_data`` reads it, a release too. ``split``: its samples to protect ("data") or its own test part.
     ``ids``: those samples alone, in this order; None: all. ``size``: the side in pixels, None for the data's own.
     ``labels``: the targets are the regions of each of these labels; none: all of them as one.
+    ``depth``: the samples are whole volumes of so many slices (:mod:`medveil.launch.data.volumes`); 0: slices.
     ``opener``: opens it.
     """
 
@@ -33,6 +35,7 @@ class Part:
     ids: tuple[str, ...] | None = None
     size: int | None = None
     labels: tuple[int, ...] = ()
+    depth: int = 0
     opener: Opener = field(default_factory=Opener, compare=False, repr=False)
 
     @property
@@ -48,7 +51,8 @@ class Part:
             raise UserError(f"{self.spec} has no test part of its own")
         if self.labels:
             data = source.per_label(self.labels)
-        return data if self.ids is None else select(data, self.ids, self.spec)
+        data = data if self.ids is None else select(data, self.ids, self.spec)
+        return stacked(data, source.volumes, self.depth, self.spec) if self.depth else data
 
     def class_names(self) -> list[str] | None:
         """What the targets' numbers mean, where the data says."""

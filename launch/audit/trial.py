@@ -8,6 +8,7 @@ from medveil.config import plain
 from medveil.launch.audit.samples import Part, originals_by_id
 from medveil.launch.exploiters.attacks import Chain, Thief, parse_attack
 from medveil.launch.exploiters.config import ExploiterConfig
+from medveil.launch.exploiters.names import VOLUMETRIC
 from medveil.launch.exploiters.regions import Regions
 from medveil.launch.exploiters.training import VALIDATION
 from medveil.launch.running.files import sha256_of
@@ -64,12 +65,17 @@ class Trial:
         return values, known
 
     def opened(self) -> "Trial":
-        """As it is trained: the images as it looks at them, with each label of several as a target of its own."""
-        labels = self.train.source.labels
-        labels = labels if len(labels) > 1 else ()
+        """As it is trained: the images as it looks at them, with each label of several as a target of its own; for a
+        model of three dimensions whole volumes.
+        """
+        parts = [part for part in (self.train, self.test, self.clean) if part is not None]
+        labels, depth = self.train.source.labels, 0
+        if self.config.model in VOLUMETRIC:
+            labels, depth = (), max(part.source.deepest for part in parts)
 
         def seen(part: Part) -> Part:
-            return replace(part, labels=labels, opener=replace(part.opener, look=self.look))
+            opener = replace(part.opener, look=self.look)
+            return replace(part, labels=labels if len(labels) > 1 else (), depth=depth, opener=opener)
 
         clean = None if self.clean is None else seen(self.clean)
         return replace(self, train=seen(self.train), test=seen(self.test), clean=clean)
@@ -77,7 +83,8 @@ class Trial:
     @property
     def regions(self) -> Regions:
         """What Dice is counted for."""
-        return Regions(self.train.labels, {**self.train.source.volumes, **self.test.source.volumes})
+        volumes = {**self.train.source.volumes, **self.test.source.volumes}
+        return Regions(self.train.labels, {name: name for name in volumes.values()} if self.train.depth else volumes)
 
     def thief(self, attack: Chain, copies: Path) -> Thief:
         """Who tries it, with what ``attack`` takes."""

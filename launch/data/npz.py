@@ -4,14 +4,10 @@ import hashlib
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from numpy.lib import format as npy
 from torch import Tensor
@@ -22,20 +18,11 @@ from medveil.launch.data import store
 from medveil.launch.data.cache import Entry, Kept, entry
 from medveil.launch.data.images import MAX_PIXELS
 from medveil.launch.data.medmnist_sets import registered
+from medveil.launch.data.npz_arrays import Array, Header, header_of, members, take
 from medveil.launch.data.source import MAX_CLASSES, Source
 from medveil.launch.data.store import MappedDataset, PixelStore
 
-Array = npt.NDArray[Any]
-
-_BLOCK_BYTES = 16 << 20
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError)
-
-
-@dataclass(frozen=True)
-class _Header:
-    shape: tuple[int, ...]
-    fortran: bool
-    dtype: np.dtype[Any]
 
 
 def open_npz(
@@ -49,6 +36,7 @@ def open_npz(
     """The npz at ``path``: ``splits`` are to be protected; the test split, if not among them, is the test part.
 
     Images uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]; labels whole numbers [N], [N, 1] or [N, L]. Ids: "train/12".
+    Volumes [N, D, H, W] are cut into slices, which have the labels of their volume: "train/12/0003".
     ``cache``: where images that exceed memory are unpacked to, and stay; None: to files that vanish.
     """
     try:
@@ -64,16 +52,21 @@ def open_npz(
 def _open(
     archive: zipfile.ZipFile, path: Path, spec: str, size: int | None, splits: tuple[str, ...], cache: Path | None
 ) -> Source:
-    headers = {name: _header(archive, name, path) for name in _members(archive, path)}
+    headers = {name: header_of(archive, name, path) for name in members(archive, path)}
     _check_splits(headers, path, splits)
     test_splits = ("test",) if "test" in _splits(headers) and "test" not in splits else ()
-    height, width = _check_images(headers, path, size)
+    planes, height, width = _check_images(headers, path, size)
     labels = {split: _labels(archive, split, headers, path) for split in _splits(headers)}
     task, num_classes, class_names = _task(path, labels)
 
     parts = {"data": splits, "test": test_splits} if test_splits else {"data": splits}
-    ids = {name: [f"{split}/{i}" for split in part for i in range(len(labels[split]))] for name, part in parts.items()}
-    targets = {name: torch.cat([_targets(labels[split], task) for split in part]) for name, part in parts.items()}
+    ids = {
+        name: [one for split in part for one in _ids(split, len(labels[split]), planes)] for name, part in parts.items()
+    }
+    targets = {
+        name: torch.cat([_targets(labels[split], task) for split in part]).repeat_interleave(planes, 0)
+        for name, part in parts.items()
+    }
     large = any(math.prod(headers[f"{s}_images"].shape) > store.RAM_BUDGET for part in parts.values() for s in part)
     datasets: dict[str, Dataset]
     with entry(cache, path, ",".join(splits)) if large and cache is not None else nullcontext() as kept:
@@ -87,7 +80,7 @@ def _open(
             }
             fingerprint = found.fingerprint
         else:
-            stores, fingerprint = _unpack(archive, headers, parts, (height, width), kept)
+            stores, fingerprint = _unpack(archive, headers, parts, (planes, height, width), kept)
             datasets = {name: stores[name].dataset(targets[name], ids[name], task, num_classes) for name in parts}
             if kept is not None:
                 kept.keep(Kept(fingerprint, str(path)))
@@ -96,6 +89,8 @@ def _open(
     notes = []
     if registered(path).get("task") == "ordinal-regression":
         notes.append(f"the classes of {path.stem} are grades in order: they are protected and trained as classes")
+    if planes > 1:
+        notes.append(f"{path.stem} holds volumes of {planes} slices of {width}x{height}: they are protected by slices")
     if data.channels == 1 and headers[f"{splits[0]}_images"].shape[3:] == (3,):
         notes.append(f"the three channels of every image in {path.name} are equal: read as grey")
     return Source(
@@ -108,66 +103,43 @@ def _open(
         notes=notes,
         fingerprint=fingerprint,
         npz_path=path,
+        planes=planes,
     )
 
 
 def _unpack(
     archive: zipfile.ZipFile,
-    headers: dict[str, _Header],
+    headers: dict[str, Header],
     parts: dict[str, tuple[str, ...]],
-    size: tuple[int, int],
+    size: tuple[int, int, int],
     kept: Entry | None,
 ) -> tuple[dict[str, PixelStore], str]:
-    """The images of each part, unpacked in one pass over the file, and its fingerprint."""
+    """The images of each part, unpacked in one pass over the file, and its fingerprint. ``size``: slices of each of
+    its volumes (of images 1), height, width.
+    """
     stores, places = {}, {}
+    planes, height, width = size
     for name, part in parts.items():
-        counts = [headers[f"{split}_images"].shape[0] for split in part]
-        stores[name] = PixelStore(sum(counts), *size, path=None if kept is None else kept.path(name))
+        counts = [headers[f"{split}_images"].shape[0] * planes for split in part]
+        stores[name] = PixelStore(sum(counts), height, width, path=None if kept is None else kept.path(name))
         for split, start in zip(part, np.cumsum([0, *counts]).tolist(), strict=False):
             places[split] = stores[name], start
     fingerprint = hashlib.sha256()
     for name in sorted(headers):
         split = name.removesuffix("_images") if name.endswith("_images") else ""
-        _take(archive, name, headers[name], fingerprint, *places.get(split, (None, 0)))
+        into, start = places.get(split, (None, 0))
+        take(archive, name, headers[name], fingerprint, into, start, planes)
     if len({one.channels for one in stores.values()}) > 1:
         for one in stores.values():
             one.widen()
     return stores, fingerprint.hexdigest()
 
 
-def _members(archive: zipfile.ZipFile, path: Path) -> list[str]:
-    """Names of the arrays, sorted."""
-    names = [info.filename for info in archive.infolist()]
-    if len(set(names)) != len(names):
-        raise UserError(f"{path} holds an array twice: write it again with numpy.savez")
-    return sorted(name.removesuffix(".npy") for name in names if name.endswith(".npy"))
-
-
-def _read_header(file: IO[bytes]) -> _Header:
-    read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
-    return _Header(*read(file))
-
-
-def _header(archive: zipfile.ZipFile, name: str, path: Path) -> _Header:
-    try:
-        with archive.open(f"{name}.npy") as file:
-            header, begin = _read_header(file), file.tell()
-    except (ValueError, RuntimeError) as error:  # no npy header; encrypted or of an unknown compression
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: {name} cannot be read ({reason}): write it again with numpy.savez") from None
-    if header.dtype.hasobject:
-        raise UserError(f"{path}: {name} would need pickle, which may run code: save it as plain numbers")
-    expected = begin + math.prod(header.shape) * header.dtype.itemsize
-    if archive.getinfo(f"{name}.npy").file_size != expected:
-        raise UserError(f"{path}: {name} is truncated or damaged: fetch or write the file again")
-    return header
-
-
-def _splits(headers: dict[str, _Header]) -> list[str]:
+def _splits(headers: dict[str, Header]) -> list[str]:
     return [name.removesuffix("_images") for name in headers if name.endswith("_images")]
 
 
-def _check_splits(headers: dict[str, _Header], path: Path, splits: tuple[str, ...]) -> None:
+def _check_splits(headers: dict[str, Header], path: Path, splits: tuple[str, ...]) -> None:
     known = _splits(headers)
     if not known:
         held = ", ".join(headers) or "nothing"
@@ -184,30 +156,39 @@ def _check_splits(headers: dict[str, _Header], path: Path, splits: tuple[str, ..
             raise UserError(f"{path} has {split}_images but no {split}_labels: add them")
 
 
-def _check_images(headers: dict[str, _Header], path: Path, size: int | None) -> tuple[int, int]:
-    """Height and width, the same in every split."""
+def _ids(split: str, count: int, planes: int) -> list[str]:
+    if planes == 1:
+        return [f"{split}/{i}" for i in range(count)]
+    return [f"{split}/{i}/{plane:04d}" for i in range(count) for plane in range(planes)]
+
+
+def _check_images(headers: dict[str, Header], path: Path, size: int | None) -> tuple[int, int, int]:
+    """Slices (1 of images), height and width, the same in every split."""
     sides = set()
     for split in _splits(headers):
         header = headers[f"{split}_images"]
         name = f"{path}: {split}_images"
         if header.dtype != np.uint8:
             raise UserError(f"{name} is {header.dtype}: MedMNIST images are uint8; convert them first")
-        if not (len(header.shape) == 3 or (len(header.shape) == 4 and header.shape[3] in (1, 3))):
-            raise UserError(f"{name} has shape {header.shape}: [N, H, W] or [N, H, W, 3] is needed (no 3-D volumes)")
-        if header.shape[0] == 0:
+        if len(header.shape) not in (3, 4):
+            raise UserError(
+                f"{name} has shape {header.shape}: [N, H, W], [N, H, W, 3] or volumes [N, D, H, W] are read"
+            )
+        if 0 in header.shape:
             raise UserError(f"{name} is empty: there is nothing to protect")
-        sides.add(header.shape[1:3])
+        volumes = len(header.shape) == 4 and header.shape[3] not in (1, 3)
+        sides.add(header.shape[1:] if volumes else (1, *header.shape[1:3]))
     if len(sides) > 1:
         raise UserError(f"{path} has splits of different image sizes ({sorted(sides)}): give one size a file")
-    height, width = sides.pop()
+    planes, height, width = sides.pop()
     if height * width > MAX_PIXELS or min(height, width) < 1:
         raise UserError(f"{path} has images of {width}x{height} pixels: at most {MAX_PIXELS // 10**6} million are read")
     if size not in (None, height) or size not in (None, width):
         raise UserError(f"{path} holds {width}x{height} images and an npz is never resized: leave out --size {size}")
-    return height, width
+    return planes, height, width
 
 
-def _labels(archive: zipfile.ZipFile, split: str, headers: dict[str, _Header], path: Path) -> Array:
+def _labels(archive: zipfile.ZipFile, split: str, headers: dict[str, Header], path: Path) -> Array:
     """int64 [N, L]."""
     name = f"{split}_labels"
     header, images = headers[name], headers[f"{split}_images"].shape[0]
@@ -257,34 +238,3 @@ def _task(path: Path, labels: dict[str, Array]) -> tuple[Task, int, list[str] | 
 def _targets(labels: Array, task: Task) -> Tensor:
     """int64 [N] or uint8 [N, L]."""
     return torch.from_numpy(labels.astype(np.uint8) if task == "multilabel" else labels[:, 0].copy())
-
-
-def _blocks(file: IO[bytes], header: _Header) -> Iterator[tuple[int, Array]]:
-    """The array's rows in C order, some at a time, each with its first index."""
-    if 0 in header.shape:
-        return
-    if header.fortran or not header.shape:
-        whole = np.frombuffer(file.read(), header.dtype)
-        yield 0, whole.reshape(header.shape, order="F" if header.fortran else "C")
-        return
-    row = header.dtype.itemsize * math.prod(header.shape[1:])
-    rows = max(1, _BLOCK_BYTES // row)
-    for first in range(0, header.shape[0], rows):
-        count = min(rows, header.shape[0] - first)
-        yield first, np.frombuffer(file.read(count * row), header.dtype).reshape(count, *header.shape[1:])
-
-
-def _take(
-    archive: zipfile.ZipFile, name: str, header: _Header, digest: "hashlib._Hash", into: PixelStore | None, start: int
-) -> None:
-    """Hash one array, in one pass with storing it if it is wanted."""
-    digest.update(f"{name}\x1f{header.dtype.str}\x1f{header.shape}\x1f".encode())
-    with archive.open(f"{name}.npy") as file:
-        _read_header(file)
-        for first, block in _blocks(file, header):
-            digest.update(block.tobytes())
-            if into is not None:
-                into.put(start + first, block)
-        # Reading to the end is what makes zipfile check the member's checksum.
-        if file.read(1):
-            raise EOFError(f"{name} is longer than its header says")

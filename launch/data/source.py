@@ -51,7 +51,7 @@ class Source:
     ``npz_path`` or ``folder``: where it was read from. ``files``: of a folder, the files of ``data`` in its order.
     ``left_out``: samples whose files cannot be used, and why. ``others``: what else a release of some of them holds,
     text by file name. ``labels``: the values of its label maps that are foreground, ascending; ``label_maps``: ``data``
-    with each pixel's place among these as targets.
+    with each pixel's place among these as targets. ``planes``: slices of each volume of an npz.
     """
 
     spec: str
@@ -70,6 +70,7 @@ class Source:
     others: Callable[[Sequence[NativeFile]], Mapping[str, str]] = lambda _: {}
     labels: tuple[int, ...] = ()
     label_maps: Dataset | None = None
+    planes: int = 1
 
     @property
     def place(self) -> Path | None:
@@ -79,8 +80,16 @@ class Source:
     @property
     def volumes(self) -> dict[str, str]:
         """The volume of each slice, by its id; no other sample has one."""
+        if self.planes > 1:
+            ids = [*self.data.ids, *(() if self.test is None else self.test.ids)]
+            return {sample: sample.rpartition("/")[0] for sample in ids}
         volumes = [file for file in self.files if file.planes > 1]
         return {self.data.ids[index]: file.name for file in volumes for index in file.indices}
+
+    @property
+    def deepest(self) -> int:
+        """The most slices that a volume has; 1 without any."""
+        return max([self.planes, *(file.planes for file in self.files)])
 
     def per_label(self, labels: Sequence[int]) -> Dataset:
         """The samples with the regions of ``labels`` as targets, uint8 {0, 1} [B, L, H, W], empty where it has none.

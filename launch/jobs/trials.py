@@ -115,8 +115,9 @@ def estimate(trials: Sequence[Trial], place: Place, processes: Processes, worker
     first = trials[0]
     torch.set_num_threads(place.threads or torch.get_num_threads())
     dtype = torch.bfloat16 if place.precision_on(processes.device) == "bf16" else torch.float32
-    step = seconds_per_step(first.opened().train.open(), first.config, SingleProcess(processes.device, dtype))
-    images, tested = len(first.train.open()), len(first.test.open())
+    opened = first.opened()
+    step = seconds_per_step(opened.train.open(), first.config, SingleProcess(processes.device, dtype))
+    images, tested = len(opened.train.open()), len(opened.test.open())
     steps = [steps_of(trial.config, images, tested, parse_attack(trial.attack)) for trial in trials]
     return step * max(max(steps), sum(steps) / workers)
 

@@ -207,7 +207,7 @@ def _arrays(
     assert manifest.npz_sha256 is not None
     splits: dict[str, list[str]] = {}
     for sample in manifest.samples:
-        splits.setdefault(sample.id.rpartition("/")[0], []).append(sample.id)
+        splits.setdefault(sample.id.partition("/")[0], []).append(sample.id)
     if not original.is_file():
         raise UserError(f"{original} is not there any more: a key is made from the originals that were protected")
     with zipfile.ZipFile(original) as before, zipfile.ZipFile(release / manifest.npz) as after:
@@ -217,9 +217,9 @@ def _arrays(
             opened = tuple(i for i, sample in enumerate(samples) if ids is None or sample in ids)
             written.images += len(opened)
             restored = hashlib.sha256()
-            for image, _ in _image_pairs(before, after, split, set(opened)):
+            for image, _ in _image_pairs(before, after, split, set(opened), len(samples)):
                 restored.update(image.tobytes())
-            content = _differences(_image_pairs(before, after, split, set(opened)), written)
+            content = _differences(_image_pairs(before, after, split, set(opened), len(samples)), written)
             entry = Entry(
                 name=manifest.npz,
                 form="array",
@@ -234,15 +234,15 @@ def _arrays(
 
 
 def _image_pairs(
-    before: zipfile.ZipFile, after: zipfile.ZipFile, split: str, opened: Collection[int]
+    before: zipfile.ZipFile, after: zipfile.ZipFile, split: str, opened: Collection[int], count: int
 ) -> Iterator[tuple[Bytes, Bytes]]:
-    """Of each image of a split what it is restored to, and what was released."""
+    """Of each of the ``count`` images (or slices) of a split what it is restored to, and what was released."""
     with before.open(f"{split}_images.npy") as old, after.open(f"{split}_images.npy") as new:
         header = read_header(new)
         if read_header(old) != header:
             raise UserError(f"{before.filename} has changed since it was protected: {split}_images has another shape")
-        for i in range(header[0][0]):
-            original, released = (next_image(file, header[0]) for file in (old, new))
+        for i in range(count):
+            original, released = (next_image(file, header[0], count) for file in (old, new))
             yield (original if i in opened else released), released
 
 

@@ -32,12 +32,15 @@ class NpzFiles:
         self.path = folder / source.npz_path.name
         self.counts: dict[str, int] = {}
         for sample in source.data.ids:
-            split = sample.rpartition("/")[0]
+            split = sample.partition("/")[0]
             self.counts[split] = self.counts.get(split, 0) + 1
         with zipfile.ZipFile(self.original) as archive:
             self.shapes = {split: _header(archive, f"{split}_images.npy")[0] for split in self.counts}
-        for split, shape in self.shapes.items():
-            if (1 if len(shape) == 3 else shape[3]) < source.data.channels:
+        # Of volumes every slice is a sample.
+        first = 1 if source.planes == 1 else 2
+        self.forms = {split: shape[first:] for split, shape in self.shapes.items()}
+        for split, form in self.forms.items():
+            if (1 if len(form) == 2 else form[2]) < source.data.channels:
                 raise UserError(
                     f"{self.original}: {split}_images is grey and another split is coloured: save them alike"
                 )
@@ -96,10 +99,11 @@ class NpzFiles:
                     shape, fortran, dtype = read_header(file)
                     if (shape, fortran, dtype) != (self.shapes[split], False, np.dtype(np.uint8)):
                         raise ValueError(f"{split}_images was saved as {dtype} {shape}")
-                    size = int(np.prod(shape[1:], dtype=np.int64))
+                    form = self.forms[split]
+                    size = int(np.prod(form, dtype=np.int64))
                     for start in range(0, count, batch):
                         some = range(first + start, first + min(start + batch, count))
-                        samples = [np.frombuffer(file.read(size), np.uint8).reshape(shape[1:]) for _ in some]
+                        samples = [np.frombuffer(file.read(size), np.uint8).reshape(form) for _ in some]
                         files = [
                             SavedFiles(self.path.name, hashlib.sha256(sample.tobytes()).hexdigest())
                             for sample in samples
@@ -127,7 +131,7 @@ class NpzFiles:
             return unequal_members(original, release, {f"{split}_images.npy" for split in self.shapes})
 
     def _sample(self, index: int, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        shape = self.shapes[self.source.data.ids[index].rpartition("/")[0]][1:]
+        shape = self.forms[self.source.data.ids[index].partition("/")[0]]
         wide = pixels if len(shape) == 2 or pixels.ndim == 3 else pixels[..., None]
         return np.ascontiguousarray(np.broadcast_to(wide, shape))
 

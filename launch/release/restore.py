@@ -124,9 +124,9 @@ def check(sealed: SealedReader, number: int, entry: Entry, release: Path) -> Non
         raise _differs(sealed, entry)
 
 
-def next_image(file: IO[bytes], shape: tuple[int, ...]) -> Bytes:
-    """The next image of an array of ``shape`` that is read from ``file``, flat."""
-    return np.frombuffer(file.read(int(np.prod(shape[1:], dtype=np.int64))), np.uint8)
+def next_image(file: IO[bytes], shape: tuple[int, ...], count: int) -> Bytes:
+    """The next of the ``count`` images (of volumes: slices) of an array of ``shape``, read from ``file``, flat."""
+    return np.frombuffer(file.read(int(np.prod(shape, dtype=np.int64)) // count), np.uint8)
 
 
 def _restored(sealed: SealedReader, number: int, entry: Entry, release: Path) -> Iterator[bytes]:
@@ -160,8 +160,8 @@ def _images(
     """Every image of the array in ``file``, restored where it is opened and ``wanted``."""
     opened = {i for i in entry.opened if entry.samples[i] in wanted}
     waiting, pieces = bytearray(), sealed.read(number)
-    for i in range(shape[0]):
-        image = next_image(file, shape)
+    for i in range(len(entry.samples)):
+        image = next_image(file, shape, len(entry.samples))
         while len(waiting) < image.size and (piece := next(pieces, b"")):
             waiting += piece
         if len(waiting) < image.size:

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from medveil.dataset import Subset
 from medveil.launch.cli import main
-from medveil.launch.data import Opener
+from medveil.launch.data import Opener, open_data
 from medveil.launch.data.config import Reading
+from medveil.launch.data.volumes import stacked
 from medveil.launch.results import CellResult
 from tests.launch.releases import both_manifests
 
@@ -89,3 +92,77 @@ def test_slices_are_seen_under_windows_that_are_drawn(volumes: Path) -> None:
         for plane, index in enumerate(file.indices):
             seen = stored.grey(plane, file.windows[file.drawn[plane]])
             assert np.array_equal(drawn.data.read([index]).images[0, 0].numpy(), seen)
+
+
+def test_a_model_of_three_dimensions_trains_on_whole_volumes(
+    volumes: Path, release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("monai")
+    where = ["audit", str(release), "--original", str(volumes), "--windows", "ct", "--exploiter", "unet,unet3d", *QUICK]
+    assert main([*where, "--out", str(tmp_path / "audit")]) == 0
+    cells = {one.model: one for one in map(CellResult.load, (tmp_path / "audit").glob("*/result.json"))}
+    assert set(cells) == {"unet", "unet3d"}
+    for cell in cells.values():
+        assert cell.protected is not None
+        assert cell.protected.last["dsc_volume"] >= 0
+    whole = cells["unet3d"].protected
+    assert whole is not None
+    assert whole.last["dsc_volume"] == pytest.approx(whole.last["dsc"])
+    capsys.readouterr()
+    assert main([*where, "--out", str(tmp_path / "blurred"), "--attacks", "blur"]) == 2
+    assert "--exploiter unet3d goes with --attacks none" in capsys.readouterr().err
+
+
+def test_volumes_are_stacked_in_their_order(volumes: Path) -> None:
+    source = open_data(str(volumes))
+    order = [5, 4, 0, 1, 2, 3, 8, 9]
+    whole = stacked(Subset(source.data, order), source.volumes, 6, "volumes")
+    assert list(whole.ids) == ["images/case1.nii.gz", "images/case0.nii.gz", "images/case2.nii.gz"]
+    images, targets, _ = whole.read([0, 1])
+    slices = source.data.read(range(12))
+    assert torch.equal(images[0, :2], slices.images[[5, 4], 0])
+    assert torch.equal(targets[1, :4], slices.targets[:4, 0])
+    assert not images[0, 2:].any()
+    assert not targets[1, 4:].any()
+
+
+@pytest.fixture(scope="module")
+def medmnist3d(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As medmnist writes its files of three dimensions: uint8 [N, D, H, W], labels uint8 [N, 1]."""
+    rng = np.random.default_rng(0)
+    arrays: dict[str, np.ndarray] = {}
+    for split, count in (("train", 6), ("val", 2), ("test", 4)):
+        labels = (np.arange(count) % 2).astype(np.uint8)
+        arrays[f"{split}_images"] = rng.integers(0, 90, (count, 28, 28, 28), dtype=np.uint8)
+        arrays[f"{split}_images"][:, 8:20, 8:20, 8:20] += 60 * labels[:, None, None, None]
+        arrays[f"{split}_labels"] = labels[:, None]
+    path = tmp_path_factory.mktemp("npz") / "boxes3d.npz"
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+    return path
+
+
+def test_medmnist_in_three_dimensions(medmnist3d: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("monai")
+    pytest.importorskip("cryptography")
+    monkeypatch.setenv("MEDVEIL_PASSPHRASE", "a passphrase of some length")
+    source = open_data(str(medmnist3d))
+    assert (len(source.data), source.data.size, source.data.ids[29]) == (6 * 28, (28, 28), "train/1/0001")
+    out, key = tmp_path / "out", tmp_path / "key"
+    settings = ["--method", "random", "--eps", "4/255", "--device", "cpu", "--seed", "1", "--key", str(key)]
+    assert main(["protect", str(medmnist3d), "--out", str(out), *settings]) == 0
+    before, after = np.load(medmnist3d), np.load(out / "boxes3d.npz")
+    assert before.files == after.files
+    change = after["train_images"].astype(int) - before["train_images"]
+    assert np.abs(change).max() == 4
+    assert (change != 0).any((2, 3)).all()
+    assert np.array_equal(after["test_images"], before["test_images"])
+    where = ["audit", str(out), "--original", str(medmnist3d), "--out", str(tmp_path / "audit")]
+    training = ["--iterations", "2", "--width", "2", "--batch-size", "4", "--threads", "1", "--device", "cpu"]
+    assert main([*where, "--exploiter", "resnet18,resnet3d", *training, "--workers", "1"]) == 0
+    models = {CellResult.load(path).model for path in (tmp_path / "audit").glob("*/result.json")}
+    assert models == {"resnet18", "resnet3d"}
+    back = ["restore", str(out), "--key", str(key), "--out", str(tmp_path / "back")]
+    assert main([*back, "--only", "train/1/*"]) == 0
+    restored = np.load(tmp_path / "back" / "boxes3d.npz")["train_images"]
+    assert np.array_equal(restored[1], before["train_images"][1])
+    assert np.array_equal(restored[2], after["train_images"][2])
