@@ -15,7 +15,7 @@ import torch
 import torchvision.datasets.utils
 
 from medveil.errors import UserError
-from medveil.launch.data import npz, open_data
+from medveil.launch.data import npz_arrays, open_data
 
 Arrays = dict[str, Any]
 
@@ -100,7 +100,7 @@ def test_the_fingerprint_is_of_the_arrays_not_of_the_file(tmp_path: Path) -> Non
 
 def test_blocks_of_a_large_array_are_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = _arrays(channels=3)
-    monkeypatch.setattr(npz, "_BLOCK_BYTES", 3 * 28 * 28 * 3)
+    monkeypatch.setattr(npz_arrays, "_BLOCK_BYTES", 3 * 28 * 28 * 3)
     source = _open(tmp_path / "set.npz", arrays)
     np.testing.assert_array_equal(source.data.read(range(20)).images, arrays["train_images"].transpose(0, 3, 1, 2))
 
@@ -140,9 +140,13 @@ BAD: dict[str, tuple[Callable[[], Arrays], str]] = {
     "no images": (lambda: {"x": np.zeros(3)}, "is no MedMNIST npz"),
     "no labels": (lambda: _spoiled(train_labels=lambda a: None), "train_images but no train_labels"),
     "floating images": (lambda: _spoiled(val_images=lambda a: a["val_images"] / 255.0), "val_images is float64"),
-    "volumes": (
+    "volumes in one split": (
         lambda: _spoiled(train_images=lambda a: np.zeros((20, 28, 28, 28), np.uint8)),
-        r"train_images has shape \(20, 28, 28, 28\)",
+        "splits of different image sizes",
+    ),
+    "volumes of colours": (
+        lambda: _spoiled(train_images=lambda a: np.zeros((20, 28, 28, 28, 3), np.uint8)),
+        r"train_images has shape \(20, 28, 28, 28, 3\)",
     ),
     "an empty split": (
         lambda: _spoiled(train_images=lambda a: a["train_images"][:0], train_labels=lambda a: a["train_labels"][:0]),
