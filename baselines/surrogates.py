@@ -85,9 +85,8 @@ def moved(
 ) -> tuple[Tensor, Tensor]:
     """``images`` [N, C, H, W] flipped and cropped, differentiably, and their masks with them; labels as they are."""
     size = (images.shape[-2], images.shape[-1])
-    drawn: FlipShift = draw_flip_shift(
-        config.seed, purpose, step, keys, size, crop_padding(config.padding, size), flip=config.flip
-    )
+    padding = crop_padding(config.padding, size)
+    drawn: FlipShift = draw_flip_shift(config.seed, purpose, step, keys, padding, flip=config.flip)
     masks = targets.ndim == images.ndim
     return apply_flip_shift(images, drawn), apply_flip_shift(targets, drawn) if masks else targets
 

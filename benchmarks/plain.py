@@ -51,7 +51,7 @@ class PlainSALM:
             drawn = visit.transform(keys, inner, config.transforms, x.shape)
             gradient = torch.zeros_like(x)
             for draw in range(config.transforms):
-                one = type(drawn)(*(part[draw :: config.transforms] for part in drawn))
+                one = drawn._replace(words=drawn.words[draw :: config.transforms])
                 given = noise.clone().requires_grad_(True)
                 loss = self.losses(apply_flip_shift(x + given, one), targets).sum()
                 gradient += torch.autograd.grad(loss, given)[0] / config.transforms

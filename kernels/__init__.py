@@ -7,6 +7,8 @@ a GPU.
 
 from medveil.kernels.cdc import CentralDifferenceConv2d, cdc_conv2d, cdc_conv2d_stats, convert_to_cdc
 from medveil.kernels.clip import contour_band, lbp_adaptive_clip
+from medveil.kernels.conv_relu import conv_relu
+from medveil.kernels.draws import flip_shift, philox_words
 from medveil.kernels.lbp import local_binary_pattern, texture_map
 from medveil.kernels.topk import NanGradient, nan_seen, topk_grad_mask, topk_mask, topk_masked_step
 
@@ -16,10 +18,13 @@ __all__ = [
     "cdc_conv2d",
     "cdc_conv2d_stats",
     "contour_band",
+    "conv_relu",
     "convert_to_cdc",
+    "flip_shift",
     "lbp_adaptive_clip",
     "local_binary_pattern",
     "nan_seen",
+    "philox_words",
     "texture_map",
     "topk_grad_mask",
     "topk_mask",

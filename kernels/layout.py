@@ -51,3 +51,10 @@ def needs_64_bits(*tensors: Tensor) -> bool:
         for t in tensors
         if t.numel() > 0
     )
+
+
+def empty_moved(x: Tensor, count: int) -> Tensor:
+    """Room for ``count`` moved images of ``x`` [N, C, H, W]: in channels_last but on the CPU, whose results must stay
+    what they are, and contiguous there."""
+    layout = torch.contiguous_format if x.device.type == "cpu" else torch.channels_last
+    return torch.empty((count, *x.shape[1:]), dtype=x.dtype, device=x.device, memory_format=layout)

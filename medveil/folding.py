@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -70,7 +71,34 @@ def refold(fixed: nn.Module, module: nn.Module) -> None:
     """Bring ``fixed``, made by ``folded(module)``, up to date with ``module``, in the memory it has."""
     # Buffers and what was not folded share their memory already.
     names = {id(part): name for name, part in module.named_modules()}
-    for conv, norm in _pairs(module):
-        kept = fixed.get_submodule(names[id(conv)])
+    found = [(conv, norm, fixed.get_submodule(names[id(conv)])) for conv, norm in _pairs(module)]
+    if found and found[0][0].weight.is_cuda and _at_once(fixed, found):
+        return
+    for conv, norm, kept in found:
         for old, new in zip(kept.parameters(), _fused(conv, norm), strict=True):
             old.copy_(new)
+
+
+_FOLDERS: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
+
+
+def _at_once(fixed: nn.Module, found: list[tuple[nn.Conv2d, Any, nn.Module]]) -> bool:
+    """Refold all of ``found`` in one launch, if that can be done."""
+    from medveil.kernels.folding import cuda  # needs Triton
+
+    layers = [
+        (
+            cuda.Layer(
+                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias, *kept.parameters()
+            ),
+            norm.eps,
+        )
+        for conv, norm, kept in found
+    ]
+    folder = _FOLDERS.get(fixed)
+    if folder is None or not folder.still(layers):
+        if not cuda.takes(layers):
+            return False
+        folder = _FOLDERS[fixed] = cuda.FoldedNorms(layers)
+    folder()
+    return True

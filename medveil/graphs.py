@@ -54,7 +54,8 @@ def record(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> tuple[C
             function(*inputs)
     torch.cuda.current_stream(device).wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.device(device), torch.cuda.graph(graph):
+    # Other threads may go on allocating pinned memory meanwhile, to read batches ahead.
+    with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
         output = function(*inputs)
     return graph.replay, output
 

@@ -76,7 +76,9 @@ class SALMConfig(MethodSettings):
     momentum: float = setting(0.9, "momentum of the source model")
     weight_decay: float = setting(5e-4, "weight decay of the source model")
     width: int = setting(64, "channels of the source model's first stage", low=1)
-    graph: bool = setting(False, "replays the steps of full batches as a CUDA graph (not run on a GPU yet)")
+    graph: bool = setting(
+        True, "on CUDA a visit to a full batch is one graph, recorded once and replayed (not run on a GPU yet)"
+    )
     compile: bool = setting(False, "torch.compile of the source model for the steps; it changes the last digits")
     seed: int = setting(0, "seed of every random draw")
 

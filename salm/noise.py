@@ -25,39 +25,32 @@ class Visit:
     loss: Loss
     purpose: str
     step: int
-    replayed: Replayed | None = None  # ``advance`` of a visit with the same configuration and loss
+    replayed: Replayed | None = None  # ``crafted`` of a visit with the same configuration, loss and purpose
 
     def start(self, x: Tensor, keys: Tensor) -> Tensor:
         """Noise at the beginning, float [N, C, H, W]: zero, or uniform in +-eps with x + noise kept in [0, 1]."""
-        config = self.config
-        if config.mode == "strict" or config.start == "zero":
-            return torch.zeros_like(x)
-        u = keyed.uniform(config.seed, f"{self.purpose} start", self.step, keys, x.shape[1:])
-        return torch.clamp(x + config.eps * (2 * u - 1), 0, 1) - x
+        return self._start(x, keys, self._counter(x.device))
 
-    def noise(self, x: Tensor, targets: Tensor, keys: Tensor, start: Tensor) -> Tensor:
-        """The noise after ``pgd_steps`` steps from ``start``; all float [N, C, H, W] on the [0, 1] scale."""
+    def noise(self, x: Tensor, targets: Tensor, keys: Tensor, start: Tensor | None = None) -> Tensor:
+        """The noise after ``pgd_steps`` steps from ``start``, by default its own; all float [N, C, H, W] on the [0, 1]
+        scale."""
+        given = [] if start is None else [start]
+        return (self.replayed or self.crafted)(x, targets, keys, self._counter(x.device), *given)
+
+    def crafted(self, x: Tensor, targets: Tensor, keys: Tensor, step: Tensor, *given: Tensor) -> Tensor:
+        """:meth:`noise` as a function of tensors alone; ``step`` int64 [1]. Nothing in it waits for the device."""
         config = self.config
-        noise, before, given = start, start, [x, targets]
-        advance = self.replayed or self.advance
+        noise = before = given[0] if given else self._start(x, keys, step)
+        support = None
+        moves = self._moves(keys, step, x)
         for inner in range(config.pgd_steps):
-            transform = self.transform(keys, inner, config.transforms, x.shape)
+            gradient = self.gradient(x + noise, targets, moves._replace(words=moves.words[inner]))
             if config.mode == "strict" and inner == 0:
-                gradient = self.gradient(x + noise, targets, transform)
                 support = topk_mask(gradient, config.fraction, by=config.by, rank=config.rank)
-                before, noise = noise, self.moved(noise, gradient, x, support)
-                given.append(support)
-            else:
-                before, noise = noise, advance(noise, *transform, *given)
+            before, noise = noise, self.moved(noise, gradient, x, support)
         # Steps to and fro may cancel in every element of a sample; it keeps the noise of the step before.
         some = noise.flatten(1).any(1)
         return torch.where(some.view(-1, 1, 1, 1), noise, before)
-
-    def advance(self, noise: Tensor, *given: Tensor) -> Tensor:
-        """One PGD step, a function of tensors alone: the four of a transform, x, targets, and strict mode's support."""
-        transform, (x, targets, *support) = FlipShift(*given[:4]), given[4:]
-        gradient = self.gradient(x + noise, targets, transform)
-        return self.moved(noise, gradient, x, support[0] if support else None)
 
     def moved(self, noise: Tensor, gradient: Tensor, x: Tensor, support: Tensor | None) -> Tensor:
         """``noise`` after one masked sign step (Eq. 6)."""
@@ -73,18 +66,37 @@ class Visit:
         repeated = targets.repeat_interleave(draws, 0)
 
         def loss(images: Tensor) -> Tensor:
-            each = images[:, None].expand(-1, draws, -1, -1, -1).flatten(0, 1)
-            return self.loss(apply_flip_shift(each, transform), repeated) / draws
+            return self.loss(apply_flip_shift(images, transform), repeated) / draws
 
         return input_gradient(loss, protected)
 
     def transform(self, keys: Tensor, inner: int, draws: int, shape: torch.Size) -> FlipShift:
         """``draws`` transforms for each key at inner step ``inner``, next to each other."""
         config = self.config
-        size = (shape[-2], shape[-1])
-        # One key per draw: the draws of one sample and step must differ.
-        drawn = (keys[:, None] + torch.arange(draws, device=keys.device)).flatten()
         step = self.step * (config.pgd_steps + 1) + inner
-        return draw_flip_shift(
-            config.seed, f"{self.purpose} transform", step, drawn, size, crop_padding(config.padding, size), config.flip
-        )
+        padding = crop_padding(config.padding, (shape[-2], shape[-1]))
+        purpose = f"{self.purpose} transform"
+        return draw_flip_shift(config.seed, purpose, step, _each(keys, draws), padding, config.flip)
+
+    def _counter(self, device: torch.device) -> Tensor:
+        return torch.full((1,), self.step, device=device)
+
+    def _start(self, x: Tensor, keys: Tensor, step: Tensor) -> Tensor:
+        config = self.config
+        if config.mode == "strict" or config.start == "zero":
+            return torch.zeros_like(x)
+        words = keyed.words_at(config.seed, f"{self.purpose} start", step, keys, x.shape[1:])[0]
+        return torch.clamp(x + config.eps * (2 * keyed.as_uniform(words) - 1), 0, 1) - x
+
+    def _moves(self, keys: Tensor, step: Tensor, x: Tensor) -> FlipShift:
+        """The transforms of all inner steps: ``words`` [steps, N J, 3]."""
+        config = self.config
+        steps = step * (config.pgd_steps + 1) + torch.arange(config.pgd_steps, device=x.device)
+        drawn = _each(keys, config.transforms)
+        words = keyed.words_at(config.seed, f"{self.purpose} transform", steps, drawn, (3,))
+        return FlipShift(words, crop_padding(config.padding, (x.shape[2], x.shape[3])), config.flip)
+
+
+def _each(keys: Tensor, draws: int) -> Tensor:
+    """A key for each draw of a sample and step, as these must differ: [N ``draws``]."""
+    return (keys[:, None] + torch.arange(draws, device=keys.device)).flatten()

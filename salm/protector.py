@@ -41,6 +41,7 @@ class SALM:
         self.runtime: Runtime = SingleProcess()
         self.stored: tuple[Tensor, Tensor] | None = None
         self._fixed: nn.Module | None = None
+        self._replayed: dict[str, Replayed] = {}
 
     def fit(self, data: Dataset, runtime: Runtime | None = None) -> "SALM":
         """Train the source model with the noise against it. Raises ``ValueError`` for a segmentation set."""
@@ -79,7 +80,7 @@ class SALM:
         if self.config.release == "stored":
             return torch.clamp(x + self._stored_noise(keys), 0, 1)
         visit = self.visit("salm release", 0)
-        return torch.clamp(x + visit.noise(x, targets, keys, visit.start(x, keys)), 0, 1)
+        return torch.clamp(x + visit.noise(x, targets, keys), 0, 1)
 
     def visit(self, purpose: str, step: int) -> Visit:
         """A visit against the source model as it now is, in eval mode."""
@@ -87,10 +88,12 @@ class SALM:
             with self.runtime.autocast():
                 self._fixed = fixed = folded(self.source)
             self._loss = partial(self._fixed_loss, torch.compile(fixed) if self.config.compile else fixed)
-            self._replayed = Replayed(Visit(self.config, self._loss, "", 0).advance) if self.config.graph else None
+            self._replayed = {}
         else:
             refold(self._fixed, self.source)
-        return Visit(self.config, self._loss, purpose, step, self._replayed)
+        if self.config.graph and purpose not in self._replayed:
+            self._replayed[purpose] = Replayed(Visit(self.config, self._loss, purpose, 0).crafted)
+        return Visit(self.config, self._loss, purpose, step, self._replayed.get(purpose))
 
     def _fixed_loss(self, source: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor) -> Tensor:
         with self.runtime.autocast():
@@ -165,9 +168,11 @@ class _Trainer:
         x, targets = to_unit(images.to(device, non_blocking=True)), targets.to(device, non_blocking=True)
         keys = keyed.keys_of(ids, device)
         visit = self.salm.visit("salm fit", done)
-        start = visit.start(x, keys) if self.store is None else self.store.read(mine, device)
+        start = None if self.store is None else self.store.read(mine, device)
         parts = cuts(len(mine), self.runtime.local_shards)
-        noise = torch.cat([visit.noise(x[part], targets[part], keys[part], start[part]) for part in parts])
+        noise = torch.cat(
+            [visit.noise(x[part], targets[part], keys[part], None if start is None else start[part]) for part in parts]
+        )
         if self.store is not None:
             self.store.write(mine, noise)
         transform = visit.transform(keys, self.config.pgd_steps, 1, x.shape)

@@ -9,9 +9,10 @@ import triton.language as tl
 from torch import Tensor
 
 from medveil.kernels.layout import laid_out_like
-from medveil.kernels.topk.long import topk_bracket_kernel, topk_gather_kernel, topk_settle_kernel
+from medveil.kernels.topk.long import topk_bracket_kernel, topk_gather_kernel
 from medveil.kernels.topk.reference import count
 from medveil.kernels.topk.rows import topk_row_kernel
+from medveil.kernels.topk.settle import topk_settle_kernel
 
 LANE = 4  # elements of a thread in a block: 16 bytes of fp32
 PER_THREAD = 32  # 32-bit keys that a thread holds

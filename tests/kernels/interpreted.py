@@ -5,13 +5,19 @@ import itertools
 import sys
 
 import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from medveil.kernels.cdc import choices
+from medveil.kernels.cdc import choices, ops
 from medveil.kernels.cdc import cuda as cdc_cuda
+from medveil.kernels.cdc import launchers as cdc_launchers
 from medveil.kernels.cdc import reference as cdc_reference
 from medveil.kernels.clip import contour_band
 from medveil.kernels.clip import cuda as clip_cuda
 from medveil.kernels.clip import reference as clip_reference
+from medveil.kernels.draws import cuda as draws_cuda
+from medveil.kernels.draws import reference as draws_reference
+from medveil.kernels.folding import cuda as folding_cuda
 from medveil.kernels.lbp import cuda as lbp_cuda
 from medveil.kernels.lbp import reference as lbp_reference
 from medveil.kernels.topk import cuda as topk_cuda
@@ -128,13 +134,59 @@ def topk() -> None:
         assert topk_cuda.nan_seen(torch.device("cpu")) and not topk_cuda.nan_seen(torch.device("cpu"))
 
 
+def draws() -> None:
+    draws_cuda.BLOCK = 16
+    keys = torch.tensor([0, 1, 2**62 + 12345, 2**63 - 1, 0xFFFFFFFF])
+    steps = torch.tensor([0, 7, 2**32 - 1, 2**40 + 3])
+    for (low, high), count in (((0xFFFFFFFF, 0x89ABCDEF), 3), ((5, 0), 9), ((0, 0), 1)):
+        words = draws_cuda.philox_words(keys, steps, low, high, count)
+        assert torch.equal(words, draws_reference.philox_words(keys, steps, low, high, count))
+    for (shape, draws, padding), flip in itertools.product([((2, 3, 5, 7), 3, 2), ((3, 1, 4, 4), 1, 0)], (True, False)):
+        x, moves = torch.randn(shape), torch.randint(0, 2**32, (shape[0] * draws, 3))
+        for given in (x, x.to(memory_format=torch.channels_last)):
+            moved = draws_cuda.flip_shift(given, moves, padding, flip)
+            assert torch.equal(moved, draws_reference.flip_shift(x, moves, padding, flip))
+            grads = [
+                of.flip_shift_backward(moved, moves, shape[0], padding, flip) for of in (draws_cuda, draws_reference)
+            ]
+            torch.testing.assert_close(*grads)
+            assert grads[0].is_contiguous()
+
+
+def norms() -> None:
+    convs = [nn.Conv2d(3, 5, 3, bias=False), nn.Conv2d(5, 4, 1).to(memory_format=torch.channels_last)]
+    bns = [nn.BatchNorm2d(5), nn.BatchNorm2d(4, affine=False, eps=1e-2)]
+    for norm in bns:
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    for dtype, tolerance in ((torch.float32, 1e-6), (torch.float16, 1e-3)):
+        layers, expected = [], []
+        for conv, norm in zip(convs, bns, strict=True):
+            given = conv.weight.detach(), conv.bias, norm.running_mean, norm.running_var
+            results = torch.empty_like(given[0], dtype=dtype), torch.empty(len(given[0]), dtype=dtype)
+            layers.append((folding_cuda.Layer(*given, norm.weight, norm.bias, *results), norm.eps))
+            expected.append(fuse_conv_bn_weights(*given, norm.eps, norm.weight, norm.bias))
+        assert folding_cuda.takes(layers)
+        folder = folding_cuda.FoldedNorms(layers)
+        folder()
+        assert folder.still(layers) and not folder.still(layers[1:])
+        for (layer, _), both in zip(layers, expected, strict=True):
+            for found, wanted in zip(layer[-2:], both, strict=True):
+                torch.testing.assert_close(found, wanted.detach().to(dtype), rtol=tolerance, atol=tolerance)
+
+
 def cdc() -> None:
-    for tile in (cdc_cuda.STEM, cdc_cuda.STEM_IEEE, cdc_cuda.STEM_WEIGHT, cdc_cuda.STEM_WEIGHT_FP32):
+    for tile in (
+        cdc_launchers.STEM,
+        cdc_launchers.STEM_IEEE,
+        cdc_launchers.STEM_WEIGHT,
+        cdc_launchers.STEM_WEIGHT_FP32,
+    ):
         tile.update(ROWS=2, COLUMNS=8)
-    cdc_cuda.GEMM.update(OUTPUTS=16, CHANNELS=16)
-    cdc_cuda.FOLD.update(BLOCK=16)
-    cdc_cuda.UNFOLD_PIECES.update(SPLITS=2)
-    cdc_cuda.PROGRAMS = 3  # several pieces even of few pixels
+    cdc_launchers.GEMM.update(OUTPUTS=16, CHANNELS=16)
+    cdc_launchers.FOLD.update(BLOCK=16)
+    cdc_launchers.UNFOLD_PIECES.update(SPLITS=2)
+    cdc_launchers.PROGRAMS = 3  # several pieces even of few pixels
     device = torch.device("cpu")
     operators = {name: getattr(cdc_cuda, name) for name in ("cdc_conv2d", "cdc_conv2d_stats", "cdc_conv2d_backward")}
     wide_too = False
@@ -163,6 +215,12 @@ def cdc() -> None:
     torch.testing.assert_close(ours, theirs)
     again = cdc_cuda.cdc_conv2d_backward(*arguments)
     assert all(torch.equal(one, other) for one, other in zip(ours, again, strict=True))
+    # Past the dispatcher as through the operator.
+    bias = torch.randn(4, dtype=torch.float64)
+    leaves = [t.requires_grad_() for t in (x, v, c, bias)]
+    found = [ops.Direct.apply(*leaves, *accuracy.UNIT), ops.cdc_conv2d(*leaves)]
+    torch.testing.assert_close(*found)
+    torch.testing.assert_close(*(torch.autograd.grad(out, leaves, grad) for out in found))
 
 
 if __name__ == "__main__":

@@ -1,52 +1,24 @@
 """What the launchers launch, on tensors without memory: how many kernels, and what else the device has to do."""
 
-from collections import Counter
-
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip("triton")
 
 from medveil.kernels.cdc import cuda as cdc
+from medveil.kernels.cdc.launchers import precision
 from medveil.kernels.topk import cuda as topk
 from tests.kernels.launches import meta, recorded
+from tests.operations import Operations
 
 UNIT = [1, 1], [1, 1], [1, 1]
-NOTHING = (
-    "empty",
-    "empty_like",
-    "new_empty",
-    "empty_strided",
-    "view",
-    "alias",
-    "slice",
-    "permute",
-    "detach",
-    "unsqueeze",
-    "select",
-)
-
-
-class Operations(TorchDispatchMode):
-    """Counts the operators of the library within, less those that start nothing on a device."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = Counter()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function._schema.name.removeprefix("aten::")
-        if name not in NOTHING:
-            self.found[name] += 1
-        return function(*args, **(kwargs or {}))
 
 
 def made(call):
     """The kernels that ``call`` launches, by name, and the library's operators beside them."""
     with Operations() as operations:
         names = [launch.name for launch in recorded(call)]
-    return names, dict(operations.found)
+    return names, {name: count for name, count in operations.found.items() if count}
 
 
 @pytest.mark.parametrize("rows", [1, 416, 3000])
@@ -96,9 +68,9 @@ def test_how_fp32_is_multiplied_follows_the_library_s_setting_old_or_new():
     try:
         for value, expected in (("ieee", "ieee"), ("tf32", "tf32")):
             conv.fp32_precision = value
-            assert cdc.precision() == expected
+            assert precision() == expected
         torch.backends.cudnn.allow_tf32 = False
-        assert cdc.precision() == "ieee"
+        assert precision() == "ieee"
     finally:
         torch.backends.cudnn.allow_tf32 = True
         conv.fp32_precision = kept

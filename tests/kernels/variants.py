@@ -9,6 +9,8 @@ import torch
 from medveil.kernels.cdc import cuda as cdc
 from medveil.kernels.clip import cuda as clip
 from medveil.kernels.clip.reference import Inputs
+from medveil.kernels.draws import cuda as draws
+from medveil.kernels.folding import cuda as folding
 from medveil.kernels.lbp import cuda as lbp
 from medveil.kernels.topk import cuda as topk
 from tests.kernels.launches import Launch, meta, recorded
@@ -89,6 +91,24 @@ def _codes(method: str, side: int = SIDE) -> Call:
     return lambda: lbp.local_binary_pattern(meta(16, side, side, dtype=torch.uint8), method)
 
 
+def _draws() -> None:
+    keys, steps = meta(640, dtype=torch.int64), meta(10, dtype=torch.int64)
+    draws.philox_words(keys, steps, 2**31 + 1, 2**32 - 2, 3)
+
+
+def _moves() -> None:
+    words = meta(640, 3, dtype=torch.int64)
+    moved = draws.flip_shift(meta(128, 3, 28, 28), words, 3, True)
+    draws.flip_shift_backward(moved, words, 128, 3, True)
+
+
+def _norms() -> None:
+    part = meta(64)
+    weight = meta(64, 64, 3, 3)
+    layer = folding.Layer(weight, None, part, part, part, part, weight.to(torch.bfloat16), part.to(torch.bfloat16))
+    folding.FoldedNorms([(layer, 1e-5)])()
+
+
 WEIGHTS, ALL = [False, True, False], [True, True, True]
 CALLS: dict[str, Call] = {
     "cdc stem grey bf16": _convolution(1, 64, SIDE, torch.bfloat16, WEIGHTS),
@@ -131,6 +151,9 @@ CALLS: dict[str, Call] = {
     "topk 150528 with support": _step(416, 3, 224, 224, support=True),
     "topk 50176 by pixel": _step(416, 3, 224, 224, by="pixel"),
     "topk 786432": _step(80, 3, 512, 512),
+    "draws of ten steps": _draws,
+    "flip and shift": _moves,
+    "folded batch-norms": _norms,
 }
 
 
@@ -152,6 +175,10 @@ def elements(launch: Launch) -> int:
         "topk_bracket_kernel": lambda: of("SAMPLE"),
         "topk_gather_kernel": lambda: of("BLOCK"),
         "topk_settle_kernel": lambda: of("ROOM"),
+        "philox_kernel": lambda: 4 * of("BLOCK"),
+        "flip_shift_fwd_kernel": lambda: of("C") * of("BLOCK"),
+        "flip_shift_bwd_kernel": lambda: of("BLOCK"),
+        "fold_norms_kernel": lambda: of("BLOCK"),
     }[launch.name]
     return int(each()) // int(of("num_warps"))
 

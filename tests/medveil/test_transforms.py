@@ -10,7 +10,7 @@ from medveil.transforms import apply_affine, apply_flip_shift, draw_affine, draw
 def test_flip_shift_is_a_flip_and_a_crop_from_padding():
     x = torch.rand(32, 2, 7, 5)
     keys = keyed.keys_of([str(i) for i in range(32)])
-    out = apply_flip_shift(x, draw_flip_shift(0, "t", 0, keys, (7, 5), padding=2))
+    out = apply_flip_shift(x, draw_flip_shift(0, "t", 0, keys, padding=2))
     seen = set()
     for image, moved in zip(x, out, strict=True):
         padded = {flip: F.pad(image.flip(-1) if flip else image, (2, 2, 2, 2)) for flip in (False, True)}
@@ -27,13 +27,13 @@ def test_flip_shift_is_a_flip_and_a_crop_from_padding():
 
 def test_without_flips_and_padding_nothing_moves():
     x, keys = torch.rand(3, 2, 5, 4), keyed.keys_of(["a", "b", "c"])
-    assert torch.equal(apply_flip_shift(x, draw_flip_shift(0, "t", 0, keys, (5, 4), padding=0, flip=False)), x)
-    assert not torch.equal(apply_flip_shift(x, draw_flip_shift(0, "t", 0, keys, (5, 4), padding=0)), x)
+    assert torch.equal(apply_flip_shift(x, draw_flip_shift(0, "t", 0, keys, padding=0, flip=False)), x)
+    assert not torch.equal(apply_flip_shift(x, draw_flip_shift(0, "t", 0, keys, padding=0)), x)
 
 
 def test_flip_shift_backward_is_the_adjoint():
     x = torch.rand(4, 1, 6, 6, dtype=torch.float64, requires_grad=True)
-    transform = draw_flip_shift(1, "t", 0, keyed.keys_of(["a", "b", "c", "d"]), (6, 6), padding=3)
+    transform = draw_flip_shift(1, "t", 0, keyed.keys_of(["a", "b", "c", "d"]), padding=3)
     assert torch.autograd.gradcheck(lambda x: apply_flip_shift(x, transform), (x,))
 
 
