@@ -11,7 +11,7 @@ from medveil.baselines.optimised import KeptNoise
 from medveil.baselines.surrogates import Surrogate, moved
 from medveil.dataset import Batch, Dataset
 from medveil.quantise import to_unit
-from medveil.runtime import Runtime, State, batches, joined_batches, share
+from medveil.runtime import Runtime, State, batches, joined_batches, local_slice
 from medveil.store import NoiseStore
 from medveil.surrogate import frozen
 
@@ -63,13 +63,13 @@ class TrainThenAttack:
         epoch, place = divmod(done, self.groups)
         order = keyed.permutation(len(self.data), self.config.seed, f"{self.method} order", epoch)
         batch = joined_batches(order, self.batch)[place]
-        x, targets, keys = self._to_device(self.data.read(share(batch, self.runtime)))
+        x, targets, keys = self._to_device(self.data.read(local_slice(batch, self.runtime)))
         if self.augment:
             x, targets = moved(self.config, f"{self.method} model", done, keys, x, targets)
         return self.surrogate.train(x, targets, len(batch), self.surrogate.decay(done, self.training_steps))
 
     def _attack(self, batch: Sequence[int], craft: Craft) -> Tensor:
-        mine = self.store.share(batch)
+        mine = self.store.local_slice(batch)
         x, targets, keys = self._to_device(self.data.read(mine))
         with frozen(self.surrogate.net, evaluation=True):
             noise = craft(x, targets, keys)

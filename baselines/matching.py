@@ -8,7 +8,7 @@ from torch import Tensor
 
 from medveil.dataset import Batch, Dataset
 from medveil.errors import UserError
-from medveil.runtime import Runtime, batches, share
+from medveil.runtime import Runtime, batches, local_slice
 
 CLOSE = 0.005
 """dB by which the mean PSNR may miss what was asked for."""
@@ -52,7 +52,7 @@ def dithered(size: Tensor, chance: Tensor) -> Tensor:
 
 def _mean_psnr(scale: float, data: Dataset, runtime: Runtime, released: Released) -> float:
     sums = torch.zeros(2, dtype=torch.float64)
-    for indices in batches(share(range(len(data)), runtime), _CHUNK):
+    for indices in batches(local_slice(range(len(data)), runtime), _CHUNK):
         images, targets, ids = data.read(indices)
         saved = released(Batch(images.to(runtime.device), targets.to(runtime.device), ids), scale)
         error = (saved.cpu().double() - images.double()).square().flatten(1).mean(1)

@@ -17,7 +17,7 @@ from medveil.dataset import Dataset
 from medveil.errors import UserError
 from medveil.method import MethodSettings
 from medveil.quantise import to_unit
-from medveil.runtime import Runtime, SingleProcess, State, batches, share
+from medveil.runtime import Runtime, SingleProcess, State, batches, local_slice
 
 Weights = dict[str, Tensor]
 
@@ -149,7 +149,7 @@ class _Ensemble:
         total: Tensor | None = None
         members_total = torch.zeros(count, device=device)
         for batch in batches(range(len(self.data)), self.stages.batch):
-            mine: Sequence[int] = share(batch, self.runtime)
+            mine: Sequence[int] = local_slice(batch, self.runtime)
             images, targets, _ = self.data.read(mine)
             features = self._features(weights, to_unit(images.to(device)))
             members = membership(targets.to(device), self.data.task, count)

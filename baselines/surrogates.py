@@ -55,7 +55,7 @@ class Surrogate:
         return input_gradient(objective, torch.round(images * 255) / 255 if self.config.rounding else images)
 
     def train(self, images: Tensor, targets: Tensor, global_count: int, rate: float = 1.0) -> Tensor:
-        """One step on this rank's share of a batch of ``global_count``, at ``rate`` times the learning rate."""
+        """One step on this rank's slice of a batch of ``global_count``, at ``rate`` times the learning rate."""
         base = self.config.unet_learning_rate if self.task == "segmentation" else self.config.learning_rate
         for group in self.optimiser.param_groups:
             group["lr"] = base * rate

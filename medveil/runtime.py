@@ -30,7 +30,7 @@ class Runtime(Protocol):
     def world(self) -> int: ...
     @property
     def local_shards(self) -> int:
-        """Shards of this rank's share of a batch: what is to be the same for any number of processes works in each."""
+        """Shards of this rank's slice of a batch: what is to be the same for any number of processes works in each."""
         ...
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class SingleProcess:
         pass
 
 
-def share(batch: Sequence[T], runtime: Runtime) -> Sequence[T]:
+def local_slice(batch: Sequence[T], runtime: Runtime) -> Sequence[T]:
     """This rank's slice of a global batch: contiguous, sizes differing by at most one."""
     return batch[cuts(len(batch), runtime.world)[runtime.rank]]
 

@@ -23,7 +23,7 @@ class NoiseStore:
         owned = len(range(runtime.rank, len(keys), runtime.world))
         self._noise = torch.zeros(owned, *shape, dtype=dtype)
 
-    def share(self, batch: Sequence[int]) -> list[int]:
+    def local_slice(self, batch: Sequence[int]) -> list[int]:
         """The samples of a global batch that this rank owns."""
         return [index for index in batch if index % self.runtime.world == self.runtime.rank]
 
@@ -38,7 +38,7 @@ class NoiseStore:
         out = torch.empty(len(self.keys), *self._noise.shape[1:], dtype=self._noise.dtype)
         for first in range(0, len(out), _CHUNK):
             indices = range(first, min(first + _CHUNK, len(out)))
-            mine = self.share(indices)
+            mine = self.local_slice(indices)
             part = torch.zeros(len(indices), *out.shape[1:], dtype=out.dtype)
             part[[index - first for index in mine]] = self._noise[self._rows(mine)]
             out[first : first + len(part)] = self.runtime.all_reduce(part.to(self.runtime.device)).cpu()

@@ -19,7 +19,7 @@ from medveil.method import MethodSettings
 from medveil.networks import ResNet18, stem_for
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
-from medveil.runtime import Runtime, SingleProcess, State, batches, share
+from medveil.runtime import Runtime, SingleProcess, State, batches, local_slice
 from medveil.salm.config import SALMConfig
 from medveil.salm.noise import Visit
 from medveil.shards import cuts
@@ -157,12 +157,12 @@ class _Trainer:
             return
         visit = self.salm.visit("salm stored", 0)
         for some in batches(range(len(self.data)), _CHUNK):
-            mine = self.store.share(some)
+            mine = self.store.local_slice(some)
             images, _, ids = self.data.read(mine)
             self.store.write(mine, visit.start(to_unit(images), keyed.keys_of(ids)))
 
     def step(self, batch: Sequence[int], done: int) -> Tensor:
-        mine = share(batch, self.runtime) if self.store is None else self.store.share(batch)
+        mine = local_slice(batch, self.runtime) if self.store is None else self.store.local_slice(batch)
         images, targets, ids = self.data.read(mine)
         device = self.runtime.device
         x, targets = to_unit(images.to(device, non_blocking=True)), targets.to(device, non_blocking=True)

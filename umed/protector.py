@@ -17,7 +17,7 @@ from medveil.method import MethodSettings
 from medveil.networks import UNet
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
-from medveil.runtime import Runtime, SingleProcess, State, share
+from medveil.runtime import Runtime, SingleProcess, State, local_slice
 from medveil.surrogate import frozen, seeded
 from medveil.transforms import apply_affine, draw_affine
 from medveil.umed import maps
@@ -124,7 +124,7 @@ class _Trainer:
         self.maps = maps.MapCache(config, len(data), data.size)
 
     def step(self, batch: Sequence[int], epoch: int) -> Tensor:
-        mine = share(batch, self.runtime)
+        mine = local_slice(batch, self.runtime)
         images, targets, ids = self.data.read(mine)
         device = self.runtime.device
         x, targets = to_unit(images.to(device, non_blocking=True)), targets.to(device, non_blocking=True)

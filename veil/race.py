@@ -8,7 +8,7 @@ from medveil import keyed
 from medveil.dataset import Dataset
 from medveil.losses import global_mean
 from medveil.quantise import to_unit
-from medveil.runtime import Runtime, State, share
+from medveil.runtime import Runtime, State, local_slice
 from medveil.veil import swapping
 from medveil.veil.noise import Fixed
 from medveil.veil.pipeline import pipeline
@@ -50,7 +50,7 @@ class Race:
         if age == 0:
             self._begin(tile, number)
         batch = batch_at(len(self.data), config, f"veil race {number}", age)
-        mine, others = share(batch, self.runtime), share(swapping.partners(batch), self.runtime)
+        mine, others = local_slice(batch, self.runtime), local_slice(swapping.partners(batch), self.runtime)
         images, targets, ids = self.data.read(mine)
         x, targets = to_unit(images.to(device, non_blocking=True)), targets.to(device, non_blocking=True)
         known = None if self.maps is None else self.maps.get(mine, x, targets)

@@ -10,7 +10,7 @@ from medveil.dataset import Dataset, Task
 from medveil.kernels import topk_mask
 from medveil.losses import classification_loss, global_mean, segmentation_loss
 from medveil.quantise import to_unit
-from medveil.runtime import Runtime, State, share
+from medveil.runtime import Runtime, State, local_slice
 from medveil.umed import maps
 from medveil.veil import spectrum, swapping
 from medveil.veil.config import VeilConfig
@@ -40,7 +40,7 @@ class Training:
         """The mean loss of the global batch of ``step``, detached."""
         config, device = self.config, self.runtime.device
         batch = batch_at(len(self.data), config, "veil order", step)
-        mine, others = share(batch, self.runtime), share(swapping.partners(batch), self.runtime)
+        mine, others = local_slice(batch, self.runtime), local_slice(swapping.partners(batch), self.runtime)
         images, targets, ids = self.data.read(mine)
         x, targets = to_unit(images.to(device, non_blocking=True)), targets.to(device, non_blocking=True)
         keys = keyed.keys_of(ids, device)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medveil import metrics
 from medveil.dataset import Dataset
-from medveil.launch.audit.samples import Part, clean_part
+from medveil.launch.audit.samples import Selection, clean_selection
 from medveil.launch.data import Opener
 from medveil.launch.release.manifest import Manifest
 from medveil.launch.release.verify import SSIM_SAMPLE, evenly
@@ -38,16 +38,16 @@ class Likeness(NamedTuple):
 def compare_images(
     release: Path, original: str, size: int | None, pictures: Path, opener: Opener | None = None
 ) -> Likeness:
-    """:func:`compare_parts` of a release and its originals, both at ``size`` (None: the release's own).
+    """:func:`compare_selections` of a release and its originals, both at ``size`` (None: the release's own).
 
     Raises UserError when a sample is missing in the original, or the two do not fit together.
     """
-    released = Part(str(release), size=size, opener=opener or Opener())
-    clean = clean_part(release, original, released.source, Manifest.read(release), released.opener)
-    return compare_parts(released, clean, pictures)
+    released = Selection(str(release), size=size, opener=opener or Opener())
+    clean = clean_selection(release, original, released.source, Manifest.read(release), released.opener)
+    return compare_selections(released, clean, pictures)
 
 
-def compare_parts(train: Part, original: Part, pictures: Path) -> Likeness:
+def compare_selections(train: Selection, original: Selection, pictures: Path) -> Likeness:
     """Hold the images of ``train`` against those of ``original``, which are as many in the same order.
 
     Writes ``pictures``: an npz of a few changed samples, uint8 [K, H, W, C], as ``original`` and ``protected``, with

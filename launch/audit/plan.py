@@ -8,7 +8,7 @@ from typing import Literal
 
 from medveil.dataset import Dataset, Task
 from medveil.errors import UserError
-from medveil.launch.audit.samples import ForeignPart, Part, clean_part
+from medveil.launch.audit.samples import ForeignSelection, Selection, clean_selection
 from medveil.launch.data import Opener, Source
 from medveil.launch.release.manifest import MANIFEST, Manifest
 from medveil.launch.release.originals import ids_of_part, original_ids
@@ -32,9 +32,9 @@ class AuditPlan:
     of them in the release. ``data``, ``protector``, ``options``: names for the record. ``notes``: lines for the screen.
     """
 
-    train: Part
-    clean: Part | None
-    test: Part
+    train: Selection
+    clean: Selection | None
+    test: Selection
     data: str
     protector: str
     options: Options
@@ -69,9 +69,9 @@ def plan_audit(
         return _plan_foreign(release, original, test, size, part, opener)
     manifest, private = Manifest.read(release), PrivateManifest.find(release, run)
     manifest.check_intact(release)
-    train = Part(str(release), size=size, opener=opener)
+    train = Selection(str(release), size=size, opener=opener)
     source = train.source
-    clean = None if original is None else clean_part(release, original, source, manifest, opener)
+    clean = None if original is None else clean_selection(release, original, source, manifest, opener)
     height, width = source.data.size
     side = height if height == width else None
     chosen, own = _choose_test(train, source, private, original, test, side)
@@ -101,7 +101,7 @@ def plan_audit(
     )
 
 
-def _refuse_originals(test: Part, train: Part, ids: Sequence[str]) -> None:
+def _refuse_originals(test: Selection, train: Selection, ids: Sequence[str]) -> None:
     """Raise UserError when images of ``test`` are those that the release was made from: of the same id in the original
     (``ids``, in the release's order), and much the same to look at.
     """
@@ -128,10 +128,10 @@ def _plan_foreign(
     """Of images that medveil did not write: tested on ``test``, else on originals without a protected image."""
     if part != "all":
         raise UserError(f"--part {part}: {folder} has no manifest that tells which of its images are protected")
-    train = ForeignPart(str(folder), size=size, opener=opener, original=original)
+    train = ForeignSelection(str(folder), size=size, opener=opener, original=original)
     source = train.source
     height, width = source.data.size
-    clean = Part(original, ids=tuple(source.data.ids), size=height if height == width else None, opener=opener)
+    clean = Selection(original, ids=tuple(source.data.ids), size=height if height == width else None, opener=opener)
     whole, taken = clean.source, set(source.data.ids)
     rest = tuple(sample for sample in whole.data.ids if sample not in taken)
     notes = [f"{folder} has no manifest: {len(taken)} of its images pair by name with {original}"]
@@ -160,17 +160,17 @@ def _plan_foreign(
 
 
 def _choose_test(
-    train: Part,
+    train: Selection,
     source: Source,
     private: PrivateManifest | None,
     original: str | None,
     test: str | None,
     side: int | None,
-) -> tuple[Part, bool]:
+) -> tuple[Selection, bool]:
     """The test part, and whether it belongs to the data set itself (rather than being named by the user)."""
 
-    def part(spec: str, split: Literal["data", "test"] = "data") -> Part:
-        return Part(spec, split, size=side, opener=train.opener)
+    def part(spec: str, split: Literal["data", "test"] = "data") -> Selection:
+        return Selection(spec, split, size=side, opener=train.opener)
 
     if test is not None:
         return part(test, "test" if part(test).source.test is not None else "data"), False
@@ -191,7 +191,7 @@ def _choose_test(
     return replace(part(original), ids=held_out), True
 
 
-def _ids_in_common(chosen: Part, train: Part, clean: Part | None, manifest: Manifest) -> set[str]:
+def _ids_in_common(chosen: Selection, train: Selection, clean: Selection | None, manifest: Manifest) -> set[str]:
     """The released ids where ``chosen`` names its samples as the release does; none where equal ids mean nothing."""
     source = chosen.source
     named_alike = source.kind == "npz" and chosen.spec == train.spec
@@ -201,8 +201,8 @@ def _ids_in_common(chosen: Part, train: Part, clean: Part | None, manifest: Mani
 
 
 def without_overlap(
-    test: Part, own: bool, training: Sequence[Part], ids: Collection[str] = ()
-) -> tuple[Part, list[str]]:
+    test: Selection, own: bool, training: Sequence[Selection], ids: Collection[str] = ()
+) -> tuple[Selection, list[str]]:
     """``test``, and notes. Exact copies of training images are left out if ``own``: the data set itself brings them.
 
     Raises UserError for any other image of ``test`` that is in ``training`` too, by pixels or by being one of ``ids``.

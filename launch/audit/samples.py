@@ -20,7 +20,7 @@ from medveil.launch.release.originals import original_ids
 
 
 @dataclass(frozen=True)
-class Part:
+class Selection:
     """Samples of a data set, by name: a plain value that can be pickled.
 
     ``spec``: as ``open_data`` reads it, a release too. ``split``: its samples to protect ("data") or its own test part.
@@ -67,7 +67,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class ForeignPart(Part):
+class ForeignSelection(Selection):
     """Images that medveil did not write, with the ids and targets of ``original`` (:mod:`medveil.launch.data`)."""
 
     original: str = ""
@@ -117,12 +117,12 @@ class Named(View):
         return Batch(images, targets, [self.names[i] for i in indices])
 
 
-def originals_by_id(clean: Part, train: Part) -> Dataset:
+def originals_by_id(clean: Selection, train: Selection) -> Dataset:
     """The samples of ``clean``, which has those of the whole data set of ``train`` in its order, by the ids of that."""
     return Named(clean.open(), tuple(train.source.data.ids)) if clean != train else clean.open()
 
 
-def open_alike(test: Part, train: Part) -> Dataset:
+def open_alike(test: Selection, train: Selection) -> Dataset:
     """The samples of ``test`` with the class numbers of ``train``: a folder numbers its classes by name, others do not.
 
     Raises UserError when both name their classes and the names differ.
@@ -137,10 +137,10 @@ def open_alike(test: Part, train: Part) -> Dataset:
     return Relabelled(data, tuple(ours.index(name) for name in theirs))
 
 
-def clean_part(release: Path, original: str, source: Source, manifest: Manifest, opener: Opener) -> Part:
+def clean_selection(release: Path, original: str, source: Source, manifest: Manifest, opener: Opener) -> Selection:
     """The samples of the release in the original, in the release's order and size."""
     height, width = source.data.size
-    part = Part(
+    part = Selection(
         original, ids=tuple(original_ids(source, manifest)), size=height if height == width else None, opener=opener
     )
     clean = part.open()

@@ -12,7 +12,7 @@ import torch
 
 from medveil.errors import UserError
 from medveil.launch.audit.plan import plan_audit, without_overlap
-from medveil.launch.audit.samples import Part, open_alike
+from medveil.launch.audit.samples import Selection, open_alike
 from medveil.launch.audit.trial import Trial
 from medveil.launch.data import Opener, split_holdout
 from medveil.launch.data.config import AS_THEY_ARE, Reading
@@ -81,7 +81,7 @@ def run_exploit(job: ExploitJob) -> Outcome:
     Raises UserError for what the user can mend, Interrupted when asked to stop (the state is saved).
     """
     with joined(job.place.device) as processes:
-        train, test, clean = _parts(job)
+        train, test, clean = _selections(job)
         source = train.source
         preset = pick_preset(job.preset, processes)
         options = {**job.options, "seed": job.seed}
@@ -217,7 +217,7 @@ def pick_preset(preset: Preset | Literal["auto"], processes: Processes) -> Prese
     return preset
 
 
-def _parts(job: ExploitJob) -> tuple[Part, Part, Part | None]:
+def _selections(job: ExploitJob) -> tuple[Selection, Selection, Selection | None]:
     """What the job trains on, what it is tested on, and the originals of the first."""
     if job.release is not None:
         plan = plan_audit(job.release, job.original, job.test, job.size, job.part, job.place.opener)
@@ -228,7 +228,7 @@ def _parts(job: ExploitJob) -> tuple[Part, Part, Part | None]:
         plan = plan_audit(job.like, job.original, job.test, job.size, opener=job.place.opener)
         assert plan.clean is not None
         return plan.clean, plan.test, plan.clean
-    train = Part(job.original, size=job.size, opener=job.place.opener)
+    train = Selection(job.original, size=job.size, opener=job.place.opener)
     source, held_out = train.source, None
     if job.holdout:
         kept, held = split_holdout(source.data, job.holdout, job.holdout_seed)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from medveil.config import plain
-from medveil.launch.audit.samples import Part, originals_by_id
+from medveil.launch.audit.samples import Selection, originals_by_id
 from medveil.launch.exploiters.attacks import Chain, Thief, parse_attack
 from medveil.launch.exploiters.config import ExploiterConfig
 from medveil.launch.exploiters.names import VOLUMETRIC
@@ -24,11 +24,11 @@ class Trial:
     training looks at medical files.
     """
 
-    train: Part
-    test: Part
+    train: Selection
+    test: Selection
     config: ExploiterConfig
     attack: str = "none"
-    clean: Part | None = None
+    clean: Selection | None = None
     weights: Path | None = None
     private: Path | None = None
     side: str = "protected"
@@ -73,7 +73,7 @@ class Trial:
         if self.config.model in VOLUMETRIC:
             labels, depth = (), max(part.source.deepest for part in parts)
 
-        def seen(part: Part) -> Part:
+        def seen(part: Selection) -> Selection:
             opener = replace(part.opener, look=self.look)
             return replace(part, labels=labels if len(labels) > 1 else (), depth=depth, opener=opener)
 

@@ -39,8 +39,8 @@ def main(args: argparse.Namespace) -> int:
     from medveil.launch.jobs.audit import run_audit
     from medveil.launch.report.screen import headline
 
-    reading = Reading(**Flags.told(args, Reading))
-    audit = Audit(args.release, options=Flags.told(args, ExploiterConfig), reading=reading, **Flags.told(args, Audit))
+    reading = Reading(**Flags.given(args, Reading))
+    audit = Audit(args.release, options=Flags.given(args, ExploiterConfig), reading=reading, **Flags.given(args, Audit))
     cells = run_audit(audit, dry_run=args.dry_run)
     # Under torchrun or SLURM the first process speaks for all.
     if cells and os.environ.get("RANK", "0") == "0":

@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
         if found.odd:
             tell(_listed(found.odd_kind, list(map(str, found.odd))))
         tell(_listed("near-duplicates, by perceptual hash", [f"{one} and {other}" for one, other in found.alike]))
-    asked = {"preset": "auto", "reading": Reading(**Flags.told(args, Reading)), **Flags.told(args, ProtectJob)}
+    asked = {"preset": "auto", "reading": Reading(**Flags.given(args, Reading)), **Flags.given(args, ProtectJob)}
     try:
         # Opening the data has the last word: of the layout, and of files that are looked at together.
         opener = Opener(reading=asked["reading"])

@@ -48,7 +48,7 @@ class Flags:
                 add_flag(self.under(about_of(item).group or heading), item, _place(settings, item.name), default)
 
     @staticmethod
-    def told(args: argparse.Namespace, settings: type[Settings]) -> dict[str, Any]:
+    def given(args: argparse.Namespace, settings: type[Settings]) -> dict[str, Any]:
         """The fields of ``settings`` that the command line gives, by name."""
         given = {item.name: _place(settings, item.name) for item in fields(settings)}
         return {name: getattr(args, place) for name, place in given.items() if hasattr(args, place)}

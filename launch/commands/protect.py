@@ -44,9 +44,9 @@ def main(args: argparse.Namespace) -> int:
     from medveil.launch.errors import tell
     from medveil.launch.protect.keys import keys_of, write_keys
 
-    target = Target(**Flags.told(args, Target))
+    target = Target(**Flags.given(args, Target))
     job, layout = bounded(_job(args), target), layout_of(args.data)
-    options = KeyOptions(**Flags.told(args, KeyOptions))
+    options = KeyOptions(**Flags.given(args, KeyOptions))
     if job.groups is not None and not (job.holdout or options.key_for):
         raise UserError("--groups goes with --holdout, the share that is left out to test on, or with --key-for")
     # Asked for now: nobody waits beside a fit of hours.
@@ -92,12 +92,12 @@ def _job(args: argparse.Namespace) -> ProtectJob:
     args.data = args.data or args.named
     if args.data is None:
         raise UserError("what is to be protected? name its folder: medveil protect FOLDER")
-    job = {"preset": "auto", **Flags.told(args, ProtectJob)}
+    job = {"preset": "auto", **Flags.given(args, ProtectJob)}
     out = job.pop("out", None) or beside(args.data)
-    part = PartOptions(**Flags.told(args, PartOptions))
-    reading = Reading(**Flags.told(args, Reading))
+    part = PartOptions(**Flags.given(args, PartOptions))
+    reading = Reading(**Flags.given(args, Reading))
     method = args.method or _by_opening(args.data, job, reading)
-    options = Flags.told(args, settings_of(method))
+    options = Flags.given(args, settings_of(method))
     return ProtectJob(method, args.data, out, options=options, part=part, reading=reading, **job)
 
 

@@ -70,9 +70,9 @@ def main(args: argparse.Namespace) -> int:
         Start(
             file=Path(args.what[0]) if args.what else DEMO,
             runs=args.runs,
-            changes=Flags.told(args, Sweep),
+            changes=Flags.given(args, Sweep),
             folders=dict(args.data),
-            slurm=Flags.told(args, Slurm),
+            slurm=Flags.given(args, Slurm),
             cluster=args.cluster,
             resume=args.resume,
             wait_minutes=args.wait_minutes if args.wait else None,

@@ -9,7 +9,7 @@ from typing import Any
 from medveil.errors import UserError
 from medveil.launch.audit.authorised import METRIC, AuthorisedJob, run_authorised
 from medveil.launch.audit.config import Audit
-from medveil.launch.audit.likeness import Likeness, compare_parts
+from medveil.launch.audit.likeness import Likeness, compare_selections
 from medveil.launch.audit.plan import AuditPlan, plan_audit
 from medveil.launch.audit.table import table
 from medveil.launch.audit.train import Place, finished, pick_preset
@@ -70,7 +70,7 @@ def run_audit(audit: Audit, dry_run: bool = False) -> list[CellResult]:
             make_private(audit.folder)
             tell("\n".join(lines))
             if plan.clean is not None:
-                likeness = compare_parts(replace(plan.train, ids=None), plan.clean, audit.folder / "pictures.npz")
+                likeness = compare_selections(replace(plan.train, ids=None), plan.clean, audit.folder / "pictures.npz")
         logs = audit.folder / "jobs"
         outcomes = train_all(trials, place, processes, workers, logs, tell)
         batteries = [battery]

@@ -33,7 +33,7 @@ from medveil.launch.running.files import sha256_of
 from medveil.launch.running.processes import Processes, joined, run_local
 from medveil.launch.running.runs import Run, owned
 from medveil.launch.running.runtime import DIVERGED, running
-from medveil.launch.running.spent import METRICS, begin_peak, spending, told
+from medveil.launch.running.spent import METRICS, begin_peak, spending, spent_line
 from medveil.protector import Protector
 
 
@@ -126,7 +126,7 @@ def _protect(job: ProtectJob, processes: Processes, opener: Opener) -> None:
         if run is not None and summary is not None:
             run.note(METRICS, metrics)
             _finish(run, job.out, metrics["seconds"])
-            for line in [*_account(job, summary), told(metrics)]:
+            for line in [*_account(job, summary), spent_line(metrics)]:
                 run.log(line)
                 _say(job, line)
 

@@ -37,8 +37,8 @@ def choose(
     """What of ``indices`` of ``source`` is protected, and what the method is fitted on.
 
     With classes alone the fit sees all ``indices`` (the whole set is at hand, SALM D.1). With a share it sees the share
-    alone, drawn by ``seed`` and the ids and nested, so that 20% lies within 40% (7.2). With support it sees the
-    classes and the support's samples, and none of the data's other classes (7.1).
+    alone, drawn by ``seed`` and the ids and nested, so that 20% lies within 40% (7.2). With a stand-in (--support)
+    it sees the classes and the stand-in's samples, and none of the data's other classes (7.1).
     Raises UserError for options that do not fit the data.
     """
     if options.support_classes and options.support is None:
@@ -62,10 +62,10 @@ def choose(
     notes = [f"{len(mine)} of {len(indices)} images get noise, the others are released as they are"]
     if options.support is None:
         return Chosen(mine, Subset(source.data, known), None, identity, scope, notes)
-    support = (opener or Opener()).open(options.support, size=source.data.size[0])
-    fit, renumbered, theirs = _combined(source, mine, numbers, support, options)
-    identity["support"] = [support.fingerprint, theirs]
-    notes.append(f"the fit sees them and {len(fit) - len(mine)} images of {len(theirs)} classes of {support.name}")
+    stand_in = (opener or Opener()).open(options.support, size=source.data.size[0])
+    fit, renumbered, theirs = _combined(source, mine, numbers, stand_in, options)
+    identity["support"] = [stand_in.fingerprint, theirs]
+    notes.append(f"the fit sees them and {len(fit) - len(mine)} images of {len(theirs)} classes of {stand_in.name}")
     return Chosen(mine, fit, renumbered, identity, scope, notes)
 
 
@@ -89,10 +89,10 @@ def listed(text: object) -> tuple[str, ...]:
 
 def part_options(values: Mapping[str, Any], place: Callable[[str], str]) -> PartOptions:
     """As an entry of a sweep says it; ``place`` tells where the user has a data set of this name."""
-    told: dict[str, Any] = {key: listed(value) if key.endswith("classes") else value for key, value in values.items()}
-    if told.get("support") is not None:
-        told["support"] = place(str(told["support"]))
-    return PartOptions(**told)
+    given: dict[str, Any] = {key: listed(value) if key.endswith("classes") else value for key, value in values.items()}
+    if given.get("support") is not None:
+        given["support"] = place(str(given["support"]))
+    return PartOptions(**given)
 
 
 def _share(ids: Sequence[str], indices: Sequence[int], share: float | None, seed: int) -> list[int]:
@@ -112,14 +112,14 @@ def _of_classes(data: Dataset, indices: Sequence[int], classes: set[int]) -> lis
 
 
 def _combined(
-    source: Source, mine: Sequence[int], numbers: list[int], support: Source, options: PartOptions
+    source: Source, mine: Sequence[int], numbers: list[int], stand_in: Source, options: PartOptions
 ) -> tuple[Combined, tuple[int, ...], list[int]]:
-    """The fit's data, what it calls the classes of ``source``, and the support classes in it."""
-    theirs = support.data
+    """The fit's data, what it calls the classes of ``source``, and which of the stand-in's are in it."""
+    theirs = stand_in.data
     if theirs.task != "classification":
-        raise UserError(f"--support {support.spec} is {theirs.task}: give a set with one class for each image")
+        raise UserError(f"--support {stand_in.spec} is {theirs.task}: give a set with one class for each image")
     wanted = class_numbers(
-        options.support_classes, support.class_names, theirs.num_classes, support.spec, "--support-classes"
+        options.support_classes, stand_in.class_names, theirs.num_classes, stand_in.spec, "--support-classes"
     )
     chosen = list(range(len(theirs)))
     if len(wanted) < theirs.num_classes:

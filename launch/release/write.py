@@ -34,7 +34,7 @@ from medveil.launch.running.runs import Run
 from medveil.launch.running.runtime import ProcessRuntime
 from medveil.protector import Protector
 from medveil.quantise import to_unit
-from medveil.runtime import batches, share
+from medveil.runtime import batches, local_slice
 from medveil.version import versions
 
 _UNROUNDED = 1e-3
@@ -123,7 +123,7 @@ def _perturb_share(plan: ReleasePlan, files: Files, work: Path, runtime: Process
     # Whole parts are shared out: the last digits of a network's output depend on the batch it is in.
     size = batch_size(plan.source.data.size)
     whole = files.portions(plan.indices, size)
-    mine = share(whole, runtime)
+    mine = local_slice(whole, runtime)
     # Every rank makes the same number of rounds, so that all of them can ask together whether to stop.
     rounds = math.ceil(len(whole) / runtime.world)
     reasons: dict[str, str] = {}

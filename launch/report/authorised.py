@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from medveil.errors import UserError
 from medveil.launch.report.figures import MUTED, STYLE, VARIANTS, WIDTH
-from medveil.launch.report.kept import read_pictures
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.picture import Picture, save
+from medveil.launch.report.run_pictures import read_pictures
 from medveil.launch.report.sheets import SHEET_SAMPLES
 from medveil.launch.report.summary import Row, Stat
 

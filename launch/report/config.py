@@ -5,15 +5,15 @@ from typing import Literal
 
 from medveil.config import Settings, setting
 
-Part = Literal["data", "protector", "exploiter", "attack"]
+Factor = Literal["data", "protector", "exploiter", "attack"]
 
 
 @dataclass(frozen=True)
 class Layout(Settings):
     """What a table has down its side and across."""
 
-    rows: list[Part] = setting(["protector"], "what a line of the table is")
-    columns: list[Part] = setting(["data"], "what a group of columns is")
+    rows: list[Factor] = setting(["protector"], "what a line of the table is")
+    columns: list[Factor] = setting(["data"], "what a group of columns is")
     values: list[str] = setting(["accuracy"], "the metrics of each group, or psnr and ssim")
     only: dict[str, str] = setting({}, "parts that must be so: {exploiter: mean of 4}")
     average: bool = setting(False, "a last group: the mean over the others")

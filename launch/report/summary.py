@@ -107,12 +107,12 @@ class Row:
 
     @property
     def model(self) -> str:
-        return "" if self.exploiter is None else self.exploiter.model
+        return self.cells[0].model
 
     @property
     def exploiter_text(self) -> str:
         """As tables show it; empty for a row that only protected."""
-        return "" if self.exploiter is None else str(self.exploiter)
+        return self.cells[0].exploiter_text
 
     @property
     def training(self) -> str:

@@ -106,7 +106,7 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
-def told(metrics: dict[str, Any]) -> str:
+def spent_line(metrics: dict[str, Any]) -> str:
     """The line for the screen."""
     each = f"{metrics['seconds_per_1000_images']:.1f} s for each 1,000 images"
     starts = f" over {metrics['starts']} starts" if metrics["starts"] > 1 else ""

@@ -14,7 +14,7 @@ class SweepFolder:
     path: Path
 
     @property
-    def kept(self) -> Path:
+    def definition(self) -> Path:
         """The sweep itself, as it was last run."""
         return self.path / "sweep.json"
 

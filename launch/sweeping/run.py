@@ -25,16 +25,16 @@ def prepare(sweep: Sweep, folder: SweepFolder) -> SweepPlan:
     """Make the sweep's private folders and keep the sweep itself in them; returns its plan."""
     check_outside_releases(folder.path)
     folder.make()
-    write_private(folder.kept, (json.dumps(asdict(sweep), indent=1) + "\n").encode())
+    write_private(folder.definition, (json.dumps(asdict(sweep), indent=1) + "\n").encode())
     return plan(sweep, folder)
 
 
 def prepared(folder: SweepFolder) -> tuple[Sweep, SweepPlan]:
     """The sweep that was last run in ``folder``, and its plan. Raises UserError where there is none."""
-    values = read_own(dict[str, Any], folder.kept)
+    values = read_own(dict[str, Any], folder.definition)
     if values is None:
         raise UserError(f"{folder.path} holds no sweep: name the folder of one, such as runs/demo")
-    sweep = build(Sweep, values, str(folder.kept))
+    sweep = build(Sweep, values, str(folder.definition))
     return sweep, plan(sweep, folder)
 
 

@@ -1,6 +1,5 @@
 """Small sets, small settings and a fit that is cut: what the tests of several rivals share."""
 
-import io
 import math
 from typing import Any
 
@@ -49,31 +48,8 @@ def saved(protector: Any, data: ArrayDataset) -> tuple[torch.Tensor, torch.Tenso
     return released.int() - images.int(), everywhere if support is None else support
 
 
-class Halting(SingleProcess):
-    """Stops at step ``at`` with the state as a checkpoint file keeps it, or goes on from a state."""
-
-    def __init__(self, at: int | None = None, state: Any = None) -> None:
-        super().__init__("cpu")
-        self.at, self.state = at, state
-
-    def restore(self) -> Any:
-        return self.state
-
-    def step(self, done: int, total: int, state: Any, **metrics: Any) -> None:
-        if done == self.at:
-            self.state = through_a_file(state())
-            raise InterruptedError
-
-
 class Last(SingleProcess):
     """Keeps the state of the last step."""
 
     def step(self, done: int, total: int, state: Any, **metrics: Any) -> None:
         self.state = state()
-
-
-def through_a_file(state: Any) -> Any:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=True)

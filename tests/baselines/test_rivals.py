@@ -15,11 +15,9 @@ from medveil.quantise import quantise
 from medveil.runtime import SingleProcess, joined_batches
 from tests.baselines.rivals import (
     EM,
-    Halting,
     Last,
     pictures,
     saved,
-    through_a_file,
 )
 from tests.baselines.rivals import (
     SEP as SEP_OPTIONS,
@@ -27,6 +25,7 @@ from tests.baselines.rivals import (
 from tests.baselines.rivals import (
     TAP as TAP_OPTIONS,
 )
+from tests.halting import Halting, through_a_file
 
 SETTINGS = {
     "em": (ErrorMinimising, EM),

@@ -1,7 +1,5 @@
 """SALM: its two budgets on the saved bytes, its readings of the paper, and a fit that resumes and reproduces."""
 
-import io
-
 import pytest
 import torch
 
@@ -15,6 +13,7 @@ from medveil.runtime import SingleProcess
 from medveil.salm import SALM, SALMConfig
 from medveil.salm.noise import Visit
 from tests import recorder
+from tests.halting import Halting
 
 TINY = {"steps": 4, "decay_every": 2, "width": 4, "pgd_steps": 3, "transforms": 2, "batch_size": 7}
 
@@ -31,25 +30,6 @@ def patches(count=20, channels=1, size=16, task="classification"):
 def released(salm, data):
     images, targets, ids = data.read(range(len(data)))
     return images, quantise(salm.perturb(images, targets, ids), images, salm.budget().levels)
-
-
-class Halting(SingleProcess):
-    """Stops at step ``at`` with the state as a checkpoint keeps it, or goes on from a state."""
-
-    def __init__(self, at=None, state=None):
-        super().__init__("cpu")
-        self.at, self.state = at, state
-
-    def restore(self):
-        return self.state
-
-    def step(self, done, total, state, **metrics):
-        if done == self.at:
-            buffer = io.BytesIO()
-            torch.save(state(), buffer)
-            buffer.seek(0)
-            self.state = torch.load(buffer, weights_only=True)
-            raise InterruptedError
 
 
 @pytest.mark.parametrize(("k", "by"), [(10, "element"), (30, "element"), (10, "pixel")])

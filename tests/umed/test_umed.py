@@ -1,47 +1,17 @@
 """UMed: the maps, Algorithm 1's phases, and a fit that resumes and reproduces."""
 
-import io
-
 import pytest
 import torch
 
-from medveil.dataset import ArrayDataset
 from medveil.errors import UserError
 from medveil.kernels import contour_band, texture_map
 from medveil.quantise import quantise
 from medveil.runtime import SingleProcess
 from medveil.umed import UMed, UMedConfig, maps
+from tests.disks import disks
+from tests.halting import Halting
 
 TINY = {"epochs": 3, "generator_epochs": 1, "width": 2, "depth": 2, "batch_size": 4, "learning_rate": 1e-2}
-
-
-def disks(count=10, size=24, channels=1):
-    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-    radius = torch.arange(count).view(-1, 1, 1, 1) * 0.6 + 3
-    masks = ((rows - 11) ** 2 + (columns - 12) ** 2 < radius**2).to(torch.uint8)
-    grain = torch.randint(0, 30, (count, channels, size, size), generator=torch.Generator().manual_seed(0))
-    images = (80 + 60 * masks + grain).to(torch.uint8)
-    return ArrayDataset(images, masks, [f"disk/{i}" for i in range(count)], "segmentation", 1)
-
-
-class Halting(SingleProcess):
-    """Keeps the state of step ``at`` and stops there; started with a state, goes on from it."""
-
-    def __init__(self, at=None, state=None):
-        super().__init__("cpu")
-        self.at, self.state = at, state
-
-    def restore(self):
-        return self.state
-
-    def step(self, done, total, state, **metrics):
-        if done == self.at:
-            # Through bytes, as a checkpoint goes, so that later steps cannot change what was kept.
-            buffer = io.BytesIO()
-            torch.save(state(), buffer)
-            buffer.seek(0)
-            self.state = torch.load(buffer, weights_only=True)
-            raise InterruptedError
 
 
 @pytest.mark.parametrize("clip", ["hard", "tanh", "straight-through"])

@@ -1,7 +1,5 @@
 """Veil: what it may change, what its surrogates see, and fits that resume and reproduce."""
 
-import io
-
 import pytest
 import torch
 
@@ -13,6 +11,8 @@ from medveil.runtime import SingleProcess
 from medveil.veil import Veil, VeilConfig, race, spectrum, swapping
 from medveil.veil.tiles import TILES
 from medveil.veil.young import Young
+from tests.disks import disks
+from tests.halting import Halting
 
 TINY = {"steps": 7, "learning_rate": 0.1, "width": 2, "depth": 2, "batch_size": 4, "restart": 2, "surrogates": 2}
 EVERYTHING = {
@@ -22,35 +22,6 @@ EVERYTHING = {
     "pipeline": 1.0,
     "pipeline_from": 0.2,
 }
-
-
-def disks(count: int = 10, size: int = 24, channels: int = 1) -> ArrayDataset:
-    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-    radius = torch.arange(count).view(-1, 1, 1, 1) * 0.6 + 3
-    masks = ((rows - 11) ** 2 + (columns - 12) ** 2 < radius**2).to(torch.uint8)
-    grain = torch.randint(0, 30, (count, channels, size, size), generator=torch.Generator().manual_seed(0))
-    images = (80 + 60 * masks + grain).to(torch.uint8)
-    return ArrayDataset(images, masks, [f"disk/{i}" for i in range(count)], "segmentation", 1)
-
-
-class Halting(SingleProcess):
-    """Keeps the state of step ``at`` and stops there; started with a state, goes on from it."""
-
-    def __init__(self, at=None, state=None):
-        super().__init__("cpu")
-        self.at, self.state = at, state
-
-    def restore(self):
-        return self.state
-
-    def step(self, done, total, state, **metrics):
-        if done == self.at:
-            # Through bytes, as a checkpoint goes, so that later steps cannot change what was kept.
-            buffer = io.BytesIO()
-            torch.save(state(), buffer)
-            buffer.seek(0)
-            self.state = torch.load(buffer, weights_only=True)
-            raise InterruptedError
 
 
 class Watching(SingleProcess):

@@ -16,7 +16,7 @@ from PIL import Image
 from medveil.errors import UserError
 from medveil.launch.audit.likeness import compare_images
 from medveil.launch.audit.plan import plan_audit
-from medveil.launch.audit.samples import Part, open_alike
+from medveil.launch.audit.samples import Selection, open_alike
 from medveil.launch.audit.train import ExploitJob, Place, run_exploit
 from medveil.launch.cli import main
 from medveil.launch.exploiters.attacks.names import WORDS
@@ -230,11 +230,11 @@ def test_wrong_flags_are_told(
 def test_classes_are_matched_by_name() -> None:
     """A folder numbers its classes by name, the generated set does not."""
 
-    class Named(Part):
+    class Named(Selection):
         def class_names(self) -> list[str] | None:
             return ["blob", "cross", "ring", "stripes"]
 
-    plain, train = Part("phantom:cls:8", "test"), Named("phantom:cls:8")
+    plain, train = Selection("phantom:cls:8", "test"), Named("phantom:cls:8")
     before, after = plain.open().read(range(4)).targets, open_alike(plain, train).read(range(4)).targets
     names, ordered = plain.class_names(), train.class_names()
     assert names is not None

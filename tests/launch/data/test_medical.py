@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medveil.launch.audit.samples import clean_part
+from medveil.launch.audit.samples import clean_selection
 from medveil.launch.cli import main
 from medveil.launch.data import open_data
 from medveil.launch.data.config import Reading
@@ -351,7 +351,7 @@ def test_classes_of_a_table(slices: Path, tmp_path: Path, capsys: pytest.Capture
     opener = Opener(reading=Reading(labels_from=str(table)))
     released = opener.open(str(out))
     assert released.class_names == ["calm", "ill"]
-    clean = clean_part(out, str(slices), released, Manifest.read(out), opener)
+    clean = clean_selection(out, str(slices), released, Manifest.read(out), opener)
     assert clean.ids == ("slice0", "slice1", "slice2")
     table.write_text("id,class\nslice0,../calm\n")
     command = ["protect", str(slices), "--labels-from", str(table), "--out", str(tmp_path / "other")]
