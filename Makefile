@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slurm lint docs tutorials test-install release environment clean
+.PHONY: help demo test test-slurm lint docs tutorials test-install release accessibility environment clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -23,6 +23,7 @@ help:
 	echo "make test-slurm  the tests that need SLURM (slurmctld, slurmd and munge installed, and root to start them)"
 	echo "make lint        ruff and mypy"
 	echo "make test-install  what the containers install, in a fresh environment"
+	echo "make accessibility  axe-core on the site in headless Chromium, at 390 and 1280 px, light and dark"
 	echo "make tutorials   run what the tutorials tell a reader to type, on generated images"
 	echo "make docs        the site, in build/site; a dead link ends it"
 	echo "make release ADDRESS=https://HOST/OWNER/medveil   what is uploaded and tagged, checked, in dist/"
@@ -105,6 +106,21 @@ release: $(STAMP)
 docs: $(STAMP)
 	echo "==> The site: build/site/index.html"
 	NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build --strict --quiet
+
+# Needs Node, npm and Chromium (CHROMIUM=/path/to/it). Not part of CI: it fetches packages of npm.
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+accessibility: docs
+	for program in node npm "$(CHROMIUM)"; do
+		command -v "$$program" >/dev/null || {
+			echo "skipped: node, npm or Chromium is missing (CHROMIUM=/path/to/it)"
+			exit 0
+		}
+	done
+	echo "==> axe-core on the pages of the site; screenshots in build/accessibility/pictures"
+	mkdir -p build/accessibility
+	npm install --prefix build/accessibility --no-audit --no-fund --silent puppeteer-core@24 axe-core@4
+	pages=$${PAGES:-$$(find build/site -name '*.html' -not -path '*/repository/*' -not -name 404.html | sort)}
+	CHROMIUM="$(CHROMIUM)" node tools/accessibility.mjs build/accessibility build/accessibility/pictures $$pages
 
 clean:
 	rm -rf "$(VENV)" build ./*.egg-info .pytest_cache .ruff_cache .mypy_cache .benchmarks

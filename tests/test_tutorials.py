@@ -14,7 +14,9 @@ pytestmark = pytest.mark.tutorials
 
 PAGES = ["tutorials/release", "tutorials/protector", "protocol", "operators"]
 
-_BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$|^((?: {4}medveil .*\n)+)', re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(
+    r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$|^((?: {4}medveil [^\n]*\n)+)', re.DOTALL | re.MULTILINE
+)
 
 
 @pytest.mark.parametrize("page", PAGES)

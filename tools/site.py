@@ -41,8 +41,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Docstrings name functions as Sphinx reads them; here the name alone is shown."""
-    return _ROLE.sub(r"\1", html)
+    """Names alone where docstrings name functions as Sphinx reads them; tables that scroll with the keyboard too."""
+    return _ROLE.sub(r"\1", html).replace("<table>", '<table tabindex="0">')
 
 
 def settings_table(name: str) -> str:
