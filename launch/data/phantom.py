@@ -1,6 +1,7 @@
 """Generated images that stand in for medical ones: textured, with lesions, the same for everyone."""
 
 import hashlib
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -37,18 +38,25 @@ def open_phantom(spec: str, size: int | None = None) -> Source:
     side = typed or size or (64 if segmentation else 28)
     if not 4 <= count <= 100_000 or not 16 <= side <= 1024:
         raise UserError(f"{spec}: 4 to 100000 images with a side of 16 to 1024 pixels can be generated")
-    make = _segmentation if segmentation else _classes
     name = f"phantom-{kind}"
+    data, test = _drawn(segmentation, count, side)
     return Source(
         spec=spec,
         name=name,
         kind="phantom",
-        data=make("", count, side),
-        test=make("test-", max(4, count // 4), side),
+        data=data,
+        test=test,
         class_names=None if segmentation else CLASSES,
         notes=[],
         fingerprint=hashlib.sha256(f"{name} {VERSION} {count} {side}".encode()).hexdigest(),
     )
+
+
+@lru_cache(maxsize=1)
+def _drawn(segmentation: bool, count: int, side: int) -> tuple[ArrayDataset, ArrayDataset]:
+    """The images to protect and those to test on: kept, because every job of a sweep opens the same ones."""
+    make = _segmentation if segmentation else _classes
+    return make("", count, side), make("test-", max(4, count // 4), side)
 
 
 def _generator(kind: str, part: str, index: int, side: int) -> np.random.Generator:

@@ -72,7 +72,11 @@ class ProtectJob(Machine):
     options: Mapping[str, Any] = field(default_factory=dict)
     preset: Preset | None = setting(None, "settings that go together; auto: gpu if there is one, else cpu", group=HOW)
     seed: int | None = setting(
-        None, "seed of every random draw; by default a secret one, kept in the private run folder", group=HOW
+        None,
+        "seed of every random draw; by default a secret one, kept in the private run folder",
+        low=0,
+        high=2**63 - 1,
+        group=HOW,
     )
     size: int | None = setting(
         None,

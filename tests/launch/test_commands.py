@@ -94,6 +94,7 @@ for argv in {asked!r}:
     ("command", "word"),
     [
         ("protect phantom:seg --share 101", "--share: must be between 0 and 100 percent, not 101"),
+        ("protect phantom:seg --seed 99999999999999999999", "--seed: must be between 0 and 9223372036854775807"),
         ("protect phantom:seg --size 8", "--size: must be between 16 and 4096 pixels, not 8"),
         ("protect phantom:seg --clip soft", "--clip: 'soft' is none of hard, tanh"),
         ("protect phantom:seg --rounding maybe", "--rounding: 'maybe' is neither true nor false"),
