@@ -169,15 +169,15 @@ def _choose_test(
 ) -> tuple[Selection, bool]:
     """The test part, and whether it belongs to the data set itself (rather than being named by the user)."""
 
-    def part(spec: str, split: Literal["data", "test"] = "data") -> Selection:
+    def selection(spec: str, split: Literal["data", "test"] = "data") -> Selection:
         return Selection(spec, split, size=side, opener=train.opener)
 
     if test is not None:
-        return part(test, "test" if part(test).source.test is not None else "data"), False
+        return selection(test, "test" if selection(test).source.test is not None else "data"), False
     if source.test is not None:
-        return part(train.spec, "test"), True
-    if original is not None and part(original).source.test is not None:
-        return part(original, "test"), True
+        return selection(train.spec, "test"), True
+    if original is not None and selection(original).source.test is not None:
+        return selection(original, "test"), True
     held_out = () if private is None else private.held_out
     if not held_out:
         unknown = "no held-out images are known: give --run DIR, its private run, or"
@@ -188,7 +188,7 @@ def _choose_test(
             f"{len(held_out)} images were held out of {train.spec}, which does not hold them: give --original DATA, "
             "or other clean images with --test DATA"
         )
-    return replace(part(original), ids=held_out), True
+    return replace(selection(original), ids=held_out), True
 
 
 def _ids_in_common(chosen: Selection, train: Selection, clean: Selection | None, manifest: Manifest) -> set[str]:
@@ -210,7 +210,7 @@ def without_overlap(
     data = test.open()
     doubled = [sample for sample in data.ids if sample in ids]
     if not doubled:
-        known = {digest for part in training for digest in _digests(part.open())}
+        known = {digest for one in training for digest in _digests(one.open())}
         doubled = [sample for sample, digest in zip(data.ids, _digests(data), strict=True) if digest in known]
         if own and 0 < len(doubled) < len(data):
             left = set(data.ids) - set(doubled)

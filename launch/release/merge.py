@@ -57,22 +57,22 @@ def merge(releases: Sequence[Path], out: Path, runs: Sequence[Path] = ()) -> Tot
         raise UserError("give at least two releases to merge")
     if runs and len(runs) != len(releases):
         raise UserError(f"--run is given {len(runs)} times for {len(releases)} releases: once for each, in their order")
-    parts = [_Release.read(path, run) for path, run in zip_longest(releases, runs)]
-    _check_alike(parts)
-    owner = _owners(parts)
+    given = [_Release.read(path, run) for path, run in zip_longest(releases, runs)]
+    _check_alike(given)
+    owner = _owners(given)
     partial = partial_of(out, new_token())
     make_private(partial)
     try:
-        chosen, owners = _chosen(parts, owner), [parts[number] for number in owner.values()]
+        chosen, owners = _chosen(given, owner), [given[number] for number in owner.values()]
         npz_sha256 = None
-        if parts[0].manifest.npz is None:
+        if given[0].manifest.npz is None:
             _merge_folders(chosen, owners, partial)
         else:
-            npz_sha256 = _merge_npz(parts, chosen, list(owner.values()), partial)
-        merged = _public(parts, chosen, npz_sha256)
+            npz_sha256 = _merge_npz(given, chosen, list(owner.values()), partial)
+        merged = _public(given, chosen, npz_sha256)
         merged.write(partial)
         merged.check_intact(partial)
-        private = _private(parts, owner, sha256_of(partial / MANIFEST))
+        private = _private(given, owner, sha256_of(partial / MANIFEST))
         for folder in (run_beside(out), run_beside(out) / "merged"):
             make_private(folder)
         private.write(run_beside(out) / "merged")
@@ -84,69 +84,69 @@ def merge(releases: Sequence[Path], out: Path, runs: Sequence[Path] = ()) -> Tot
     return private.totals
 
 
-def _check_alike(parts: Sequence[_Release]) -> None:
-    first = parts[0]
-    for part in parts[1:]:
+def _check_alike(given: Sequence[_Release]) -> None:
+    first = given[0]
+    for one in given[1:]:
         for key in ("kind", "task", "channels", "size"):
-            ours, theirs = getattr(first.manifest.data, key), getattr(part.manifest.data, key)
+            ours, theirs = getattr(first.manifest.data, key), getattr(one.manifest.data, key)
             if theirs != ours:
-                raise UserError(f"{first.path} and {part.path} do not fit together: their {key} is {ours} and {theirs}")
+                raise UserError(f"{first.path} and {one.path} do not fit together: their {key} is {ours} and {theirs}")
 
 
-def _owners(parts: Sequence[_Release]) -> dict[str, int]:
+def _owners(given: Sequence[_Release]) -> dict[str, int]:
     """For each sample, the number of the release that it is taken from, in the order of the samples."""
     owner: dict[str, int] = {}
     digests: dict[str, str] = {}
-    for number, part in enumerate(parts):
-        for sample in part.manifest.samples:
+    for number, one in enumerate(given):
+        for sample in one.manifest.samples:
             known = owner.get(sample.id)
-            mine = sample.id in part.private.protected
-            theirs = known is not None and sample.id in parts[known].private.protected
+            mine = sample.id in one.private.protected
+            theirs = known is not None and sample.id in given[known].private.protected
             if known is not None and mine and theirs:
                 raise UserError(
-                    f"{sample.id} is protected in {parts[known].path} and in {part.path}: "
+                    f"{sample.id} is protected in {given[known].path} and in {one.path}: "
                     "one of them must leave it as it is"
                 )
             if known is not None and not mine and not theirs:
                 if digests[sample.id] != sample.sha256:
-                    raise UserError(f"{sample.id} differs in {parts[known].path} and {part.path}, unprotected")
+                    raise UserError(f"{sample.id} differs in {given[known].path} and {one.path}, unprotected")
             elif known is None or mine:
                 owner[sample.id], digests[sample.id] = number, sample.sha256
     return owner
 
 
-def _chosen(parts: Sequence[_Release], owner: Mapping[str, int]) -> list[Sample]:
+def _chosen(given: Sequence[_Release], owner: Mapping[str, int]) -> list[Sample]:
     """Each sample as its owner lists it; the classes, which every contributor's folder numbers, numbered together."""
-    by_id = [{sample.id: sample for sample in part.manifest.samples} for part in parts]
+    by_id = [{sample.id: sample for sample in one.manifest.samples} for one in given]
     samples = [by_id[number][name] for name, number in owner.items()]
-    if parts[0].manifest.data.kind != "class-folder":
+    if given[0].manifest.data.kind != "class-folder":
         return samples
-    together, own = _classes(parts), [part.manifest.data.classes or () for part in parts]
+    together, own = _classes(given), [one.manifest.data.classes or () for one in given]
     return [
         replace(sample, target=together.index(own[number][sample.target])) if isinstance(sample.target, int) else sample
         for sample, number in zip(samples, owner.values(), strict=True)
     ]
 
 
-def _classes(parts: Sequence[_Release]) -> tuple[str, ...]:
-    return tuple(sorted({name for part in parts for name in part.manifest.data.classes or ()}))
+def _classes(given: Sequence[_Release]) -> tuple[str, ...]:
+    return tuple(sorted({name for one in given for name in one.manifest.data.classes or ()}))
 
 
-def _public(parts: Sequence[_Release], chosen: Sequence[Sample], npz_sha256: str | None) -> Manifest:
-    data = parts[0].manifest.data
-    licences = {part.manifest.licence for part in parts}
+def _public(given: Sequence[_Release], chosen: Sequence[Sample], npz_sha256: str | None) -> Manifest:
+    data = given[0].manifest.data
+    licences = {one.manifest.licence for one in given}
     return Manifest(
         format=FORMAT,
-        data=replace(data, classes=_classes(parts)) if data.kind == "class-folder" else data,
+        data=replace(data, classes=_classes(given)) if data.kind == "class-folder" else data,
         samples=tuple(chosen),
         npz_sha256=npz_sha256,
         licence=licences.pop() if len(licences) == 1 else None,
     )
 
 
-def _private(parts: Sequence[_Release], owner: Mapping[str, int], public: str) -> PrivateManifest:
+def _private(given: Sequence[_Release], owner: Mapping[str, int], public: str) -> PrivateManifest:
     """The totals are those of the contributors, weighted by what each protected."""
-    privates = [part.private for part in parts]
+    privates = [one.private for one in given]
     by_id: list[dict[str, Treated]] = [{sample.id: sample for sample in private.samples} for private in privates]
     samples = tuple(by_id[number][name] for name, number in owner.items())
     # What one dropped another may have released, or dropped as well.
@@ -199,7 +199,7 @@ def _mean(values: Sequence[tuple[float | None, int]]) -> float | None:
 
 
 def _merge_folders(chosen: Sequence[Sample], owners: Sequence[_Release], partial: Path) -> None:
-    for sample, part in zip(chosen, owners, strict=True):
+    for sample, one in zip(chosen, owners, strict=True):
         for name in sample.files():
             target = partial / name
             try:
@@ -209,25 +209,25 @@ def _merge_folders(chosen: Sequence[Sample], owners: Sequence[_Release], partial
                 free = False  # another sample's file has the name of this one's folder
             if not free:
                 raise UserError(f"two samples would be saved as {name}: rename one of them")
-            shutil.copyfile(part.path / name, target)
+            shutil.copyfile(one.path / name, target)
 
 
-def _merge_npz(parts: Sequence[_Release], chosen: Sequence[Sample], owner: Sequence[int], partial: Path) -> str:
+def _merge_npz(given: Sequence[_Release], chosen: Sequence[Sample], owner: Sequence[int], partial: Path) -> str:
     """The npz, written image by image; returns its sha256."""
     name = chosen[0].file
     protected = {sample.id.rpartition("/")[0] for sample in chosen}
     members = {f"{split}_images.npy" for split in protected}
-    paths = [part.path / part.manifest.samples[0].file for part in parts]
+    paths = [one.path / one.manifest.samples[0].file for one in given]
     by_id = {sample.id: (number, sample.sha256) for sample, number in zip(chosen, owner, strict=True)}
     with ExitStack() as stack:
         archives = [stack.enter_context(_archive(path)) for path in paths]
         for path, archive in zip(paths, archives, strict=True):
             if lacking := members - set(archive.namelist()):
                 raise UserError(f"{path} has no {min(lacking)}, of which its manifest lists samples: make it again")
-        for part, archive in zip(parts[1:], archives[1:], strict=True):
+        for one, archive in zip(given[1:], archives[1:], strict=True):
             if differing := unequal_members(archives[0], archive, members):
                 raise UserError(
-                    f"{parts[0].path} and {part.path} do not fit together: {', '.join(differing)} must be equal"
+                    f"{given[0].path} and {one.path} do not fit together: {', '.join(differing)} must be equal"
                 )
         merged = stack.enter_context(zipfile.ZipFile(partial / name, "w", allowZip64=True))
         for member in archives[0].infolist():
