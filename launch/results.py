@@ -73,7 +73,7 @@ class Exploiter:
 @dataclass(frozen=True)
 class Outcome:
     """What one exploiter reached. Metrics are shares in [0, 1] on clean test data, keyed dsc, dsc_pooled, jaccard,
-    jaccard_pooled, accuracy, balanced_accuracy, auc.
+    jaccard_pooled, accuracy, balanced_accuracy, auc; of label maps and volumes also dsc_label_3, dsc_volume and such.
 
     ``last``: after the last epoch (the headline). ``best``: the best epoch by the first metric. ``inside``: the
     training metric on what the exploiter was given. ``curve``: one entry an epoch, ``{"epoch": 1, "loss": ...,

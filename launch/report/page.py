@@ -21,6 +21,7 @@ MEANINGS = {
     "dsc": "How well the region that the model draws covers the true one, image by image: "
     "100 is a perfect match, 0 no overlap.",
     "dsc_pooled": "The same overlap, counted over the pixels of all test images together.",
+    "dsc_volume": "The same overlap, volume by volume, each counted as a whole.",
     "jaccard": "A stricter overlap: the shared area over the area that either covers, image by image.",
     "jaccard_pooled": "The stricter overlap, counted over the pixels of all test images together.",
     "hd95": "How far, in pixels, the border of the drawn region lies from the true one, but for the farthest "

@@ -13,6 +13,7 @@ from medveil.metrics import shown
 METRICS = {
     "dsc": "DSC",
     "dsc_pooled": "DSC, pooled",
+    "dsc_volume": "DSC of volumes",
     "jaccard": "Jaccard",
     "jaccard_pooled": "Jaccard, pooled",
     "accuracy": "Accuracy",

@@ -12,6 +12,8 @@ from medveil.errors import UserError
 from medveil.launch.cli import main
 from medveil.launch.data import Source, open_data
 from medveil.launch.data.formats import dicom
+from medveil.launch.data.formats import files as formats
+from medveil.launch.data.formats.dicom_release import Identity
 from medveil.launch.data.formats.windows import CT, change_in_levels
 from tests.launch.data.formats.real import dicom_file
 from tests.launch.releases import both_manifests
@@ -50,14 +52,17 @@ def save_series(folder: Path) -> list["pydicom.Dataset"]:
     return datasets
 
 
-def save_segmentation(path: Path, datasets: list["pydicom.Dataset"]) -> None:
+def save_segmentation(path: Path, datasets: list["pydicom.Dataset"], regions: np.ndarray, count: int) -> None:
     organ = pydicom.sr.codedict.codes.SCT.Organ
-    segments = [highdicom.seg.SegmentDescription(number, f"part {number}", organ, organ, "MANUAL") for number in (1, 2)]
+    numbers = range(1, count + 1)
+    segments = [
+        highdicom.seg.SegmentDescription(number, f"part {number}", organ, organ, "MANUAL") for number in numbers
+    ]
     who = {"manufacturer": "m", "manufacturer_model_name": "m", "software_versions": "1", "device_serial_number": "1"}
     uids = {"series_instance_uid": "1.2.4", "sop_instance_uid": "1.2.4.1"}
     path.parent.mkdir(parents=True, exist_ok=True)
     highdicom.seg.Segmentation(
-        datasets, labels(), "BINARY", segments, series_number=9, instance_number=1, **uids, **who
+        datasets, regions, "BINARY", segments, series_number=9, instance_number=1, **uids, **who
     ).save_as(path)
 
 
@@ -74,7 +79,7 @@ def save_label_map(path: Path) -> None:
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "scans"
-    save_segmentation(folder / "masks" / "a.dcm", save_series(folder / "images" / "a"))
+    save_segmentation(folder / "masks" / "a.dcm", save_series(folder / "images" / "a"), labels(), 2)
     save_series(folder / "images" / "b")
     save_label_map(folder / "masks" / "b.nii.gz")
     return folder
@@ -121,6 +126,20 @@ def test_a_release_of_series_opens_as_one(scans: Path, tmp_path: Path, monkeypat
     assert main(["restore", str(out), "--key", str(tmp_path / "key"), "--out", str(tmp_path / "back")]) == 0
     for path in scans.rglob("*.dcm"):
         assert pydicom.dcmread(tmp_path / "back" / path.relative_to(scans)) == pydicom.dcmread(path)
+
+
+def test_a_segmentation_of_the_frames_of_one_file(tmp_path: Path) -> None:
+    image = dicom_file("eCT_Supplemental.dcm")
+    stored = dicom.read(image, identified=True)
+    regions = np.zeros(stored.values.shape, np.uint8)
+    regions[1, 10:20, 30:50] = 1
+    save_segmentation(tmp_path / "mask.dcm", [pydicom.dcmread(image)], regions, 1)
+    assert np.array_equal(formats.read_labels(tmp_path / "mask.dcm", (image,), regions.shape), regions)
+    identity = Identity(bytes(32))
+    formats.write(tmp_path / "released.dcm", "dicom", image, stored.values, identity)
+    formats.write_labels(tmp_path / "released_mask.dcm", tmp_path / "mask.dcm", identity)
+    released = formats.read_labels(tmp_path / "released_mask.dcm", (tmp_path / "released.dcm",), regions.shape)
+    assert np.array_equal(released, regions)
 
 
 def edited(name: str, change: Callable[["pydicom.Dataset"], None]) -> Callable[[Path], None]:
