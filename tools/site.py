@@ -3,7 +3,7 @@
 import importlib
 import posixpath
 import re
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def settings_table(name: str) -> str:
     for item in fields(getattr(importlib.import_module(module), cls)):
         text = about_of(item).text
         if text:
-            default = "" if item.default in (None, ()) else f"`{shown(item, item.default)}`"
+            default = "" if item.default in (None, (), MISSING) else f"`{shown(item, item.default)}`"
             more = f" ({told})" if (told := range_of(item)) else ""
             rows.append(f"| `{item.name}` | {default} | {text.replace('|', chr(92) + '|')}{more} |")
     return "\n".join(rows)

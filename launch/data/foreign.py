@@ -26,6 +26,8 @@ def open_foreign(folder: Path, original: str, size: int | None, opener: Opener) 
     """
     if folder.suffix == ".npz" or any(folder.glob("*.npz")):
         return _npz(folder, opener.again(original, None), opener)
+    if not folder.exists():
+        raise UserError(f"{folder} does not exist: name a release, or a folder of images")
     files = _files(folder)
     if not files:
         raise UserError(f"{folder} holds no PNG, JPEG, TIFF or BMP images: there is nothing to audit")

@@ -338,6 +338,7 @@ def test_images_of_others_are_audited_with_the_labels_of_their_originals(
         (lambda folder, _: save(folder / "more" / "img_01.png", np.zeros((SIDE, SIDE), np.uint8)), "both pair with"),
         (lambda folder, original: shutil.copytree(original / "images", folder, dirs_exist_ok=True), "give --test"),
         (lambda folder, _: [path.unlink() for path in folder.iterdir()], "nothing to audit"),
+        (lambda folder, _: shutil.rmtree(folder), "does not exist: name a release"),
     ],
 )
 def test_images_of_others_that_do_not_pair_are_told(
