@@ -12,6 +12,9 @@ ANY_TASK: frozenset[Task] = frozenset({"segmentation", "classification", "multil
 Presets = Mapping[str, Mapping[str, Any]]
 """What "paper", "gpu" and "cpu" change of the defaults; "demo" is a demonstration, too short to judge a method by."""
 
+Recipes = Mapping[Task, Mapping[str, Mapping[str, Any]]]
+"""For each task, by name, settings that a calibration tries beside the defaults."""
+
 
 @dataclass(frozen=True)
 class MethodSettings(Settings):
@@ -20,8 +23,7 @@ class MethodSettings(Settings):
     name: ClassVar[str]
     tasks: ClassVar[frozenset[Task]] = ANY_TASK
     presets: ClassVar[Presets] = {"paper": {}, "gpu": {}, "cpu": {}, "demo": {}}
-    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """By name, settings that a calibration tries beside the defaults."""
+    recipes: ClassVar[Recipes] = {}
 
     @property
     def keeps_noise(self) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from medveil.config import Levels, budget, setting
-from medveil.method import MethodSettings, Presets
+from medveil.method import MethodSettings, Presets, Recipes
 from medveil.task import Task
 from medveil.umed.config import UMedConfig
 
@@ -23,7 +23,14 @@ class VeilConfig(MethodSettings):
         "paper": {},
         "gpu": {},
         "cpu": {"width": 8, "steps": 3600},
-        "demo": {"width": 8, "steps": 300, "restart": 60},
+        "demo": {"width": 8, "steps": 300, "restart": 60, "heat": 20},
+    }
+    recipes: ClassVar[Recipes] = {
+        "segmentation": {
+            "cells of 2 pixels": {"finest": 1, "texture": "fixed"},
+            "cells of 4 pixels": {"finest": 2, "texture": "fixed"},
+        },
+        "classification": {"30% of the elements": {"k": 30}, "all elements": {"k": 100}},
     }
 
     eps: Levels | None = budget(
@@ -45,7 +52,7 @@ class VeilConfig(MethodSettings):
         "default", "variant of the local binary pattern behind the texture bound", group="noise"
     )
     noise: Literal["raced", "generator", "pattern"] = setting(
-        "generator",
+        "raced",
         "on masks: of several fixed tiles the one that fresh surrogates meet first; a U-Net's output for each image; "
         "or one learned tile for all",
         group="noise",
@@ -55,7 +62,7 @@ class VeilConfig(MethodSettings):
         1, "equal parts of the noise, of cells of 1, 2, 4, ... pixels in turn", low=1, high=5, group="noise"
     )
     finest: int = setting(
-        0, "where the scales begin: 0 at cells of 1 pixel, 1 at 2, 2 at 4, ...", low=0, high=4, group="noise"
+        0, "where scales and tiles begin: 0 at cells of 1 pixel, 1 at 2, 2 at 4, ...", low=0, high=4, group="noise"
     )
     alone: float = setting(
         0.0, "share of the samples that show the surrogate one scale without the others", low=0, high=1
@@ -63,6 +70,7 @@ class VeilConfig(MethodSettings):
     swap: float = setting(0.5, "share of the samples whose noise is shown on another sample's image", low=0, high=1)
     surrogates: int = setting(3, "surrogates in turn", low=1)
     restart: int = setting(400, "steps of its own after which a surrogate starts anew", unit="steps", low=1)
+    heat: int = setting(120, "steps for which a fresh surrogate learns from a tile in each round of the race", low=1)
     masking: float = setting(0.0, "share of the samples whose noise lacks a band of frequencies", low=0, high=1)
     pipeline: float = setting(
         0.0, "share of the steps whose images go through blur, JPEG, a resizer or the like", low=0, high=1

@@ -38,16 +38,17 @@ class Learned(nn.Module):
 
 
 class Fixed(nn.Module):
-    """One tile for all images; nothing is learned. ``tile``: float [channels, T, T]."""
+    """One tile for all images; nothing is learned. ``tile``: float [channels, T, T], an entry ``cells`` pixels wide."""
 
     tile: Tensor
 
-    def __init__(self, channels: int, side: int) -> None:
+    def __init__(self, channels: int, side: int, cells: int) -> None:
         super().__init__()
+        self.cells = cells
         self.register_buffer("tile", torch.zeros(channels, side, side))
 
     def forward(self, x: Tensor, _: Tensor) -> Tensor:
-        return _tiled(self.tile, 1, x)[:, None]
+        return _tiled(self.tile, self.cells, x)[:, None]
 
 
 class Classwise(nn.Module):

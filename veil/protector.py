@@ -79,4 +79,6 @@ class Veil:
         shape = self.place.shape
         if shape.task != "segmentation":
             return Classwise(shape.num_classes, shape.channels, shape.size)
-        return Fixed(shape.channels, SIDE) if self.config.noise == "raced" else Learned(self.config, shape.channels)
+        if self.config.noise == "raced":
+            return Fixed(shape.channels, SIDE, 2**self.config.finest)
+        return Learned(self.config, shape.channels)

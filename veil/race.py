@@ -22,7 +22,7 @@ class Race:
     """Rounds in which a fresh surrogate learns from each tile that is left, with the same weights and samples.
 
     Every noise lies on another image, so that it alone tells the mask: what is met first has the lowest loss over the
-    ``restart`` steps of a life. The better half of the tiles, by the mean over their rounds, goes into the next round.
+    ``heat`` steps of a round. The better half of the tiles, by the mean over their rounds, goes into the next round.
     """
 
     def __init__(self, noise: nn.Module, place: Place, data: Dataset, runtime: Runtime) -> None:
@@ -39,12 +39,12 @@ class Race:
 
     @property
     def total(self) -> int:
-        return sum(self.rounds) * self.config.restart
+        return sum(self.rounds) * self.config.heat
 
     def step(self, step: int) -> Tensor:
         """The mean loss of the global batch of ``step``, detached."""
         config, device = self.config, self.runtime.device
-        turn, age = divmod(step, config.restart)
+        turn, age = divmod(step, config.heat)
         number, place = self._round(turn)
         tile = self.left[place]
         if age == 0:
@@ -57,7 +57,7 @@ class Race:
         noise = self.place.bound(x, targets, known) * self.noise(x, targets)[:, 0]
         everyone = torch.ones(len(ids), dtype=torch.bool)
         seen = swapping.shown(x, noise, others, everyone, self.data)
-        moment = number * config.restart + age
+        moment = number * config.heat + age
         if through_pipeline(config, moment, 1.0):
             seen = pipeline(seen, config.seed, moment, 1.0, keyed.keys_of(ids, device))
         with self.runtime.autocast():
@@ -67,8 +67,8 @@ class Race:
         loss.backward()
         self.optimiser.step()
         loss = self.runtime.all_reduce(loss.detach()) / self.runtime.world
-        self.sums[tile] += float(loss) / config.restart
-        if age == config.restart - 1 and place == self.rounds[number] - 1:
+        self.sums[tile] += float(loss) / config.heat
+        if age == config.heat - 1 and place == self.rounds[number] - 1:
             self._end(number)
         return loss
 

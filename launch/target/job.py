@@ -91,7 +91,7 @@ class _Calibration:
         fingerprint = fingerprint_of(given.source.fingerprint, fitted, held)
         exploiters = seeded(config, SEEDS[target.effort])
         bench = Bench(fitted, held, fingerprint, given.empty, place, processes, exploiters)
-        recipes = {"": {}, **settings_of(job.method).recipes}
+        recipes = {"": {}, **settings_of(job.method).recipes.get(data.task, {})}
         fitting = {name: recipe for name, recipe in recipes.items() if not set(recipe) & set(job.options)}
         return _Calibration(target, job, bench, chosen, attacks, fitting)
 

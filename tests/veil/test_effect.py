@@ -8,7 +8,15 @@ from tests.baselines import test_effect_on_classes as on_classes
 from tests.baselines.test_effect import clean_score, discs, released
 
 # A generator that never sees its noise on its own image, for 100 steps.
-SMALL = {"eps": "24/255", "texture": "fixed", "swap": 1.0, "steps": 100, "surrogates": 2, "restart": 30}
+SMALL = {
+    "noise": "generator",
+    "eps": "24/255",
+    "texture": "fixed",
+    "swap": 1.0,
+    "steps": 100,
+    "surrogates": 2,
+    "restart": 30,
+}
 RATES = {"width": 4, "depth": 2, "learning_rate": 1e-2, "surrogate_learning_rate": 1e-2}
 
 

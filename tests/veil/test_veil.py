@@ -14,7 +14,17 @@ from medveil.veil.young import Young
 from tests.disks import disks
 from tests.halting import Halting
 
-TINY = {"steps": 7, "learning_rate": 0.1, "width": 2, "depth": 2, "batch_size": 4, "restart": 2, "surrogates": 2}
+TINY = {
+    "noise": "generator",
+    "heat": 1,
+    "steps": 7,
+    "learning_rate": 0.1,
+    "width": 2,
+    "depth": 2,
+    "batch_size": 4,
+    "restart": 2,
+    "surrogates": 2,
+}
 EVERYTHING = {
     "scales": 2,
     "alone": 0.5,
@@ -50,7 +60,7 @@ def protected(data: ArrayDataset, runtime: SingleProcess | None = None, **option
 @pytest.mark.parametrize("channels", [1, 3])
 def test_noise_stays_within_its_bound_and_support(options, channels):
     data = disks(channels=channels)
-    veil = Veil(**TINY, **options, eps="6/255")
+    veil = Veil(**{**TINY, **options}, eps="6/255")
     images, masks, ids = data.read(range(len(data)))
     saved = quantise(veil.fit(data, SingleProcess("cpu")).perturb(images, masks, ids), images, veil.budget().levels)
     change = (saved.int() - images.int()).abs()
@@ -133,7 +143,7 @@ def test_the_race_is_won_by_what_tells_the_mask(monkeypatch):
     """Two tiles, of which one says nothing."""
     monkeypatch.setattr(race, "TILES", {"silent": torch.zeros(8, 8), "told": TILES["checkerboard"]})
     data = disks(24)
-    veil = Veil(noise="raced", width=4, depth=2, restart=30, batch_size=8, eps="40/255", surrogate_learning_rate=1e-2)
+    veil = Veil(noise="raced", width=4, depth=2, heat=30, batch_size=8, eps="40/255", surrogate_learning_rate=1e-2)
     veil.fit(data, SingleProcess("cpu"))
     assert torch.equal(veil.noise.tile[0], TILES["checkerboard"])
 
