@@ -59,7 +59,9 @@ class Seen:
         self._changes.update(decoded.changes)
         (self._grey if decoded.pixels.ndim == 2 else self._coloured).append(sample.id)
         self._spread += decoded.pixels.ndim == 2 and decoded.mode.startswith("RGB")
-        self._digest.update("\x1f".join([sample.id, decoded.sha256, *digests, ""]).encode())
+        # The id of an image in a class folder begins with the class; a table's may change under the same ids.
+        told = [sample.class_name] if sample.class_name and not sample.id.startswith(f"{sample.class_name}/") else []
+        self._digest.update("\x1f".join([sample.id, *told, decoded.sha256, *digests, ""]).encode())
 
     def _file(self, path: Path, sha256: str) -> OriginalFile:
         return OriginalFile(path.relative_to(self.root).as_posix(), sha256)

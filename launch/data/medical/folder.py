@@ -144,7 +144,7 @@ class _Filled:
         self.origins: list[Origin] = []
         self.ids: list[str] = []
         self.empty = 0
-        self.digest = hashlib.sha256(asked.look.encode() if asked.look != "first" else b"")
+        self.digest = hashlib.sha256(repr((asked.look, asked.reading.labels)).encode())
 
     @property
     def count(self) -> int:
@@ -173,7 +173,7 @@ class _Filled:
             self._grade(stored, how)
         self.ids += own
         digests = [one.sha256 for one in (*images, *masks)]
-        self.digest.update("\x1f".join([file.id, *digests, repr(windows), ""]).encode())
+        self.digest.update("\x1f".join([file.id, file.class_name or "", *digests, repr(windows), ""]).encode())
         self.files.append(_native(file, first, stored, windows, tuple(drawn), reading))
 
     def _grade(self, stored: Stored, how: Normalisation) -> None:

@@ -153,6 +153,8 @@ def test_a_table_tells_the_classes(tmp_path: Path) -> None:
     assert (source.data.ids, source.class_names) == (["0", "1", "2"], ["a", "b"])
     assert source.data.read([0, 1, 2]).targets.tolist() == [1, 0, 0]
     assert [file.name for file in source.files] == ["images/b/0.png", "images/a/1.png", "images/a/2.png"]
+    table.write_text("id,class\n0,b\n1,b\n2,a\n")
+    assert opener.open(str(tmp_path / "data")).fingerprint != source.fingerprint
     with pytest.raises(UserError, match=r"3\.png has no class in the table"):
         replace(opener, skip_bad=False).open(str(tmp_path / "data"))
 

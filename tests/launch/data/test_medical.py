@@ -84,7 +84,9 @@ def test_volumes_are_sets_of_slices(volumes: Path) -> None:
     assert (source.data.task, source.data.size, source.data.channels) == ("segmentation", (24, 20), 1)
     targets = source.data.read(range(6)).targets
     assert torch.equal(targets[:, 0].bool(), torch.from_numpy(np.moveaxis(volume(0)[1] > 0, 2, 0)))
-    second = Opener(reading=Reading(labels=(2,))).open(str(volumes)).data.read(range(6)).targets
+    chosen = Opener(reading=Reading(labels=(2,))).open(str(volumes))
+    assert chosen.fingerprint != source.fingerprint
+    second = chosen.data.read(range(6)).targets
     assert torch.equal(second[:, 0].bool(), torch.from_numpy(np.moveaxis(volume(0)[1] == 2, 2, 0)))
 
 
