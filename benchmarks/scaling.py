@@ -62,7 +62,7 @@ def measure(weak: Weak, meeting: tuple[str, int, int]) -> None:
             for step in range(weak.steps + 2):
                 processes.barrier()
                 begun = time.perf_counter()
-                trainer.step(batch, step)
+                trainer.step(batch, next(trainer.samples([batch])), step)
                 processes.barrier()
                 seconds.append(time.perf_counter() - begun)
         if processes.rank == 0:

@@ -83,7 +83,7 @@ def test_salm_step(measure: Any, device: torch.device, provider: str, width: int
     assert alike > (0.3 if bf16 else 0.98), f"only {alike:.1%} of the moved elements agree"
     measure.benchmark.extra_info |= {"images": batch, "agreement": alike}
     drawing = Visit(salm.config, plain.losses, "salm fit", 0)
-    real: Callable[[], Tensor] = lambda: trainer.step(range(batch), 0)  # noqa: E731
+    real: Callable[[], Tensor] = lambda: trainer.step(range(batch), next(trainer.samples([range(batch)])), 0)  # noqa: E731
     run = (lambda: plain.step(drawing, images, targets, keys)) if "plain" in provider else real
     if provider == "convolutions alone":
         net = folded(salm.source)
@@ -124,11 +124,16 @@ def test_umed_epoch(measure: Any, device: torch.device, provider: str) -> None:
         known.append(maps.compute(umed.config, to_unit(images.to(device)), masks.to(device)))
     tolerance = 0.02 if bf16 else 1e-3
     expected = plain_step(plain, batches[0], known[0])
-    torch.testing.assert_close(trainer.step(batches[0], 0), expected, rtol=tolerance, atol=tolerance)
+    (first,) = trainer.samples(batches[:1])
+    torch.testing.assert_close(trainer.step(batches[0], first, 0), expected, rtol=tolerance, atol=tolerance)
 
     def epoch() -> None:
-        for some, maps_ in zip(batches, known, strict=True):
-            plain_step(plain, some, maps_) if "plain" in provider else trainer.step(some, 0)
+        if "plain" in provider:
+            for some, maps_ in zip(batches, known, strict=True):
+                plain_step(plain, some, maps_)
+        else:
+            for some, samples in zip(batches, trainer.samples(batches), strict=True):
+                trainer.step(some, samples, 0)
 
     measure.benchmark.extra_info["images"] = count
     group = f"umed generator epoch {count}x3x{side}x{side}, batch {batch}, width {width} {device.type}"

@@ -1,6 +1,6 @@
 """SALM: Algorithm 1 with the inner loop of the text, and the noise of the final source model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -12,11 +12,13 @@ from torch.optim.lr_scheduler import StepLR
 from medveil import keyed
 from medveil.config import build
 from medveil.dataset import Dataset, Task
+from medveil.feed import Feed, Samples
 from medveil.folding import folded, refold
 from medveil.graphs import Replayed
 from medveil.losses import classification_loss, global_mean
 from medveil.method import MethodSettings
 from medveil.networks import ResNet18, stem_for
+from medveil.optimisers import fused_on
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
 from medveil.runtime import Runtime, SingleProcess, State, batches, local_slice
@@ -59,8 +61,9 @@ class SALM:
         while done < self.config.steps:
             epoch, place = divmod(done, per_epoch)
             order = keyed.permutation(len(data), self.config.seed, "salm order", epoch)
-            for first in range(place * self.config.batch_size, len(data), self.config.batch_size):
-                loss = trainer.step(order[first : first + self.config.batch_size], done)
+            rest = batches(order[place * self.config.batch_size :], self.config.batch_size)
+            for batch, samples in zip(rest, trainer.samples(rest), strict=True):
+                loss = trainer.step(batch, samples, done)
                 done += 1
                 self.runtime.step(done, self.config.steps, partial(trainer.checkpoint, done), loss=loss)
                 if done == self.config.steps:
@@ -144,12 +147,17 @@ class _Trainer:
         config = self.config
         self.wrapped = self.runtime.wrap(salm.source)
         self.optimiser = SGD(
-            salm.source.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
+            salm.source.parameters(),
+            config.learning_rate,
+            config.momentum,
+            weight_decay=config.weight_decay,
+            **fused_on(self.runtime.device),
         )
         self.schedule = StepLR(self.optimiser, config.decay_every, 0.1)
         self.store: NoiseStore | None = None
         if config.start == "stored":
             self.store = NoiseStore(keyed.keys_of(data.ids), (data.channels, *data.size), self.runtime)
+        self.feed = Feed.of_protector(data, self.runtime.device)
 
     def begin(self) -> None:
         """Algorithm 1, line 2: noise that is kept starts at random, of every sample."""
@@ -161,12 +169,17 @@ class _Trainer:
             images, _, ids = self.data.read(mine)
             self.store.write(mine, visit.start(to_unit(images), keyed.keys_of(ids)))
 
-    def step(self, batch: Sequence[int], done: int) -> Tensor:
-        mine = local_slice(batch, self.runtime) if self.store is None else self.store.local_slice(batch)
-        images, targets, ids = self.data.read(mine)
-        device = self.runtime.device
-        x, targets = to_unit(images.to(device, non_blocking=True)), targets.to(device, non_blocking=True)
-        keys = keyed.keys_of(ids, device)
+    def _local_slice(self, batch: Sequence[int]) -> Sequence[int]:
+        return local_slice(batch, self.runtime) if self.store is None else self.store.local_slice(batch)
+
+    def samples(self, groups: Sequence[Sequence[int]]) -> Iterator[Samples]:
+        """This rank's samples of each of these global batches, on the device."""
+        return self.feed.batches([self._local_slice(batch) for batch in groups])
+
+    def step(self, batch: Sequence[int], samples: Samples, done: int) -> Tensor:
+        """One step on the global ``batch``, of which ``samples`` are this rank's."""
+        mine, device = self._local_slice(batch), self.runtime.device
+        x, targets, keys = to_unit(samples.images), samples.targets, samples.keys
         visit = self.salm.visit("salm fit", done)
         start = None if self.store is None else self.store.read(mine, device)
         parts = cuts(len(mine), self.runtime.local_shards)

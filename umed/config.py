@@ -65,7 +65,9 @@ class UMedConfig(MethodSettings):
     surrogate_learning_rate: float = setting(1e-4, "learning rate of the surrogate (Adam)", above=0)
     width: int = setting(64, "channels of the first level of generators and surrogate", low=1)
     depth: int = setting(4, "levels of the generators and the surrogate below the first", low=1, high=8)
-    compile: bool = setting(False, "torch.compile of the surrogate while the generators train (not run on a GPU yet)")
+    compile: bool = setting(
+        False, "torch.compile of both generators and the surrogate; it changes the last digits (not run on a GPU yet)"
+    )
     seed: int = setting(0, "seed of every random draw")
 
     def __post_init__(self) -> None:

@@ -58,30 +58,39 @@ def contrast_map(images: Tensor, noise_level: int) -> Tensor:
 
 
 class MapCache:
-    """Maps by sample index, kept as two bytes a pixel (texture and contour) while they fit in ``limit`` bytes."""
+    """Maps by sample index, kept on ``device`` as two bytes a pixel (texture and contour) while they fit in ``limit``
+    bytes."""
 
-    def __init__(self, config: UMedConfig, count: int, size: tuple[int, int], limit: int = 2**31) -> None:
+    def __init__(
+        self,
+        config: UMedConfig,
+        count: int,
+        size: tuple[int, int],
+        limit: int = 2**31,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.config = config
         self.largest = _LARGEST[config.lbp] if config.texture == "lbp" else _NEIGHBOURS
         self._kept = 2 * count * size[0] * size[1] <= limit
         shape = (count if self._kept else 0, 1, *size)
-        self._contour = torch.empty(shape, dtype=torch.bool)
-        self._texture = torch.empty(shape, dtype=torch.uint8)
-        self._filled = torch.zeros(count, dtype=torch.bool)
+        self._contour = torch.empty(shape, dtype=torch.bool, device=device)
+        self._texture = torch.empty(shape, dtype=torch.uint8, device=device)
+        self._filled = torch.zeros(count, dtype=torch.bool)  # asked by the host
 
     def get(self, indices: Sequence[int], images: Tensor, masks: Tensor) -> Maps:
         """The maps of the samples ``indices``, whose ``images`` and ``masks`` are given, on their device."""
         if not self._kept:
             return compute(self.config, images, masks)
         chosen = torch.as_tensor(indices, dtype=torch.int64)
+        there = chosen.to(self._contour.device, non_blocking=True)
         if not bool(self._filled[chosen].all()):
             maps = compute(self.config, images, masks)
-            self._contour[chosen] = maps.contour.cpu()
-            self._texture[chosen] = (maps.texture * self.largest).round().to(torch.uint8).cpu()
+            texture = (maps.texture * self.largest).round().to(torch.uint8)
+            self._contour[there], self._texture[there] = maps.contour.to(there.device), texture.to(there.device)
             self._filled[chosen] = True
             return maps
-        texture = self._texture[chosen].to(images.device).float() / self.largest
-        return Maps(self._contour[chosen].to(images.device), texture)
+        texture = self._texture[there].to(images.device).float() / self.largest
+        return Maps(self._contour[there].to(images.device), texture)
 
 
 def band(config: UMedConfig, masks: Tensor) -> Tensor:

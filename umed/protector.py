@@ -1,23 +1,25 @@
 """UMed: Algorithm 1 of the paper, and the noise of its fitted generators."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Adam
 
 from medveil import keyed
 from medveil.config import build
 from medveil.dataset import Dataset
+from medveil.feed import Feed, Samples
 from medveil.kernels import lbp_adaptive_clip
 from medveil.losses import global_mean, segmentation_loss
 from medveil.method import MethodSettings
 from medveil.networks import UNet
+from medveil.optimisers import fused_on
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
-from medveil.runtime import Runtime, SingleProcess, State, local_slice
+from medveil.runtime import Runtime, SingleProcess, State, batches, local_slice
 from medveil.surrogate import frozen, seeded
 from medveil.transforms import apply_affine, draw_affine
 from medveil.umed import maps
@@ -51,8 +53,9 @@ class UMed:
             if place == 0 and config.surrogate == "anew" and not config.generating(epoch):
                 trainer.renew(epoch)
             order = keyed.permutation(len(data), config.seed, "umed order", epoch)
-            for first in range(place * config.batch_size, len(data), config.batch_size):
-                loss = trainer.step(order[first : first + config.batch_size], epoch)
+            rest = batches(order[place * config.batch_size :], config.batch_size)
+            for batch, samples in zip(rest, trainer.samples(rest), strict=True):
+                loss = trainer.step(batch, samples, epoch)
                 done += 1
                 runtime.step(done, total, partial(trainer.checkpoint, done), loss=loss)
         return self
@@ -63,7 +66,7 @@ class UMed:
 
         ``images``: uint8 [N, C, H, W]; ``targets``: their masks, {0, 1} [N, 1, H, W].
         """
-        x = to_unit(images)
+        x = as_read(images)
         generators = self.generators.eval()
         contour, texture = generators(x)
         return protect(self.config, x, contour, texture, targets, maps.compute(self.config, x, targets))
@@ -102,6 +105,13 @@ class UMed:
             module.to(device).to(memory_format=torch.channels_last)
 
 
+def as_read(images: Tensor) -> Tensor:
+    """``images`` uint8 as float32 in [0, 1], on CUDA in channels_last: so networks and operators pass each other what
+    lies alike. On the CPU results must stay what they are, to the last digit."""
+    x = to_unit(images)
+    return x.contiguous(memory_format=torch.channels_last) if x.is_cuda else x
+
+
 def protect(config: UMedConfig, x: Tensor, contour: Tensor, texture: Tensor, masks: Tensor, known: maps.Maps) -> Tensor:
     """Eqs. 4 to 6: both noises bounded on their regions, added to ``x``, kept in [0, 1]."""
     return lbp_adaptive_clip(
@@ -116,20 +126,25 @@ class _Trainer:
         self.umed, self.config, self.data, self.runtime = umed, umed.config, data, runtime
         self.generators, self.surrogate, config = umed.generators, umed.surrogate, umed.config
         # Parallel training goes through the wrapped modules; a frozen network is called directly.
-        self.wrapped_generators = runtime.wrap(self.generators)
-        self.wrapped_surrogate = runtime.wrap(self.surrogate)
-        self.fixed_surrogate = torch.compile(self.surrogate) if config.compile else self.surrogate
-        self.generator_optimiser = Adam(self.generators.parameters(), config.learning_rate)
-        self.surrogate_optimiser = Adam(self.surrogate.parameters(), config.surrogate_learning_rate)
-        self.maps = maps.MapCache(config, len(data), data.size)
+        self.wrapped_generators, self.wrapped_surrogate, self.fixed_generators, self.fixed_surrogate = (
+            torch.compile(module) if config.compile else module
+            for module in (runtime.wrap(self.generators), runtime.wrap(self.surrogate), self.generators, self.surrogate)
+        )
+        device = runtime.device
+        self.generator_optimiser = Adam(self.generators.parameters(), config.learning_rate, **fused_on(device))
+        self.surrogate_optimiser = Adam(self.surrogate.parameters(), config.surrogate_learning_rate, **fused_on(device))
+        self.feed = Feed.of_protector(data, device)
+        self.maps = maps.MapCache(config, len(data), data.size, device=device)
 
-    def step(self, batch: Sequence[int], epoch: int) -> Tensor:
-        mine = local_slice(batch, self.runtime)
-        images, targets, ids = self.data.read(mine)
-        device = self.runtime.device
-        x, targets = to_unit(images.to(device, non_blocking=True)), targets.to(device, non_blocking=True)
-        known = self.maps.get(mine, x, targets)
-        keys = keyed.keys_of(ids, device) if self.config.augment else None
+    def samples(self, groups: Sequence[Sequence[int]]) -> Iterator[Samples]:
+        """This rank's samples of each of these global batches, on the device."""
+        return self.feed.batches([local_slice(batch, self.runtime) for batch in groups])
+
+    def step(self, batch: Sequence[int], samples: Samples, epoch: int) -> Tensor:
+        """One step on the global ``batch``, of which ``samples`` are this rank's."""
+        x, targets = as_read(samples.images), samples.targets
+        known = self.maps.get(local_slice(batch, self.runtime), x, targets)
+        keys = samples.keys if self.config.augment else None
         generating = self.config.generating(epoch)
         optimiser = self.generator_optimiser if generating else self.surrogate_optimiser
         if generating:
@@ -139,11 +154,11 @@ class _Trainer:
                 return self._descend(optimiser, losses, len(batch))
         else:
             with torch.no_grad():
-                protected = self._protect(self.generators, x, targets, known)
+                protected = self._protect(self.fixed_generators, x, targets, known)
             losses = self._losses(self.wrapped_surrogate, protected, targets, keys, epoch)
             return self._descend(optimiser, losses, len(batch))
 
-    def _protect(self, generators: nn.Module, x: Tensor, targets: Tensor, known: maps.Maps) -> Tensor:
+    def _protect(self, generators: Callable[..., Any], x: Tensor, targets: Tensor, known: maps.Maps) -> Tensor:
         with self.runtime.autocast():
             contour, texture = generators(x)
         return protect(self.config, x, contour, texture, targets, known)

@@ -50,11 +50,15 @@ def _folded(weight_v: Tensor, weight_c: Tensor) -> Tensor:
 
     Wide layers' kernels are tens of megabytes: fresh pages for them would take a fifth of the convolution's time.
     """
-    real = type(weight_v) in (Tensor, torch.nn.Parameter)  # not the shapes alone, as under torch.compile
-    if not real or weight_v.device.type != "cpu" or weight_v.dtype != torch.float32:
+    if weight_v.device.type != "cpu" or weight_v.dtype != torch.float32:
         return fold(weight_v, weight_c)
     plain = weight_v.is_contiguous() and weight_c.is_contiguous() and weight_c.dtype == torch.float32
-    if plain and weight_v.numel() <= _SMALL:
+    small = plain and weight_v.numel() <= _SMALL
+    if type(weight_v) not in (Tensor, torch.nn.Parameter):  # shapes alone, as under torch.compile
+        weight = fold(weight_v, weight_c)
+        # In the layout that the product of small ones has: with one input channel it is not that of weight_v.
+        return weight.view(-1, 9).view(weight_v.shape) if small else weight
+    if small:
         # Few operations: beside a stem's convolution, which empties the caches, each of them counts.
         return torch.addmm(weight_v.view(-1, 9), weight_c.view(-1, 9), _MIXING).view(weight_v.shape)
     memory = getattr(_kept, "memory", None)

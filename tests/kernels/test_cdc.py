@@ -46,6 +46,15 @@ def test_opcheck(device, batch, layout, biased):
     torch.library.opcheck(torch.ops.medveil.cdc_conv2d.default, arguments)
 
 
+@pytest.mark.parametrize(("outputs", "dtype"), [(4, torch.float32), (4, torch.bfloat16), (2000, torch.float32)])
+def test_opcheck_of_one_channel_whose_layout_is_open(device, outputs, dtype):
+    # Kernels of one channel are contiguous and channels_last at once, until the library decides by the strides.
+    x, v, c, _ = tensors(device, channels=1, outputs=outputs, dtype=torch.float32)
+    v, c = (t.detach().to(memory_format=torch.channels_last).requires_grad_() for t in (v, c))
+    arguments = (x.to(dtype), v, c, None, [1, 1], [1, 1], [1, 1])
+    torch.library.opcheck(torch.ops.medveil.cdc_conv2d.default, arguments)
+
+
 def test_compiles_whole(device):
     x, v, c, bias = tensors(device, dtype=torch.float32)
 

@@ -167,3 +167,23 @@ def test_without_contour_noise_the_band_is_left_as_it_was(texture):
 def test_impossible_settings_are_refused(options):
     with pytest.raises(UserError, match="umed"):
         UMed(**options)
+
+
+def test_generators_and_surrogate_are_compiled_wherever_they_are_called(monkeypatch):
+    made, called = [], []
+
+    def compiled(module):  # a stand-in: the real one takes minutes
+        made.append(type(module).__name__)
+        return lambda x: called.append(made[-1]) or module(x)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    data = disks(channels=1)
+    images, masks, ids = data.read(range(len(data)))
+    options = {**TINY, "epochs": 2}
+    found = [
+        UMed(**options, compile=whether).fit(data, SingleProcess("cpu")).perturb(images, masks, ids)
+        for whether in (False, True)
+    ]
+    assert made == ["Generators", "UNet"] * 2  # as trained, and as fixed functions
+    assert len(called) == 2 * 2 * -(-len(data) // TINY["batch_size"])  # both, in each step of both epochs
+    assert torch.equal(*found)

@@ -13,6 +13,7 @@ from medveil.dataset import Dataset
 from medveil.runtime import batches
 
 _HELD_BYTES = 2 * 2**30
+"""What is kept of a set on the device."""
 _CHUNK = 256
 _AHEAD = 2
 
@@ -45,6 +46,11 @@ class Feed:
                 torch.cat([part.images for part in parts]).to(device),
                 torch.cat([part.targets for part in parts]).to(device),
             )
+
+    @classmethod
+    def of_protector(cls, data: Dataset, device: torch.device) -> "Feed":
+        """On the CPU, where a copy of the set would be in the machine's memory, everything is read anew."""
+        return cls(data, device, _HELD_BYTES if device.type == "cuda" else 0)
 
     def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Samples]:
         """One :class:`Samples` for each group of indices."""
