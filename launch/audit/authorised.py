@@ -19,7 +19,7 @@ from medveil.dataset import Dataset, Subset
 from medveil.errors import UserError
 from medveil.launch.audit.plan import plan_audit
 from medveil.launch.audit.train import Place, done_once, pick_preset
-from medveil.launch.data import split_holdout
+from medveil.launch.data import Source, split_holdout
 from medveil.launch.data.combined import Formed
 from medveil.launch.exploiters.config import Preset, exploiter_config
 from medveil.launch.exploiters.training import trained
@@ -70,7 +70,7 @@ def run_authorised(job: AuthorisedJob) -> Outcome:
         assert plan.clean is not None
         released, clean = plan.train.open(), plan.clean.open()
         theirs = job.place.opener.again(job.trained_on, released.size[0])
-        train, test = _split(theirs.data, theirs.test, released, theirs.spec)
+        train, test = _split(theirs, released)
         config = exploiter_config(
             "segmentation", pick_preset(job.preset, processes), released.size, {**job.options, "seed": job.seed}
         )
@@ -96,12 +96,15 @@ def run_authorised(job: AuthorisedJob) -> Outcome:
         return done_once(work, values, known, job.place, processes, label)
 
 
-def _split(data: Dataset, test: Dataset | None, released: Dataset, spec: str) -> tuple[Dataset, Dataset]:
+def _split(source: Source, released: Dataset) -> tuple[Dataset, Dataset]:
     """What the model is trained and tested on, in the form of the released images."""
+    data, test = source.data, source.test
     if data.task != "segmentation":
-        raise UserError(f"--authorised {spec} is {data.task}: give a set with masks, a folder of images/ and masks/")
+        raise UserError(
+            f"--authorised {source.spec} is {data.task}: give a set with masks, a folder of images/ and masks/"
+        )
     if test is None:
-        kept, held = split_holdout(data, _HOLDOUT, 0)
+        kept, held = split_holdout(data, _HOLDOUT, 0, source.grouped())
         data, test = Subset(data, kept), Subset(data, held)
     height, width = released.size
     if height != width:

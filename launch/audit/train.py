@@ -231,7 +231,7 @@ def _selections(job: ExploitJob) -> tuple[Selection, Selection, Selection | None
     train = Selection(job.original, size=job.size, opener=job.place.opener)
     source, held_out = train.source, None
     if job.holdout:
-        kept, held = split_holdout(source.data, job.holdout, job.holdout_seed)
+        kept, held = split_holdout(source.data, job.holdout, job.holdout_seed, source.grouped())
         held_out = replace(train, ids=tuple(source.data.ids[i] for i in held))
         train = replace(train, ids=tuple(source.data.ids[i] for i in kept))
     if job.test is not None:

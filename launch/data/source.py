@@ -86,6 +86,16 @@ class Source:
         volumes = [file for file in self.files if file.planes > 1]
         return {self.data.ids[index]: file.name for file in volumes for index in file.indices}
 
+    def grouped(self, groups: Mapping[str, str] | None = None) -> Mapping[str, str] | None:
+        """What a hold-out keeps together: of a set with volumes the slices of each, with ``groups`` (of each id) the
+        volumes whose first slices are of one; else ``groups``.
+        """
+        if all(file.planes == 1 for file in self.files):
+            return groups
+        ids = self.data.ids
+        of_file = {file: file.name if groups is None else groups[ids[file.first]] for file in self.files}
+        return {ids[index]: of_file[file] for file in self.files for index in file.indices}
+
     @property
     def deepest(self) -> int:
         """The most slices that a volume has; 1 without any."""

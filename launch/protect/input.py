@@ -122,15 +122,7 @@ def _indices(job: ProtectJob, source: Source, empty: Empty) -> tuple[list[int], 
     return train, [source.data.ids[i] for i in test]
 
 
-def grouping(job: ProtectJob, source: Source) -> dict[str, str] | None:
+def grouping(job: ProtectJob, source: Source) -> Mapping[str, str] | None:
     """The group of each sample of ``source``, those of which are never parted; None where each is its own."""
     groups = None if job.groups is None else groups_of(source.data.ids, job.groups)
-    return _whole_volumes(source, groups) if any(file.planes > 1 for file in source.files) else groups
-
-
-def _whole_volumes(source: Source, groups: Mapping[str, str] | None) -> dict[str, str]:
-    """The group of each slice: its volume, or the group of the volume's first slice."""
-    ids = source.data.ids
-    firsts = {ids[index]: ids[file.first] for file in source.files for index in file.indices}
-    names = {ids[file.first]: file.name for file in source.files}
-    return {sample: names[first] if groups is None else groups[first] for sample, first in firsts.items()}
+    return source.grouped(groups)

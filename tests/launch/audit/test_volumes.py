@@ -8,7 +8,7 @@ import torch
 
 from medveil.dataset import Subset
 from medveil.launch.cli import main
-from medveil.launch.data import Opener, open_data
+from medveil.launch.data import Opener, open_data, split_holdout
 from medveil.launch.data.config import Reading
 from medveil.launch.data.volumes import stacked
 from medveil.launch.results import CellResult
@@ -111,6 +111,15 @@ def test_a_model_of_three_dimensions_trains_on_whole_volumes(
     capsys.readouterr()
     assert main([*where, "--out", str(tmp_path / "blurred"), "--attacks", "blur"]) == 2
     assert "--exploiter unet3d goes with --attacks none" in capsys.readouterr().err
+
+
+def test_a_hold_out_of_originals_is_that_of_a_release(volumes: Path, release: Path) -> None:
+    source = open_data(str(volumes))
+    kept, held = split_holdout(source.data, 0.34, 0, source.grouped())
+    assert [source.data.ids[i] for i in held] == both_manifests(release)["held_out"]
+    assert not {source.data.ids[i].partition("/")[0] for i in kept} & {
+        source.data.ids[i].partition("/")[0] for i in held
+    }
 
 
 def test_volumes_are_stacked_in_their_order(volumes: Path) -> None:
