@@ -104,7 +104,7 @@ release: $(STAMP)
 	"$(BIN)/python" tools/release.py $(ADDRESS)
 
 docs: $(STAMP)
-	echo "==> The site: build/site/index.html"
+	echo "==> The site: build/site/index.html (its search wants a server: python -m http.server --directory build/site)"
 	NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build --strict --quiet
 
 # Needs Node, npm and Chromium (CHROMIUM=/path/to/it). Not part of CI: it fetches packages of npm.

@@ -9,10 +9,13 @@ import yaml
 from PIL import Image
 
 import medveil
+from medveil import kernels
 from medveil.errors import UserError
 from medveil.launch.cli import parse
+from medveil.launch.protect.methods import METHODS
 from medveil.launch.sweeping.grid import read_sweep
 from tests.conftest import ROOT
+from tools.site import settings_table
 
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")])
 
@@ -97,6 +100,14 @@ def test_the_worked_sweep_has_the_cells_that_the_page_counts(tmp_path: Path) -> 
     (tmp_path / "lungs.yaml").write_text(block)
     cells = read_sweep(tmp_path / "lungs.yaml").cells()
     assert f"each of the {len(cells)} cells" in text
+
+
+def test_the_api_pages_hold_every_operator_and_every_method() -> None:
+    pages = {path.stem: path.read_text() for path in (ROOT / "docs/api").glob("*.md")}
+    assert set(re.findall(r"^::: medveil\.kernels\.(\w+)$", pages["kernels"], re.MULTILINE)) == set(kernels.__all__)
+    shown = set(re.findall(r"^::: settings (\S+)$", "\n".join(pages.values()), re.MULTILINE))
+    assert {f"{settings.__module__}.{settings.__name__}" for settings in METHODS.values()} <= shown
+    assert "| `eps` | `4/255` | bound of the contour noise" in settings_table("medveil.umed.config.UMedConfig")
 
 
 def test_versions_stand_in_step() -> None:

@@ -5,6 +5,7 @@ import json
 import math
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,6 +43,9 @@ _UNROUNDED = 1e-3
 
 LEFT = "not among those to protect"
 """The reason of samples that were to stay as they are."""
+
+ROUNDED = "the noise rounds to zero"
+"""The reason of samples whose noise is less than half a grey level."""
 
 EVEN = "an even image, which the method leaves as it is"
 """The reason of black, white or otherwise constant images, in which some methods find nothing to work on."""
@@ -178,7 +182,7 @@ def _reasons(protector: Protector, batch: Batch, protected: Tensor) -> list[str]
         elif support is not None and not support[i].any():
             reasons[i] = "empty mask"
         elif noise[i] > _UNROUNDED:
-            reasons[i] = "the noise rounds to zero"
+            reasons[i] = ROUNDED
         elif even[i]:
             reasons[i] = EVEN
     return reasons
@@ -198,7 +202,10 @@ def _finish(
     released = [i for i in plan.indices if not _drops(plan, reasons.get(ids[i]))]
     dropped = [Dropped(ids[i], reasons[ids[i]]) for i in plan.indices if _drops(plan, reasons.get(ids[i]))]
     if not released:
-        raise VerificationFailed("every image would be dropped: nothing is left to release")
+        counts = Counter(sample.reason for sample in dropped)
+        why = ", ".join(f"{reason}: {count}" for reason, count in counts.most_common())
+        more = "; fit longer, or give a wider bound" if ROUNDED in counts else ""
+        raise UserError(f"nothing is left to release ({why}){more}")
     files.assemble(released, runtime.world)
     samples, treated, summary = verify(plan, files, released, reasons, runtime)
     check_complete(partial, files.expected(released))

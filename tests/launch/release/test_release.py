@@ -187,6 +187,14 @@ def test_several_splits_keep_their_places(npz: Source, tmp_path: Path) -> None:
     assert again.data.ids == npz.data.ids
 
 
+def test_where_all_noise_rounds_to_zero_it_is_said(segmentation: Source, tmp_path: Path) -> None:
+    noise = Noise(lambda x, ids: torch.full_like(x, 0.3))
+    said = "nothing is left to release .the noise rounds to zero: 5, empty mask: 1.; fit longer"
+    with pytest.raises(UserError, match=said):
+        release(segmentation, noise, tmp_path / "out")
+    assert left_over(tmp_path / "out") == []
+
+
 def refused(source: Source, protector: Any, out: Path, reason: str, empty: Any = "release") -> None:
     with pytest.raises(VerificationFailed, match=reason):
         release(source, protector, out, empty)
