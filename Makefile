@@ -18,16 +18,17 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.13 python3.11 python3.14 p
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { echo "$$p"; break; }; done)
 
 help:
-	echo "make demo        set up $(VENV) if need be, then protect generated images, train on them, and write a report"
-	echo "make test        set up $(VENV) if need be, then run the tests that need no SLURM"
-	echo "make test-slurm  the tests that need SLURM (slurmctld, slurmd and munge installed, and root to start them)"
-	echo "make lint        ruff and mypy"
-	echo "make test-install  what the containers install, in a fresh environment"
+	echo "make demo           set up $(VENV) if need be, then protect generated images, train on them, and write a report"
+	echo "make test           set up $(VENV) if need be, then run the tests that need no SLURM"
+	echo "make test-slurm     the tests that need SLURM (slurmctld, slurmd and munge installed, and root to start them)"
+	echo "make lint           ruff and mypy"
+	echo "make docs           the site, in build/site; a dead link ends it"
+	echo "make tutorials      run what the tutorials tell a reader to type, on generated images"
 	echo "make accessibility  axe-core on the site in headless Chromium, at 390 and 1280 px, light and dark"
-	echo "make tutorials   run what the tutorials tell a reader to type, on generated images"
-	echo "make docs        the site, in build/site; a dead link ends it"
-	echo "make release ADDRESS=https://HOST/OWNER/medveil   what is uploaded and tagged, checked, in dist/"
-	echo "make clean       remove $(VENV) and caches (never runs/)"
+	echo "make test-install   what the containers install, in a fresh environment"
+	echo "make release ADDRESS=https://HOST/OWNER/medveil"
+	echo "                    what is uploaded and tagged, checked, in dist/"
+	echo "make clean          remove $(VENV) and caches (never runs/)"
 
 environment: $(STAMP)
 
