@@ -12,6 +12,7 @@ from medveil.launch.cli import main
 from medveil.launch.errors import Interrupted
 from medveil.launch.exploiters.config import SEGMENTATION
 from medveil.launch.exploiters.training import train_exploiter
+from medveil.launch.protect.methods import METHODS, protector_of
 from medveil.launch.results import Outcome
 from medveil.launch.target import probe as probing
 from medveil.launch.target.search import Found, Probe, most_probes, search
@@ -119,6 +120,16 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert calibrate(tmp_path / "out", "--target", "50", "--dry-run", data="phantom:cls:40:16") == 0
     assert "at most about" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_recipes_are_settings_of_their_method() -> None:
+    named = [
+        (name, one) for name, settings in METHODS.items() for some in settings.recipes.values() for one in some.values()
+    ]
+    assert len(named) >= 4
+    for name, options in named:
+        protector = protector_of(name)(**options)
+        assert all(getattr(protector.config, key) == value for key, value in options.items())
 
 
 @pytest.mark.parametrize(
