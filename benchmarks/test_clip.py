@@ -1,7 +1,9 @@
-"""``lbp_adaptive_clip`` with all maps computed inside, fp32, 224 x 224.
+"""``lbp_adaptive_clip``, fp32, 224 x 224: with all maps computed inside, and as UMed calls it, with contour and texture
+given and, on CUDA, everything in channels_last.
 
 Bytes per pixel of C channels: forward reads x and both noises (12 C) and the mask (1), writes the image (4 C) and the
 packed byte (1); backward reads the gradient (4 C) and the packed byte (1), writes two gradients (8 C).
+UMed's call reads two maps more, a byte and a float (5).
 Operations per pixel: 8 C and LBP's 44 forward, 2 C backward.
 """
 
@@ -68,3 +70,41 @@ def test_clip(measure, device, large, channels, way, provider):
     run = of(ours if provider == "medveil" else torch.compile(eager) if provider == "compile" else eager)
     flops = (8 * channels + 44 if way == "forward" else 2 * channels) * batch * SIDE**2
     measure(provider, run, group, bytes_=bytes_, flops=flops, expected=of(eager), tolerance=1e-6)
+
+
+@pytest.mark.parametrize("provider", ["medveil", "eager", "compile", "copy"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("way", ["forward", "backward"])
+def test_clip_as_umed_calls_it(measure, device, large, channels, way, provider):
+    if provider == "compile" and not measure.with_compile:
+        pytest.skip("--with-compile")
+    batch = batch_for((16 * channels + 7) * SIDE**2, large, 4)
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    x, *noises, grad = (
+        torch.rand(batch, channels, SIDE, SIDE, device=device).contiguous(memory_format=layout) for _ in range(4)
+    )
+    noises = [((noise - 0.5) * 4 * EPS).requires_grad_() for noise in noises]
+    mask = torch.zeros(batch, 1, SIDE, SIDE, dtype=torch.uint8, device=device)
+    mask[:, :, 40:150, 60:190] = 1
+    contour, texture = contour_band(mask, 1), torch.rand(batch, 1, SIDE, SIDE, device=device)
+    bytes_ = (16 * channels + 7 if way == "forward" else 12 * channels + 1) * batch * SIDE**2
+
+    def ours() -> Tensor:
+        return lbp_adaptive_clip(x, *noises, mask, EPS, contour=contour, texture=texture)
+
+    def plain() -> Tensor:
+        return clip_reference.adaptive_clip(x, *noises, contour, (~contour) * mask, texture, EPS, "hard")
+
+    def of(function: Callable[[], Tensor]) -> Callable[[], object]:
+        if way == "forward":
+            return function
+        out = function()
+        return lambda: torch.autograd.grad(out, noises, grad, retain_graph=True)
+
+    group = f"clip {way} as UMed calls it {batch}x{channels}x{SIDE}x{SIDE} {device.type}"
+    if provider == "copy":
+        measure(provider, copy_of(bytes_, device), group, bytes_=bytes_)
+        return
+    run = of(ours if provider == "medveil" else torch.compile(plain) if provider == "compile" else plain)
+    flops = (8 if way == "forward" else 2) * channels * batch * SIDE**2
+    measure(provider, run, group, bytes_=bytes_, flops=flops, expected=of(plain), tolerance=1e-6)
