@@ -12,6 +12,7 @@ from medveil.launch.data.formats import dicom, dicom_release, geometry, nifti, s
 from medveil.launch.data.formats.stored import Stored
 from medveil.launch.data.formats.windows import EIGHT_BITS, Values
 from medveil.launch.data.images import SUFFIXES, read_image, write_png
+from medveil.launch.reading import open_regular
 
 Kind = Literal["dicom", "nifti", "picture", "sixteen"]
 
@@ -109,15 +110,16 @@ def write(path: Path, kind: Kind, original: Path, values: Values, identity: dico
 def _is_sixteen(path: Path) -> bool:
     """A picture whose values do not fit 8 bits; whatever else is wrong with it, reading it says."""
     try:
-        with Image.open(path) as image:
+        # A pipe of that name would otherwise be waited for.
+        with open_regular(path) as file, Image.open(file) as image:
             return sixteen.is_sixteen(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except (UserError, OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return False
 
 
 def _begins_as_dicom(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(132)[128:] == b"DICM"
-    except OSError:
+    except (UserError, OSError):
         return False
