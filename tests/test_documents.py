@@ -2,7 +2,9 @@
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -100,6 +102,19 @@ def test_the_worked_sweep_has_the_cells_that_the_page_counts(tmp_path: Path) -> 
     (tmp_path / "lungs.yaml").write_text(block)
     cells = read_sweep(tmp_path / "lungs.yaml").cells()
     assert f"each of the {len(cells)} cells" in text
+
+
+def test_every_page_has_a_place_on_the_site() -> None:
+    def pages(entry: Any) -> Iterator[str]:
+        for inner in entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else []:
+            yield from pages(inner)
+        if isinstance(entry, str):
+            yield entry
+
+    found = [path.relative_to(ROOT / "docs") for path in sorted(ROOT.glob("docs/**/*.md"))]
+    tables = {path.as_posix() for path in found if path.parts[0] == "results" and len(path.parts) > 2}
+    placed = list(pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    assert sorted(placed) == sorted({path.as_posix() for path in found} - tables)
 
 
 def test_the_api_pages_hold_every_operator_and_every_method() -> None:
