@@ -10,6 +10,7 @@ from torch.compiler import is_compiling
 
 from medveil.kernels.cdc import reference
 from medveil.kernels.cdc.choices import choose, empty_folded
+from medveil.kernels.registration import register
 
 _GEOMETRY = "int[2] stride, int[2] padding, int[2] dilation"
 _INPUTS = f"(Tensor x, Tensor weight_v, Tensor weight_c, Tensor? bias, {_GEOMETRY}"
@@ -44,23 +45,12 @@ def _cdc_conv2d_backward(grad: Tensor, x: Tensor, _folded: Tensor, *rest: Any) -
     return reference.cdc_conv2d_backward(grad, x, *rest)
 
 
-def _register(name: str, implementation: Callable[..., Any]) -> None:
-    """``implementation`` on the CPU and for shapes alone, the function called ``name`` in ``cuda.py`` on CUDA."""
-    operator = f"medveil::{name}"
-
-    def on_cuda(*arguments: Any) -> Any:
-        from medveil.kernels.cdc import cuda  # needs Triton
-
-        return getattr(cuda, name)(*arguments)
-
-    torch.library.impl(operator, "CPU", implementation)
-    torch.library.impl(operator, "CUDA", on_cuda)
-    torch.library.register_fake(operator, implementation)
-
-
-_register("cdc_conv2d", _cdc_conv2d)
-_register("cdc_conv2d_stats", _cdc_conv2d_stats)
-_register("cdc_conv2d_backward", _cdc_conv2d_backward)
+for _name, _implementation in (
+    ("cdc_conv2d", _cdc_conv2d),
+    ("cdc_conv2d_stats", _cdc_conv2d_stats),
+    ("cdc_conv2d_backward", _cdc_conv2d_backward),
+):
+    register(_name, _implementation, _implementation, "medveil.kernels.cdc.cuda")
 
 # Looked up once, not at every call.
 _CDC = torch.ops.medveil.cdc_conv2d.default

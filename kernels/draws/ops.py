@@ -1,6 +1,5 @@
 """``medveil::philox_words`` and ``medveil::flip_shift``: registration, gradients and the public functions."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from medveil.kernels.draws import reference
 from medveil.kernels.layout import empty_moved
+from medveil.kernels.registration import register
 
 for _schema in (
     "philox_words(Tensor keys, Tensor steps, int low, int high, int count) -> Tensor",
@@ -18,23 +18,20 @@ for _schema in (
     torch.library.define(f"medveil::{_name}", f"({_arguments}", tags=(torch.Tag.pt2_compliant_tag,))
 
 
-def _register(name: str, fake: Callable[..., Tensor]) -> None:
-    """The functions called ``name`` in ``reference.py`` and in ``cuda.py``, and ``fake`` for shapes alone."""
-    operator = f"medveil::{name}"
-
-    def on_cuda(*arguments: Any) -> Any:
-        from medveil.kernels.draws import cuda  # needs Triton
-
-        return getattr(cuda, name)(*arguments)
-
-    torch.library.impl(operator, "CPU", getattr(reference, name))
-    torch.library.impl(operator, "CUDA", on_cuda)
-    torch.library.register_fake(operator, fake)
-
-
-_register("philox_words", lambda keys, steps, low, high, count: keys.new_empty(steps.shape[0], keys.shape[0], count))
-_register("flip_shift", lambda x, words, *_: empty_moved(x, words.shape[0]))
-_register("flip_shift_backward", lambda grad, words, samples, *_: grad.new_empty(samples, *grad.shape[1:]))
+_CUDA = "medveil.kernels.draws.cuda"
+register(
+    "philox_words",
+    reference.philox_words,
+    lambda keys, steps, low, high, count: keys.new_empty(steps.shape[0], keys.shape[0], count),
+    _CUDA,
+)
+register("flip_shift", reference.flip_shift, lambda x, words, *_: empty_moved(x, words.shape[0]), _CUDA)
+register(
+    "flip_shift_backward",
+    reference.flip_shift_backward,
+    lambda grad, words, samples, *_: grad.new_empty(samples, *grad.shape[1:]),
+    _CUDA,
+)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

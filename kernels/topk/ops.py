@@ -1,11 +1,11 @@
 """``medveil::topk_mask`` and ``medveil::topk_masked_step``: registration and the public functions."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from medveil.kernels.registration import register
 from medveil.kernels.topk import cpu
 
 torch.library.define(
@@ -21,22 +21,14 @@ torch.library.define(
 )
 
 
-def _register(name: str, fake: Callable[..., Tensor]) -> None:
-    """The functions called ``name`` in ``cpu.py`` and in ``cuda.py``, and ``fake`` for shapes alone."""
-    operator = f"medveil::{name}"
-
-    def on_cuda(*arguments: Any) -> Any:
-        from medveil.kernels.topk import cuda  # needs Triton
-
-        return getattr(cuda, name)(*arguments)
-
-    torch.library.impl(operator, "CPU", getattr(cpu, name))
-    torch.library.impl(operator, "CUDA", on_cuda)
-    torch.library.register_fake(operator, fake)
-
-
-_register("topk_mask", lambda grad, *_: torch.empty(grad.shape, dtype=torch.bool, device=grad.device))
-_register("topk_masked_step", lambda noise, *_: torch.empty_like(noise))
+_CUDA = "medveil.kernels.topk.cuda"
+register(
+    "topk_mask",
+    cpu.topk_mask,
+    lambda grad, *_: torch.empty(grad.shape, dtype=torch.bool, device=grad.device),
+    _CUDA,
+)
+register("topk_masked_step", cpu.topk_masked_step, lambda noise, *_: torch.empty_like(noise), _CUDA)
 
 
 def _check(grad: Tensor, fraction: float, by: str, rank: str) -> None:
