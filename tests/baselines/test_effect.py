@@ -24,7 +24,7 @@ PLAIN = {"objective": "label", "variance": "plain"}
 """Of SEP, for speed."""
 RIVALS: dict[str, tuple[Any, int, dict[str, Any]]] = {
     "em": (ErrorMinimising, 24, EM),
-    "tap": (TAP, 16, {**SMALL, "epochs": 10, "pgd_steps": 8, "restarts": 1, "relative_step": 0.25}),
+    "tap": (TAP, 24, {**SMALL, "epochs": 20, "pgd_steps": 16, "restarts": 1, "relative_step": 0.25}),
     "sep": (SEP, 16, {**SMALL, **PLAIN, "epochs": 10, "checkpoints": 3, "pgd_steps": 6, "step_size": "4/255"}),
     "lsp": (LSP, 16, {}),
     "ar": (AR, 24, {}),
