@@ -89,8 +89,8 @@ def clean_score(data: ArrayDataset) -> float:
         torch.manual_seed(0)
         net = ResNet18(1, data.num_classes, 8)
         optimiser = torch.optim.SGD(net.parameters(), 0.05, 0.9, weight_decay=5e-4)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.05, 12 * len(data) // 32)
-        for _ in range(12):
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.05, 20 * len(data) // 32)
+        for _ in range(20):
             for chosen in torch.randperm(len(data)).split(32):
                 logits = net(to_unit(data.images[chosen]))
                 loss = classification_loss(logits, data.targets[chosen], "classification").mean()

@@ -211,7 +211,7 @@ NPZ: dict[str, Callable[[Path], object]] = {
     "one class": lambda path: npz(path, train_labels=np.zeros(6, np.int64)),
     "no labels": lambda path: npz(path, train_labels=None),
     "pickles": lambda path: npz(path, train_labels=np.array([{}] * 6)),
-    "volumes": lambda path: npz(path, train_images=np.zeros((6, 8, 8, 8), np.uint8)),
+    "volumes in time": lambda path: npz(path, train_images=np.zeros((6, 8, 8, 8, 8), np.uint8)),
     "wide images": lambda path: npz(path, train_images=np.zeros((6, 8, 8), np.uint16)),
     "an odd type": with_header("{'descr': [], 'fortran_order': {}, 'shape': ([],)}"),
     "an unhashable type": with_header("{'descr': {}, 'fortran_order': False, 'shape': (6, 16, 16)}"),

@@ -26,9 +26,10 @@ Meeting = tuple[str, int, int]
 
 # Shares of unequal size, and last batches that are smaller than the others (UMed's of 6, SALM's of 1). SALM's fit makes
 # whole steps of last digits: it agrees only where they do, in shards.
+SMALL = {"width": 4, "depth": 2, "batch_size": 7}
 JOBS: dict[str, tuple[str, dict[str, Any], int]] = {
-    "umed": ("phantom:seg:20:16", {"epochs": 6, "width": 4, "depth": 2, "batch_size": 7}, 1),
-    "veil": ("phantom:seg:20:16", {"steps": 9, "width": 4, "depth": 2, "batch_size": 7, "restart": 6}, 1),
+    "umed": ("phantom:seg:20:16", {**SMALL, "epochs": 6}, 1),
+    "veil": ("phantom:seg:20:16", {**SMALL, "noise": "generator", "steps": 9, "restart": 6}, 1),
     "salm": ("phantom:cls:21:16", {"steps": 9, "width": 4, "pgd_steps": 3, "batch_size": 10}, 4),
 }
 
@@ -136,9 +137,10 @@ class Done:
 
 
 def weights(release: Path) -> Tensor:
-    """Every number in the protector's state at the end of its fit."""
-    (file,) = release.parent.glob(f".{release.name}.run/*/checkpoints/*.pt")
-    return torch.cat(numbers(torch.load(file, weights_only=True)["state"]["protector"]))
+    """Every number of what makes the noise, at the end of its fit."""
+    last = max(release.parent.glob(f".{release.name}.run/*/checkpoints/*.pt"))
+    state = torch.load(last, weights_only=True)["state"]
+    return torch.cat(numbers(state["noise" if release.name == "veil" else "protector"]))
 
 
 def numbers(state: Any) -> list[Tensor]:

@@ -75,7 +75,7 @@ def test_an_output_of_other_origin_is_refused(tmp_path: Path, capsys: pytest.Cap
         (["--splits", "train,val"], "has no splits"),
         (["--method", "salm"], "is a segmentation set, which salm cannot protect"),
         (["--data", "/nowhere"], "/nowhere does not exist"),
-        (["--method", "unknown"], "invalid choice: 'unknown'"),
+        (["--method", "unknown"], "no method is called 'unknown'"),
     ],
 )
 def test_mistakes_get_one_line_and_leave_nothing(

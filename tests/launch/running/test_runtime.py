@@ -45,8 +45,16 @@ def fit(runtime: ProcessRuntime, total: int = 10, signal_at: int | None = None, 
     return vector
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """A hang-up ends a process, though whoever started the tests may have it ignored, as nohup does."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_stopped_fit_is_saved_and_goes_on_from_there(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_stopped_fit_is_saved_and_goes_on_from_there(number: signal.Signals, heard: None, tmp_path: Path) -> None:
     with runtime_in(tmp_path / "whole") as runtime:
         whole = fit(runtime)
     handler = signal.getsignal(number)
