@@ -27,8 +27,8 @@ class VeilConfig(MethodSettings):
     }
     recipes: ClassVar[Recipes] = {
         "segmentation": {
-            "cells of 2 pixels": {"finest": 1, "texture": "fixed"},
-            "cells of 4 pixels": {"finest": 2, "texture": "fixed"},
+            "cells of 2 pixels": {"finest": 1},
+            "cells of 4 pixels": {"finest": 2},
         },
         "classification": {"30% of the elements": {"k": 30}, "all elements": {"k": 100}},
     }
@@ -44,9 +44,15 @@ class VeilConfig(MethodSettings):
         high=100,
         group="noise",
     )
+    region: Literal["roi", "roi+contour"] = setting(
+        "roi",
+        "where noise is allowed, of images with masks: exactly on the mask, so that noise alone tells it, or on the "
+        "contour band on both sides of its edge too",
+        group="noise",
+    )
     band: int = setting(1, "radius of the contour band", unit="pixels", low=1, group="noise")
     texture: Literal["lbp", "fixed"] = setting(
-        "lbp", "bound inside the region of interest: by the local binary pattern, or eps everywhere", group="noise"
+        "fixed", "bound inside the region of interest: eps everywhere, or by the local binary pattern", group="noise"
     )
     lbp: Literal["default", "ror", "uniform"] = setting(
         "default", "variant of the local binary pattern behind the texture bound", group="noise"
@@ -101,7 +107,13 @@ class VeilConfig(MethodSettings):
     @property
     def place(self) -> UMedConfig:
         """Where UMed's maps allow noise, and how much of it."""
-        return UMedConfig(eps=self.radius("segmentation"), band=self.band, texture=self.texture, lbp=self.lbp)
+        return UMedConfig(
+            eps=self.radius("segmentation"),
+            band=self.band,
+            band_side="inner" if self.region == "roi" else "both",
+            texture=self.texture,
+            lbp=self.lbp,
+        )
 
     def strength(self, step: int) -> float:
         """Of the thief's pipeline at ``step``: 0 until it sets in, 1 at the end of the fit."""

@@ -55,7 +55,13 @@ def protected(data: ArrayDataset, runtime: SingleProcess | None = None, **option
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"noise": "pattern", "tile": 5}, {"noise": "raced"}, {"texture": "fixed", **EVERYTHING}]
+    "options",
+    [
+        {},
+        {"noise": "pattern", "tile": 5},
+        {"noise": "raced"},
+        {"region": "roi+contour", "texture": "lbp", **EVERYTHING},
+    ],
 )
 @pytest.mark.parametrize("channels", [1, 3])
 def test_noise_stays_within_its_bound_and_support(options, channels):
@@ -66,6 +72,7 @@ def test_noise_stays_within_its_bound_and_support(options, channels):
     change = (saved.int() - images.int()).abs()
     assert 1 < change.max() <= 6
     assert not (change * ~veil.support(masks)).any()
+    assert options.get("region") == "roi+contour" or torch.equal(veil.support(masks), masks.bool())
 
 
 @pytest.mark.parametrize("options", [{}, {"noise": "pattern"}, {"noise": "raced", "pipeline": 0.5}, EVERYTHING])
