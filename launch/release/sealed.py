@@ -14,6 +14,7 @@ import hmac
 import json
 import os
 import struct
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -93,7 +94,7 @@ class SealedWriter:
 
 
 class SealedReader:
-    """Opens what :class:`SealedWriter` wrote. ``entries``: what was said of each, in order.
+    """Opens what :class:`SealedWriter` wrote. ``entries``: what was said of each, in order. Threads may share it.
 
     Raises :class:`UserError`, here or when an entry is read, for another secret and for a file that was cut or changed.
     """
@@ -112,6 +113,7 @@ class SealedReader:
             raise UserError(f"{path} does not open with this {'passphrase' if passphrase else '--key-from'}")
         self._file: IO[bytes] = path.open("rb")
         self._held: tuple[int, bytes] = (-1, b"")
+        self._lock = threading.Lock()
         try:
             index = json.loads(self._read_frame(_INDEX, self._index_begin()))
             self._blocks, self._length, self._places = index["blocks"], index["length"], index["entries"]
@@ -142,9 +144,10 @@ class SealedReader:
             raise self._damaged()
 
     def _block(self, number: int) -> bytes:
-        if self._held[0] != number:
-            self._held = number, self._read_frame(number, self._blocks[number])
-        return self._held[1]
+        with self._lock:
+            if self._held[0] != number:
+                self._held = number, self._read_frame(number, self._blocks[number])
+            return self._held[1]
 
     def _index_begin(self) -> int:
         size = self._file.seek(0, os.SEEK_END)

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -83,8 +84,9 @@ def rebuild(target: Path, kind: Kind, head: bytes, values: Values) -> None:
     elif kind == "sixteen":
         sixteen.write(target, values)
     else:
-        # These are to be worked on, not kept for long: speed before size.
-        Image.fromarray(values[0]).save(target, "PNG", compress_level=1)
+        # These are to be worked on, not kept for long: speed before size. Runs alone are found fastest, and on
+        # photographs, filtered, in fewer bytes than level 1 without this.
+        Image.fromarray(values[0]).save(target, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
 
 
 def _bits(values: Values) -> Values:
