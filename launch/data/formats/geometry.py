@@ -13,7 +13,7 @@ from medveil.launch.data.formats.windows import Floats, Values
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_OFF = 0.25
+OFF = 0.25
 """Voxels by which a label map may lie beside its image: writers round affines."""
 
 
@@ -45,12 +45,20 @@ def affine_of(slices: Sequence[Path]) -> Floats:
         raise UserError(f"{path} does not tell its pixel spacing: export it again, or give its mask as PNG")
     places = np.concatenate([positions_of(header, one) for header, one in zip(headers, slices, strict=True)])
     across = np.cross(row, column) if len(places) == 1 else (places[-1] - places[0]) / (len(places) - 1)
+    return affine_in(row, column, spacing, across, places[0])
+
+
+def affine_in(row: Floats, column: Floats, spacing: Sequence[float], across: Floats, place: Floats) -> Floats:
+    """From (plane, row, column) to mm, as NIfTI has them, [4, 4], of what DICOM tells: unit vectors along a row and a
+    column, the ``spacing`` of rows and of columns, the step ``across`` planes, the ``place`` of the first pixel.
+    """
     affine = np.eye(4)
     # Along a row the column grows, and the other way round.
     affine[:3, 0], affine[:3, 1], affine[:3, 2] = across, column * spacing[0], row * spacing[1]
-    affine[:3, 3] = places[0]
+    affine[:3, 3] = place
     # DICOM points to the left and to the back, NIfTI to the right and to the front.
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    turned: Floats = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    return turned
 
 
 def laid_on(labels: Values, affine: Floats, slices: Sequence[Path], shape: Sequence[int], name: Path) -> Values:
@@ -69,7 +77,7 @@ def laid_on(labels: Values, affine: Floats, slices: Sequence[Path], shape: Seque
     sides = [labels.shape[axis] for axis in axes]
     start = np.where(whole.sum(1) < 0, np.asarray(labels.shape) - 1, 0)
     off = np.abs(turn - whole) @ np.asarray(shape) + (0 if shape[0] == 1 else np.abs(step[:3, 3] - start))
-    if sorted(axes) != [0, 1, 2] or sides != list(shape) or off.max() > _OFF:
+    if sorted(axes) != [0, 1, 2] or sides != list(shape) or off.max() > OFF:
         raise UserError(f"{name} does not lie on the voxels of {slices[0].parent.name}/{slices[0].name}: resample it")
     return np.flip(labels.transpose(axes), tuple(axis for axis in range(3) if signs[axis] < 0))
 

@@ -8,6 +8,7 @@ import numpy as np
 from medveil.errors import UserError
 from medveil.launch.data.formats.dicom import quiet, read_dataset
 from medveil.launch.data.formats.dicom_release import Identity, released
+from medveil.launch.data.formats.placed import laid_by_position, tells_sources
 from medveil.launch.data.formats.windows import Values
 
 _WHAT = "a DICOM segmentation"
@@ -16,6 +17,7 @@ _WHAT = "a DICOM segmentation"
 def read(path: Path, slices: Sequence[Path]) -> Values:
     """The segments' numbers on the image of ``slices`` (a file for each, or one of several frames), int64 [P, H, W].
 
+    Frames that do not all name their slice, or are no copy of its pixels' places, are laid on the image by position.
     Raises :class:`UserError` for what is no segmentation into regions that do not overlap, and for one of other images.
     """
     headers = [read_dataset(one, pixels=False) for one in slices]
@@ -29,8 +31,10 @@ def read(path: Path, slices: Sequence[Path]) -> Values:
         if found.SegmentationType == "FRACTIONAL":
             raise UserError(f"{path} holds fractions: give a segmentation of type BINARY or LABELMAP")
         known = {str(instance) for _, _, instance in found.get_source_image_uids()}
-        if known.isdisjoint(uids):
+        if known.isdisjoint(uids) and (known or tells_sources(found)):
             raise UserError(f"{path} is of other images than {slices[0]}: it refers to none of its instances")
+        if not tells_sources(found):
+            return laid_by_position(found, path, slices)
         frames = int(headers[0].get("NumberOfFrames") or 1)
         if frames == 1:
             labels = found.get_pixels_by_source_instance(

@@ -52,7 +52,9 @@ def save_series(folder: Path) -> list["pydicom.Dataset"]:
     return datasets
 
 
-def save_segmentation(path: Path, datasets: list["pydicom.Dataset"], regions: np.ndarray, count: int) -> None:
+def save_segmentation(
+    path: Path, datasets: list["pydicom.Dataset"], regions: Any, count: int, kind: str = "BINARY"
+) -> None:
     organ = pydicom.sr.codedict.codes.SCT.Organ
     numbers = range(1, count + 1)
     segments = [
@@ -62,7 +64,7 @@ def save_segmentation(path: Path, datasets: list["pydicom.Dataset"], regions: np
     uids = {"series_instance_uid": "1.2.4", "sop_instance_uid": "1.2.4.1"}
     path.parent.mkdir(parents=True, exist_ok=True)
     highdicom.seg.Segmentation(
-        datasets, regions, "BINARY", segments, series_number=9, instance_number=1, **uids, **who
+        datasets, regions, kind, segments, series_number=9, instance_number=1, **uids, **who
     ).save_as(path)
 
 
@@ -142,6 +144,48 @@ def test_a_segmentation_of_the_frames_of_one_file(tmp_path: Path) -> None:
     assert np.array_equal(released, regions)
 
 
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize("cropped", [False, True], ids=["whole", "cropped"])
+def test_a_segmentation_that_is_placed_by_position(kind: str, cropped: bool, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    datasets = save_series(data / "images" / "a")
+    place = highdicom.get_volume_from_series(datasets).affine
+    placed = highdicom.Volume(labels()[::-1], place, "PATIENT", frame_of_reference_uid=datasets[0].FrameOfReferenceUID)
+    # highdicom counts the planes of this series from above; its volume without margins says that it is no copy.
+    regions = placed[:, 2:32, :28] if cropped else placed
+    path = data / "masks" / "a.dcm"
+    save_segmentation(path, datasets, regions, 2, kind)
+    if not cropped:
+        forget_sources(path)
+    source = open_data(str(data))
+    assert np.array_equal(source.label_maps.read(range(PLANES)).targets[:, 0].numpy(), labels())
+    out = ["--out", str(tmp_path / "out"), "--method", "random", "--device", "cpu", "--seed", "1"]
+    if cropped and kind == "BINARY":
+        assert main(["protect", str(data), *out]) == 0
+        again = open_data(str(tmp_path / "out")).label_maps
+        assert np.array_equal(again.read(range(PLANES)).targets[:, 0].numpy(), labels())
+
+
+def forget_sources(path: Path) -> None:
+    dataset = pydicom.dcmread(path)
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        del frame.DerivationImageSequence
+    dataset.save_as(path)
+
+
+def frame_of(change: Callable[["pydicom.Dataset"], None]) -> Callable[[Path], None]:
+    """A segmentation without sources, of which a frame is changed."""
+
+    def damage(root: Path) -> None:
+        path = root / "masks" / "a.dcm"
+        forget_sources(path)
+        dataset = pydicom.dcmread(path)
+        change(dataset)
+        dataset.save_as(path)
+
+    return damage
+
+
 def edited(name: str, change: Callable[["pydicom.Dataset"], None]) -> Callable[[Path], None]:
     def damage(root: Path) -> None:
         path = root / "images" / "a" / f"{name}.dcm"
@@ -150,6 +194,17 @@ def edited(name: str, change: Callable[["pydicom.Dataset"], None]) -> Callable[[
         dataset.save_as(path)
 
     return damage
+
+
+def overlapping(root: Path) -> None:
+    datasets = [pydicom.dcmread(root / "images" / "a" / f"{name}.dcm") for name in NAMES]
+    twice = np.repeat((labels() == 1)[..., None], 2, axis=-1)
+    save_segmentation(root / "masks" / "a.dcm", datasets, twice, 2)
+    forget_sources(root / "masks" / "a.dcm")
+
+
+def moved(segmentation: "pydicom.Dataset", position: list[float]) -> None:
+    segmentation.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence[0].ImagePositionPatient = position
 
 
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -168,6 +223,23 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         "another ImageOrientationPatient",
     ),
     "no position": (edited(NAMES[2], lambda one: delattr(one, "ImagePositionPatient")), "does not tell the position"),
+    "a frame between two slices": (
+        frame_of(lambda one: moved(one, [-10.0, 5.0, -96.2])),
+        "frame 2 does not lie on the voxels of a/IM0.dcm",
+    ),
+    "a frame beside its slice": (
+        frame_of(lambda one: moved(one, [-10.0, 5.4, -97.5])),
+        "frame 2 does not lie on the voxels of a/IM0.dcm",
+    ),
+    "frames without a position": (
+        frame_of(lambda one: delattr(one.PerFrameFunctionalGroupsSequence[1], "PlanePositionSequence")),
+        "cannot be read as a DICOM segmentation",
+    ),
+    "frames in another frame of reference": (
+        frame_of(lambda one: setattr(one, "FrameOfReferenceUID", "1.2.9")),
+        "another frame of reference",
+    ),
+    "segments that overlap": (overlapping, "segments that overlap"),
     "an image as its mask": (
         lambda root: shutil.copy(root / "images" / "a" / "IM0.dcm", root / "masks" / "a.dcm"),
         "is no DICOM segmentation",
