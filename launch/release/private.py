@@ -82,7 +82,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts of images, and means over the protected ones (``psnr`` in dB; None: nothing changed)."""
+    """Counts of images, and means over the protected ones (``psnr`` in dB; None: nothing that shows changed)."""
 
     __pydantic_config__ = STORED
 

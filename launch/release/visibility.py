@@ -27,7 +27,9 @@ class Visibility:
         """Measure one file; pictures of 8 bits have no other levels than their own."""
         if file.kind == "picture":
             return
-        laid = {how: window_of(original, how) for how in NORMALISATIONS}
+        values = original.image_values()
+        # A volume of one value has no range to be normalised by.
+        laid = {how: window_of(original, how) for how in NORMALISATIONS if values.size and values.min() < values.max()}
         for plane in range(original.planes):
             before, after = original.values[plane], saved.values[plane]
             where = before != after

@@ -120,9 +120,13 @@ def _check(dataset: "Dataset", path: Path, identified: bool) -> None:
         raise UserError(f"{path} stores {stored} bits a sample: 8 and 16 are read")
     if dataset.HighBit != dataset.BitsStored - 1:
         raise UserError(f"{path} has its high bit at {dataset.HighBit} of {dataset.BitsStored}: export it again")
-    count = int(dataset.get("NumberOfFrames") or 1) * dataset.Rows * dataset.Columns * dataset.SamplesPerPixel
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    count = frames * dataset.Rows * dataset.Columns * dataset.SamplesPerPixel
     if not 0 < count <= MAX_VOXELS:
         raise UserError(f"{path} has {count:,} values: at most {MAX_VOXELS:,} are read")
+    told = len(dataset.get("PerFrameFunctionalGroupsSequence") or ())
+    if told not in (0, frames):
+        raise UserError(f"{path} has {frames} frames and describes {told}: it is damaged; export it again")
 
 
 def _decoded(dataset: "Dataset", path: Path) -> Values:

@@ -36,8 +36,8 @@ _GAP = 0.05
 def ordered(slices: Sequence[Path]) -> tuple[Path, ...]:
     """``slices`` by their position along the normal of their planes.
 
-    Raises :class:`UserError` where they are no one volume: what :data:`_ALIKE` names differs, a position is missing,
-    occurs twice, or lies at another distance than the others, as where a slice is missing.
+    Raises :class:`UserError` where they are no one volume: what :data:`_ALIKE` names differs, an instance UID or
+    a position occurs twice, or a position is missing or lies at another distance than the others, as where a slice is.
     """
     headers = {path: dicom.read_dataset(path, pixels=False) for path in slices}
     first = slices[0]
@@ -47,6 +47,10 @@ def ordered(slices: Sequence[Path]) -> tuple[Path, ...]:
                 raise UserError(f"{path} has another {name} than {first}: one series a folder, take it out")
         if int(header.get("NumberOfFrames") or 1) > 1:
             raise UserError(f"{path} has several frames: it is a volume of its own, move it out of {path.parent}")
+    owners: dict[str, Path] = {}
+    for path, header in headers.items():
+        if (other := owners.setdefault(str(header.SOPInstanceUID), path)) != path:
+            raise UserError(f"{path} has the SOPInstanceUID of {other}: what refers to one means both; export it again")
     places = {path: _place(header, path) for path, header in headers.items()}
     found = tuple(sorted(slices, key=lambda path: places[path]))
     gaps = np.diff([places[path] for path in found])

@@ -11,7 +11,7 @@ from medveil.launch.data.formats.files import Kind
 from medveil.launch.data.listing import listing
 
 _INDEX = "DICOMDIR"
-"""The file that lists a DICOM medium's others."""
+"""The file that lists a DICOM medium's others, whatever its suffix and case."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,10 @@ def _images(folder: Path) -> Iterator[tuple[Path, Kind, tuple[Path, ...]]]:
     """The image files of ``folder``, sorted, and its folders of DICOM files with these."""
     for path in listing(folder) if folder.is_dir() else ():
         if path.is_dir():
-            files = (one for one in listing(path) if one.is_file() and one.name != _INDEX)
+            files = (one for one in listing(path) if one.is_file() and one.stem.upper() != _INDEX)
             if slices := tuple(one for one in files if formats.kind_of(one) == "dicom"):
                 yield path, "dicom", slices
-        elif path.name != _INDEX and (kind := formats.kind_of(path)) is not None:
+        elif path.stem.upper() != _INDEX and (kind := formats.kind_of(path)) is not None:
             yield path, kind, ()
 
 

@@ -110,6 +110,9 @@ def _open(
         filled = _Filled(sum(one.shape[0] for one in looked), height, width, asked, values)
         for one, own in zip(looked, windows, strict=True):
             filled.add(one.file, own, root)
+    if task == "segmentation" and filled.empty == filled.count:
+        asked_for = f"--labels {','.join(map(str, reading.labels))} is" if reading.labels else "a label but 0 is"
+        raise UserError(f"{root} has nothing to protect: {asked_for} in none of its label maps")
     notes += [*_notes(looked, windows, filled.count), *filled.notes()]
     names = sorted({one.file.class_name for one in looked if one.file.class_name is not None})
     if task == "classification" and len(names) < 2:

@@ -60,10 +60,11 @@ def _percentiles(members: Sequence[Looked], reading: Reading) -> Window:
     read = [formats.read(file.image, file.kind, file.slices, identified=reading.identified) for file in files]
     if len({one.scale for one in read}) > 1:
         raise UserError(f"{files[0].image} and others of its series have different rescale slopes: split them")
-    # Where every value is the same there is nothing to change, whatever it is looked at through.
-    low = float(read[0].scale.values(read[0].values.ravel()[:1])[0])
-    found = percentile_window([one.image_values() for one in read], read[0].scale)
-    return found or Window("one value", low - 0.5, low + 0.5)
+    # Where every value is the same nothing says what to look through; one stored unit is to be one grey level then.
+    scale = read[0].scale
+    only, half = float(scale.values(read[0].values.ravel()[:1])[0]), 127.5 * abs(scale.slope)
+    found = percentile_window([one.image_values() for one in read], scale)
+    return found or Window("one value", only - half, only + half)
 
 
 def _group(file: MedicalFile) -> str:

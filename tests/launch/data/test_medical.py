@@ -220,6 +220,27 @@ def test_sixteen_bits_stay_sixteen(tmp_path: Path) -> None:
         assert len(np.unique(after.values)) > 256
 
 
+def test_what_shows_nowhere_and_what_is_all_one_value(tmp_path: Path) -> None:
+    """Noise on voxels that are black in the window, and a volume that no window can be made of."""
+    values, labels = volume(0)
+    for name, array in (("a", values), ("b", np.full_like(values, 7))):
+        save(tmp_path / "data" / "images" / f"{name}.nii", array, slope=3.0)
+        save(tmp_path / "data" / "masks" / f"{name}.nii", labels)
+    out = protect(tmp_path / "data", tmp_path / "out", "--windows", "20000/90000")
+    assert both_manifests(out)["totals"]["psnr"] is None
+    changed = nifti.read(out / "images" / "a.nii").values != nifti.read(tmp_path / "data" / "images" / "a.nii").values
+    assert changed.any()
+    assert both_manifests(out)["visible"]["z-score"]["max"] < 255
+    out = protect(tmp_path / "data", tmp_path / "plain")
+    assert both_manifests(out)["totals"]["protected"] == 8
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 255
+    path.write_bytes(content)
+
+
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no mask": (lambda root: (root / "masks" / "case1.nii.gz").unlink(), "case1.nii.gz has no mask"),
     "a mask of another size": (
@@ -246,6 +267,14 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
             Image.new("L", (20, 24)).save(root / "masks" / "x.png"),
         ),
         "a picture of 8 bits among medical files",
+    ),
+    "sums that do not agree": (
+        lambda root: flip(root / "masks" / "case1.nii.gz", -6),
+        "CRC check failed",
+    ),
+    "label maps of nothing": (
+        lambda root: [save(path, np.zeros((24, 20, 6), np.uint8)) for path in (root / "masks").iterdir()],
+        "nothing to protect: a label but 0 is in none of its label maps",
     ),
     "four dimensions": (
         lambda root: save(root / "images" / "case1.nii.gz", np.zeros((4, 4, 4, 2), np.int16)),
@@ -281,6 +310,7 @@ def test_what_does_not_fit_is_one_line(
     [
         (["--size", "64"], "would resample"),
         (["--empty", "drop"], "volumes, which keep their slices"),
+        (["--labels", "8,9"], "--labels 8,9 is in none of its label maps"),
         (["--windows", "4"], "give ct, ct+brain, or WIDTH/CENTRE"),
     ],
 )

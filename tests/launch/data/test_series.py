@@ -83,6 +83,8 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "scans"
     save_segmentation(folder / "masks" / "a.dcm", save_series(folder / "images" / "a"), labels(), 2)
     save_series(folder / "images" / "b")
+    # What a medium's export leaves in a folder is no slice.
+    (folder / "images" / "b" / "dicomdir").write_bytes(bytes(128) + b"DICM")
     save_label_map(folder / "masks" / "b.nii.gz")
     return folder
 
@@ -212,6 +214,10 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "two of one position": (
         edited(NAMES[2], lambda one: setattr(one, "ImagePositionPatient", [-10.0, 5.0, -97.5])),
         "the same position",
+    ),
+    "two of one instance UID": (
+        edited(NAMES[2], lambda one: setattr(one, "SOPInstanceUID", "1.2.3.0")),
+        "has the SOPInstanceUID of",
     ),
     "another series": (
         edited(NAMES[2], lambda one: setattr(one, "SeriesInstanceUID", "1.2.9")),

@@ -170,6 +170,10 @@ MALFORMED = {
     "cut in the attributes": (cut(CT, 0.08), "holds no image|cannot be read"),
     "cut in the pixels": (cut(CT, 0.9), "number of bytes"),
     "a frame short": (changed(EMR, put(NumberOfFrames=11)), "number of bytes"),
+    "a frame that is not described": (
+        changed(ECT, lambda dataset: dataset.PerFrameFunctionalGroupsSequence.pop()),
+        "has 2 frames and describes 1",
+    ),
     "negative frames": (changed(EMR, put(NumberOfFrames=-1)), "values: at most"),
     "rows beyond the pixels": (changed(CT, put(Rows=4000)), "number of bytes"),
     "no rows": (changed(CT, drop("Rows")), "no Rows"),

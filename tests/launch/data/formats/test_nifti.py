@@ -108,6 +108,7 @@ MALFORMED: dict[str, tuple[np.ndarray, Callable[[bytes], bytes], str]] = {
     "NaN spacing": (GOOD, patched(84, "<f", float("nan")), "voxel spacing"),
     "a data type of nobody": (GOOD, patched(70, "<h", 777), "cannot be read as NIfTI"),
     "voxels before the header": (GOOD, patched(108, "<f", 3.0), "cannot be read as NIfTI|dimensions"),
+    "an affine of NaN": (GOOD, patched(292, "<f", float("nan")), "affine with values that are no numbers"),
     "infinite slope": (GOOD, patched(112, "<f", float("inf")), "cannot be read|slope"),
 }
 
