@@ -11,9 +11,10 @@ from medveil.baselines.classes import composed, count_of, membership
 from medveil.baselines.optimised import KeptNoise
 from medveil.baselines.surrogates import Surrogate, descended, moved, random_start
 from medveil.dataset import Dataset
+from medveil.feed import Feed, Samples
 from medveil.folding import folded
 from medveil.quantise import to_unit
-from medveil.runtime import Runtime, State, joined_batches
+from medveil.runtime import Runtime, State, batches, joined_batches
 from medveil.store import NoiseStore
 from medveil.surrogate import frozen
 
@@ -27,6 +28,7 @@ class Alternation:
         self.em, self.config, self.data, self.runtime = em, em.config, data, runtime
         self.eps, self.device = em.eps, runtime.device
         self.surrogate = Surrogate(self.config, data, runtime, "em")
+        self.feed = Feed.of_protector(data, runtime.device)
         batch = self.config.batch(data.task)
         self.batch, self.groups = batch, len(joined_batches(range(len(data)), batch))
         self.per_round = self.config.model_steps + self.groups
@@ -44,36 +46,47 @@ class Alternation:
         state = self.runtime.restore()
         done = 0 if state is None else self._resume(state)
         total = self.config.rounds * self.per_round
-        while done < total and not self.converged:
+        steps = range(done, 0 if self.converged else total)
+        for batch, samples in self.feed.along((batch, self._mine(batch)) for batch in map(self._batch, steps)):
             number, place = divmod(done, self.per_round)
             if place < self.config.model_steps:
-                loss = self._model_step(number * self.config.model_steps + place)
+                loss = self._model_step(number * self.config.model_steps + place, batch, samples)
             else:
-                loss = self._noise_step(
-                    joined_batches(range(len(self.data)), self.batch)[place - self.config.model_steps]
-                )
+                loss = self._noise_step(self._mine(batch), samples)
             done += 1
             if done % self.per_round == 0:
                 self._end_round()
             self.runtime.step(done, total, partial(self._state, done), loss=loss)
+            if self.converged:
+                break
         if self.store is None:
             self.em.keep(self.em.whole(self.classes), None)
         else:
             self.em.keep(self.em.whole(self.store.merged()), self.store.keys)
 
-    def _model_step(self, number: int) -> Tensor:
-        epoch, place = divmod(number, self.groups)
+    def _batch(self, step: int) -> Sequence[int]:
+        """The global batch of a step."""
+        number, place = divmod(step, self.per_round)
+        if place >= self.config.model_steps:
+            return joined_batches(range(len(self.data)), self.batch)[place - self.config.model_steps]
+        epoch, place = divmod(number * self.config.model_steps + place, self.groups)
         order = keyed.permutation(len(self.data), self.config.seed, "em order", epoch)
-        batch = joined_batches(order, self.batch)[place]
-        mine, x, targets, keys = self._read(batch)
-        images = x + self._noise_of(mine, targets)
+        return joined_batches(order, self.batch)[place]
+
+    def _mine(self, batch: Sequence[int]) -> list[int]:
+        """This rank's part of it."""
+        return [index for index in batch if index % self.runtime.world == self.runtime.rank]
+
+    def _model_step(self, number: int, batch: Sequence[int], samples: Samples) -> Tensor:
+        targets = samples.targets
+        images = to_unit(samples.images) + self._noise_of(self._mine(batch), targets)
         if self.config.augment:
-            images, targets = moved(self.config, "em model", number, keys, images, targets)
+            images, targets = moved(self.config, "em model", number, samples.keys, images, targets)
         return self.surrogate.train(images, targets, len(batch))
 
-    def _noise_step(self, batch: Sequence[int]) -> Tensor:
+    def _noise_step(self, mine: Sequence[int], samples: Samples) -> Tensor:
         """All the steps of one pass on a batch: the model rests meanwhile, so batches do not influence each other."""
-        mine, x, targets, _ = self._read(batch)
+        x, targets = to_unit(samples.images), samples.targets
         noise, where = self._noise_of(mine, targets), self.em.support(targets)
         loss = self._measure(x + noise, targets)
         with self.runtime.autocast():
@@ -127,19 +140,13 @@ class Alternation:
         where = self.em.support(targets)
         return noise if where is None else noise * where
 
-    def _read(self, batch: Sequence[int]) -> tuple[list[int], Tensor, Tensor, Tensor]:
-        mine = [index for index in batch if index % self.runtime.world == self.runtime.rank]
-        images, targets, ids = self.data.read(mine)
-        x = to_unit(images.to(self.device, non_blocking=True))
-        return mine, x, targets.to(self.device, non_blocking=True), keyed.keys_of(ids, self.device)
-
     def _samples_start(self, store: NoiseStore) -> None:
         if self.config.start == "zero":
             return
-        for first in range(0, len(self.data), _CHUNK):
-            mine, x, targets, keys = self._read(range(first, min(first + _CHUNK, len(self.data))))
-            noise = random_start(self.config, "em start", 0, keys, x, self.eps)
-            where = self.em.support(targets)
+        groups = map(self._mine, batches(range(len(self.data)), _CHUNK))
+        for mine, samples in self.feed.along((group, group) for group in groups):
+            noise = random_start(self.config, "em start", 0, samples.keys, to_unit(samples.images), self.eps)
+            where = self.em.support(samples.targets)
             store.write(mine, noise if where is None else noise * where)
 
     def _classes_start(self) -> None:

@@ -1,6 +1,6 @@
 """SEP, self-ensemble protection (Chen et al., ICLR 2023): adversarial examples of the checkpoints of one training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -148,11 +148,10 @@ class _Ensemble:
         device = self.runtime.device
         total: Tensor | None = None
         members_total = torch.zeros(count, device=device)
-        for batch in batches(range(len(self.data)), self.stages.batch):
-            mine: Sequence[int] = local_slice(batch, self.runtime)
-            images, targets, _ = self.data.read(mine)
-            features = self._features(weights, to_unit(images.to(device)))
-            members = membership(targets.to(device), self.data.task, count)
+        groups = batches(range(len(self.data)), self.stages.batch)
+        for samples in self.stages.feed.batches(local_slice(group, self.runtime) for group in groups):
+            features = self._features(weights, to_unit(samples.images))
+            members = membership(samples.targets, self.data.task, count)
             part = torch.einsum("nkhw,nfhw->kf", members, features)
             total = part if total is None else total + part
             members_total += members.sum((0, 2, 3))

@@ -12,6 +12,7 @@ from medveil.baselines.config import OptimisedConfig
 from medveil.dataset import Dataset
 from medveil.losses import classification_loss, global_mean, segmentation_loss
 from medveil.networks import ResNet18, UNet, stem_for
+from medveil.optimisers import fused_on
 from medveil.runtime import Runtime, State
 from medveil.surrogate import input_gradient, seeded
 from medveil.transforms import FlipShift, apply_flip_shift, crop_padding, draw_flip_shift
@@ -32,12 +33,12 @@ class Surrogate:
         self.net.to(runtime.device).to(memory_format=torch.channels_last)
         self.wrapped = runtime.wrap(self.net)
         self.optimiser: Optimizer
+        weights, fused = self.net.parameters(), fused_on(runtime.device)
         if segmentation:
-            self.optimiser = Adam(self.net.parameters(), config.unet_learning_rate)
+            self.optimiser = Adam(weights, config.unet_learning_rate, **fused)
         else:
-            self.optimiser = SGD(
-                self.net.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
-            )
+            decay = config.weight_decay
+            self.optimiser = SGD(weights, config.learning_rate, config.momentum, weight_decay=decay, **fused)
 
     def losses(self, images: Tensor, targets: Tensor, net: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The loss per sample, float [N], of ``net`` (default: the network itself, not its parallel wrapper)."""

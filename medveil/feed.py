@@ -1,9 +1,10 @@
 """Samples brought to the device: a set that fits is held there, a larger one is read ahead in the background."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from itertools import islice
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,10 @@ _HELD_BYTES = 2 * 2**30
 """What is kept of a set on the device."""
 _CHUNK = 256
 _AHEAD = 2
+_TOLD = 256
+"""Groups whose indices are brought to the device at once, where the set is held there."""
+
+T = TypeVar("T")
 
 
 class Samples(NamedTuple):
@@ -52,14 +57,16 @@ class Feed:
         """On the CPU, where a copy of the set would be in the machine's memory, everything is read anew."""
         return cls(data, device, _HELD_BYTES if device.type == "cuda" else 0)
 
-    def batches(self, groups: Sequence[Sequence[int]]) -> Iterator[Samples]:
-        """One :class:`Samples` for each group of indices."""
+    def batches(self, groups: Iterable[Sequence[int]]) -> Iterator[Samples]:
+        """One :class:`Samples` for each group of indices; ``groups`` are asked for ahead of what is given."""
         if self.held is not None:
             images, targets = self.held
-            # One transfer for all groups: a copy at every step would make the host wait.
-            flat = torch.tensor([i for group in groups for i in group], dtype=torch.int64).to(self.device)
-            for chosen in flat.split([len(group) for group in groups]):
-                yield Samples(images[chosen], targets[chosen], self.keys[chosen])
+            waiting_groups = iter(groups)
+            while some := list(islice(waiting_groups, _TOLD)):
+                # One transfer for many groups: a copy at every step would make the host wait.
+                flat = torch.tensor([i for group in some for i in group], dtype=torch.int64).to(self.device)
+                for chosen in flat.split([len(group) for group in some]):
+                    yield Samples(images[chosen], targets[chosen], self.keys[chosen])
             return
         with ThreadPoolExecutor(1) as reader:
             waiting: deque[Future[tuple[Tensor, Tensor, Tensor]]] = deque()
@@ -69,6 +76,18 @@ class Feed:
                     yield self._moved(*waiting.popleft().result())
             while waiting:
                 yield self._moved(*waiting.popleft().result())
+
+    def along(self, steps: Iterable[tuple[T, Sequence[int]]]) -> Iterator[tuple[T, Samples]]:
+        """As :meth:`batches`, where each group comes with what else its step is to know."""
+        known: deque[T] = deque()
+
+        def groups() -> Iterator[Sequence[int]]:
+            for one, group in steps:
+                known.append(one)
+                yield group
+
+        for samples in self.batches(groups()):
+            yield known.popleft(), samples
 
     def _moved(self, images: Tensor, targets: Tensor, chosen: Tensor) -> Samples:
         images, targets, chosen = (part.to(self.device, non_blocking=True) for part in (images, targets, chosen))

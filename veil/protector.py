@@ -41,8 +41,8 @@ class Veil:
         work = kind(self.noise, self.place, data, runtime)
         state = runtime.restore()
         done = 0 if state is None else work.resume(state)
-        while done < work.total:
-            loss = work.step(done)
+        for visit in work.visits(done):
+            loss = work.step(done, visit)
             done += 1
             runtime.step(done, work.total, partial(work.checkpoint, done), loss=loss)
         return self

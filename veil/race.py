@@ -1,14 +1,17 @@
 """The race: of several fixed tiles the one that fresh networks meet first, found by knock-out."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from medveil import keyed
 from medveil.dataset import Dataset
+from medveil.feed import Feed
 from medveil.losses import global_mean
+from medveil.optimisers import fused_on
 from medveil.quantise import to_unit
-from medveil.runtime import Runtime, State, local_slice
+from medveil.runtime import Runtime, State
 from medveil.veil import swapping
 from medveil.veil.noise import Fixed
 from medveil.veil.pipeline import pipeline
@@ -33,7 +36,9 @@ class Race:
         self.sums = torch.zeros(len(self.names), dtype=torch.float64)
         self.surrogate = network(self.config, place.shape).to(runtime.device)
         self.wrapped = runtime.wrap(self.surrogate)
-        self.optimiser = Adam(self.surrogate.parameters(), self.config.surrogate_learning_rate)
+        rate, device = self.config.surrogate_learning_rate, runtime.device
+        self.optimiser = Adam(self.surrogate.parameters(), rate, **fused_on(device))
+        self.feed = Feed.of_protector(data, device)
         self.maps = place.cache(len(data))
         self.rounds = [count for count in halves(len(self.names)) if count > 1]
 
@@ -41,28 +46,33 @@ class Race:
     def total(self) -> int:
         return sum(self.rounds) * self.config.heat
 
-    def step(self, step: int) -> Tensor:
+    def visits(self, first: int) -> Iterator[swapping.Visit]:
+        """What every step from ``first`` on is to be given."""
+        batches = map(self._batch, range(first, self.total))
+        return swapping.visits(self.feed, self.runtime, batches, 1, self.config.seed, first)
+
+    def _batch(self, step: int) -> list[int]:
+        turn, age = divmod(step, self.config.heat)
+        return batch_at(len(self.data), self.config, f"veil race {self._round(turn)[0]}", age)
+
+    def step(self, step: int, visit: swapping.Visit) -> Tensor:
         """The mean loss of the global batch of ``step``, detached."""
-        config, device = self.config, self.runtime.device
+        config = self.config
         turn, age = divmod(step, config.heat)
         number, place = self._round(turn)
         tile = self.left[place]
         if age == 0:
             self._begin(tile, number)
-        batch = batch_at(len(self.data), config, f"veil race {number}", age)
-        mine, others = local_slice(batch, self.runtime), local_slice(swapping.partners(batch), self.runtime)
-        images, targets, ids = self.data.read(mine)
-        x, targets = to_unit(images.to(device, non_blocking=True)), targets.to(device, non_blocking=True)
-        known = None if self.maps is None else self.maps.get(mine, x, targets)
+        x, targets = to_unit(visit.samples.images), visit.samples.targets
+        known = None if self.maps is None else self.maps.get(visit.mine, x, targets)
         noise = self.place.bound(x, targets, known) * self.noise(x, targets)[:, 0]
-        everyone = torch.ones(len(ids), dtype=torch.bool)
-        seen = swapping.shown(x, noise, others, everyone, self.data)
+        seen = swapping.shown(x, noise, visit)
         moment = number * config.heat + age
         if through_pipeline(config, moment, 1.0):
-            seen = pipeline(seen, config.seed, moment, 1.0, keyed.keys_of(ids, device))
+            seen = pipeline(seen, config.seed, moment, 1.0, visit.samples.keys)
         with self.runtime.autocast():
             logits = self.wrapped(seen.contiguous(memory_format=torch.channels_last))
-        loss = global_mean(losses(logits, targets, self.data.task), len(batch), self.runtime.world)
+        loss = global_mean(losses(logits, targets, self.data.task), len(visit.batch), self.runtime.world)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()

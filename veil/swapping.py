@@ -1,13 +1,15 @@
 """The swap: one image's noise shown on another image, so that nothing but the noise tells the mask."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from medveil import keyed
-from medveil.dataset import Dataset
+from medveil.feed import Feed, Samples
 from medveil.quantise import to_unit
+from medveil.runtime import Runtime, local_slice
 from medveil.veil.jpeg import rounded
 
 
@@ -16,27 +18,56 @@ def partners(batch: Sequence[int]) -> list[int]:
     return [*batch[1:], *batch[:1]]
 
 
-def hosts(x: Tensor, others: Sequence[int], swapped: Tensor, data: Dataset) -> Tensor:
-    """Images that noise is shown on, float [N, C, H, W] in [0, 1]: ``x``, and where ``swapped`` [N] the partner's.
+class Visit(NamedTuple):
+    """A step's samples on this rank, and what their noise is shown on."""
 
-    ``others``: the indices in ``data`` of the partners of ``x``.
-    """
-    wanted = [other for other, swap in zip(others, swapped.tolist(), strict=True) if swap]
-    if not wanted:
+    batch: Sequence[int]
+    """The global batch: indices."""
+    mine: Sequence[int]
+    """Those of this rank."""
+    swapped: Tensor
+    """Which of them, as places among them, lend their noise to their partner; int64, ascending."""
+    samples: Samples
+    """Of this rank's."""
+    others: Tensor
+    """The partners of the swapped ones, uint8 [M, C, H, W]."""
+
+
+def visits(
+    feed: Feed, runtime: Runtime, batches: Iterable[Sequence[int]], share: float, seed: int, first: int
+) -> Iterator[Visit]:
+    """Of each global batch this rank's visit, read ahead. ``batches`` are those of the steps from ``first`` on; of each
+    a ``share`` of the samples is swapped, drawn by (``seed``, step, id)."""
+    keys = keyed.keys_of(feed.data.ids)
+
+    def steps() -> Iterator[tuple[tuple[Sequence[int], Sequence[int], Tensor], Sequence[int]]]:
+        for step, batch in enumerate(batches, first):
+            mine, theirs = local_slice(batch, runtime), local_slice(partners(batch), runtime)
+            swapped = drawn(share, seed, step, keys[list(mine)])
+            yield (batch, mine, swapped), [*mine, *(theirs[place] for place in swapped.tolist())]
+
+    for (batch, mine, swapped), samples in feed.along(steps()):
+        count = len(mine)
+        own = Samples(samples.images[:count], samples.targets[:count], samples.keys[:count])
+        yield Visit(batch, mine, swapped, own, samples.images[count:])
+
+
+def drawn(share: float, seed: int, step: int, keys: Tensor) -> Tensor:
+    """The places of the samples that are swapped at ``step``: each with probability ``share``, by its key."""
+    if share in (0, 1):
+        return torch.arange(len(keys) if share else 0)
+    return (keyed.uniform(seed, "veil swap", step, keys) < share).nonzero()[:, 0]
+
+
+def hosts(x: Tensor, swapped: Tensor, others: Tensor) -> Tensor:
+    """Images that noise is shown on, float [N, C, H, W] in [0, 1]: ``x``, and at the places ``swapped`` the ``others``
+    (uint8)."""
+    if len(swapped) == 0:
         return x
-    shown = x.clone()
-    shown[swapped.to(x.device)] = to_unit(data.read(wanted).images.to(x.device, non_blocking=True))
-    return shown
+    return x.index_copy(0, swapped.to(x.device, non_blocking=True), to_unit(others))
 
 
-def shown(x: Tensor, noise: Tensor, others: Sequence[int], swapped: Tensor, data: Dataset) -> Tensor:
+def shown(x: Tensor, noise: Tensor, visit: Visit) -> Tensor:
     """What a surrogate sees, as it would be saved: ``noise`` [N, C, H, W] on :func:`hosts`, in whole grey levels."""
-    seen = torch.clamp(hosts(x, others, swapped, data) + noise, 0, 1)
+    seen = torch.clamp(hosts(x, visit.swapped, visit.others) + noise, 0, 1)
     return rounded(seen * 255) / 255
-
-
-def drawn(share: float, seed: int, step: int, ids: Sequence[str]) -> Tensor:
-    """Whether each sample is swapped at ``step``, bool [N] on the CPU, true with probability ``share``."""
-    if share == 0:
-        return torch.zeros(len(ids), dtype=torch.bool)
-    return keyed.uniform(seed, "veil swap", step, keyed.keys_of(ids)) < share

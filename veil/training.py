@@ -1,5 +1,7 @@
 """How noise is learned: it and young surrogates descend the same loss, so that one backward pass serves both."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,10 +9,12 @@ from torch.optim import Adam
 
 from medveil import keyed
 from medveil.dataset import Dataset, Task
+from medveil.feed import Feed
 from medveil.kernels import topk_mask
 from medveil.losses import classification_loss, global_mean, segmentation_loss
+from medveil.optimisers import fused_on
 from medveil.quantise import to_unit
-from medveil.runtime import Runtime, State, local_slice
+from medveil.runtime import Runtime, State
 from medveil.umed import maps
 from medveil.veil import spectrum, swapping
 from medveil.veil.config import VeilConfig
@@ -27,7 +31,8 @@ class Training:
         self.noise, self.place, self.config, self.data, self.runtime = noise, place, place.config, data, runtime
         self.wrapped = runtime.wrap(noise)
         generator = isinstance(noise, Learned) and noise.net is not None
-        self.optimiser = Adam(noise.parameters(), self.config.rate(generator))
+        self.optimiser = Adam(noise.parameters(), self.config.rate(generator), **fused_on(runtime.device))
+        self.feed = Feed.of_protector(data, runtime.device)
         self.young = Young(self.config, lambda: network(self.config, place.shape), runtime)
         self.maps = place.cache(len(data))
         self.gradients: Tensor | None = None
@@ -36,23 +41,25 @@ class Training:
     def total(self) -> int:
         return self.config.steps
 
-    def step(self, step: int) -> Tensor:
+    def visits(self, first: int) -> Iterator[swapping.Visit]:
+        """What every step from ``first`` on is to be given."""
+        config = self.config
+        batches = (batch_at(len(self.data), config, "veil order", step) for step in range(first, self.total))
+        return swapping.visits(self.feed, self.runtime, batches, config.swap, config.seed, first)
+
+    def step(self, step: int, visit: swapping.Visit) -> Tensor:
         """The mean loss of the global batch of ``step``, detached."""
-        config, device = self.config, self.runtime.device
-        batch = batch_at(len(self.data), config, "veil order", step)
-        mine, others = local_slice(batch, self.runtime), local_slice(swapping.partners(batch), self.runtime)
-        images, targets, ids = self.data.read(mine)
-        x, targets = to_unit(images.to(device, non_blocking=True)), targets.to(device, non_blocking=True)
-        keys = keyed.keys_of(ids, device)
-        known = None if self.maps is None else self.maps.get(mine, x, targets)
+        config = self.config
+        x, targets, keys = to_unit(visit.samples.images), visit.samples.targets, visit.samples.keys
+        known = None if self.maps is None else self.maps.get(visit.mine, x, targets)
         noise = self._noise(x, targets, known, keys, step)
-        seen = swapping.shown(x, noise, others, swapping.drawn(config.swap, config.seed, step, ids), self.data)
+        seen = swapping.shown(x, noise, visit)
         if through_pipeline(config, step, config.strength(step)):
             seen = pipeline(seen, config.seed, step, config.strength(step), keys)
         surrogate, optimiser = self.young.at(step)
         with self.runtime.autocast():
             logits = surrogate(seen.contiguous(memory_format=torch.channels_last))
-        loss = global_mean(losses(logits, targets, self.data.task), len(batch), self.runtime.world)
+        loss = global_mean(losses(logits, targets, self.data.task), len(visit.batch), self.runtime.world)
         for one in (self.optimiser, optimiser):
             one.zero_grad(set_to_none=True)
         loss.backward()

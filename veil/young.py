@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import Adam
 
 from medveil.networks import ResNet18, UNet, stem_for
+from medveil.optimisers import fused_on
 from medveil.runtime import Runtime, State
 from medveil.surrogate import seeded
 from medveil.veil.config import VeilConfig
@@ -38,7 +39,8 @@ class Young:
         for net in self.nets:
             net.to(runtime.device)
         self.wrapped = [runtime.wrap(net) for net in self.nets]
-        self.optimisers = [Adam(net.parameters(), config.surrogate_learning_rate) for net in self.nets]
+        rate, fused = config.surrogate_learning_rate, fused_on(runtime.device)
+        self.optimisers = [Adam(net.parameters(), rate, **fused) for net in self.nets]
 
     def at(self, step: int) -> tuple[nn.Module, Adam]:
         """The surrogate whose turn ``step`` is, and its optimiser; begun anew if its time has come.

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from medveil import keyed
 from medveil.dataset import ArrayDataset
 from medveil.errors import UserError
+from medveil.feed import Feed
 from medveil.networks import UNet
 from medveil.quantise import quantise
 from medveil.runtime import SingleProcess
@@ -118,12 +120,18 @@ def test_the_surrogate_sees_noise_on_its_own_image_or_on_anothers(swap):
     assert all(stays) == (swap == 0)
 
 
-def test_partners_are_other_samples_of_the_batch():
-    assert swapping.partners([4, 7, 1]) == [7, 1, 4]
-    data = disks(count=3)
-    x = data.images / 255
-    shown = swapping.hosts(x, [1, 2, 0], torch.tensor([True, False, True]), data)
-    assert torch.equal(shown, x[[1, 1, 0]])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_visit_brings_the_images_that_noise_is_shown_on(share):
+    data, batch = disks(count=8), [4, 7, 1, 0, 6]
+    (visit,) = swapping.visits(Feed(data, torch.device("cpu")), SingleProcess("cpu"), [batch], share, 3, 0)
+    keys = keyed.keys_of([data.ids[index] for index in batch])
+    swapped = keyed.uniform(3, "veil swap", 0, keys) < share
+    partners = [7, 1, 0, 6, 4]
+    expected = [other if swap else own for own, other, swap in zip(batch, partners, swapped, strict=True)]
+    assert torch.equal(visit.samples.images, data.images[batch]) and visit.samples.keys.tolist() == keys.tolist()
+    assert torch.equal(
+        swapping.hosts(data.images[batch] / 255, visit.swapped, visit.others), data.images[expected] / 255
+    )
 
 
 def test_a_surrogate_starts_anew_and_the_others_go_on():
