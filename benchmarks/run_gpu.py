@@ -8,7 +8,8 @@ it takes minutes by itself. Batches are of at least 1 GB (``--quick``: small).
 Each part is a process of its own that may use half of the seconds left: one that fails, hangs or misses a package
 takes nothing from the others. OUT/gpu.jsonl gets a line per case as it finishes; a later call with the same OUT adds
 to it. OUT/gpu.md is rewritten after each part, OUT/log.txt has everything that was printed. Packages that the
-environment lacks may be brought by PYTHONPATH. Exit code 1 where anything failed or was cut off.
+environment lacks may be brought by PYTHONPATH. Exit code 1 where anything failed or was cut off, 2 where no GPU is
+visible.
 """
 
 import argparse
@@ -103,6 +104,13 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := [part for part in arguments.parts if part not in PARTS]:
         parser.error(f"there is no part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
+    import torch  # not before: help is to come at once
+
+    if not torch.cuda.is_available():
+        print(
+            "run_gpu.py: no CUDA GPU is visible here: run it where torch.cuda.is_available() is true", file=sys.stderr
+        )
+        return 2
     out: Path = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + arguments.budget

@@ -5,6 +5,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from benchmarks import lines, report, run_gpu
 
@@ -83,6 +84,13 @@ def test_parts_have_an_order_and_a_name(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         run_gpu.main()
     assert "there is no part 'topkk'" in capsys.readouterr().err
+
+
+def test_without_a_gpu_one_line_says_so_and_nothing_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["run_gpu.py", str(tmp_path / "out")])
+    assert run_gpu.main() == 2
+    assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 def test_a_line_that_was_cut_is_left_out_and_two_machines_are_refused(tmp_path):
