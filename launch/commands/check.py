@@ -33,20 +33,27 @@ def add_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] = ()) -> 
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run ``medveil check``; returns 1 when anything would be refused."""
+    """Run ``medveil check``; returns 1 when anything would be refused.
+
+    Raises UserError where ``FOLDER`` names no data at all.
+    """
     from medveil.launch.data import Opener
     from medveil.launch.errors import tell
     from medveil.launch.protect.input import method_by_opening
     from medveil.launch.protect.preview import about
 
     data: str = args.data
+    path = Path(data).expanduser()
+    on_disk = path.is_dir() or (path.is_file() and path.suffix == ".npz")
     layout = layout_of(data)
+    headline = f"{data}: {'nothing that is recognised' if layout is None else layout}"
     refused: dict[Path, str] = {}
-    tell(f"{data}: {'nothing that is recognised' if layout is None else layout}")
+    if on_disk:
+        tell(headline)
     if layout is not None and layout.images:
         from medveil.launch.data.checking import look_through
 
-        found = look_through(Path(data).expanduser())
+        found = look_through(path)
         refused = found.refused
         sizes = [f"{width}x{height} ({count})" for (width, height), count in found.sizes.most_common()]
         tell(f"sizes: {', '.join(sizes[:_SHOWN])}{', ...' if len(sizes) > _SHOWN else ''}")
@@ -62,11 +69,16 @@ def main(args: argparse.Namespace) -> int:
         method = args.method or method_for(data) or method_by_opening(data, opener, asked.get("size"))
         notes, took = about(ProtectJob(method, data, beside(data), **asked))
     except UserError as error:
+        if not on_disk:
+            # A wrong name is no fault of the data.
+            raise
         lines = list(refused.values())
         if not any(f"{path} " in str(error) for path in refused):
             lines.append(str(error))
         tell("\n".join([f"would be refused: {len(lines)}", *(f"  {line}" for line in lines)]))
         return 1
+    if not on_disk:
+        tell(headline)
     if layout is not None and not layout.images:
         # Of pictures all of it was said above.
         tell("\n".join(notes))

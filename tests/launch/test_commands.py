@@ -107,13 +107,17 @@ for argv in {asked!r}:
         ("sweep --workers -1", "--workers: must be at least 0, not -1"),
         ("sweep --nodes 0", "--nodes: must be at least 1, not 0"),
         ("check", "FOLDER"),
+        ("check nowhere", "nowhere does not exist"),
+        ("check nowhere.npz", "nowhere.npz does not exist"),
+        ("check phantom:nothing", "phantom:nothing"),
     ],
 )
 def test_a_wrong_flag_is_one_line_that_names_it(command: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command.split()) == 2
-    said = capsys.readouterr().err
+    printed, said = capsys.readouterr()
     assert word in said
     assert said.count("\n") == 1
+    assert not printed
 
 
 def test_a_folder_alone_is_protected_beside_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
