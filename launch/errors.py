@@ -51,6 +51,10 @@ def explain(error: Exception) -> int | None:
     if isinstance(error, OSError) and error.errno in _PLACES and error.filename:
         say(f"{error.filename}: {os.strerror(error.errno)}: check its permissions or choose another place")
         return USAGE_ERROR
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):
+        # pathlib's word for ELOOP before Python 3.13
+        say(f"{error}: name the folder itself")
+        return USAGE_ERROR
     if _lacks_memory(error):
         say("there is not enough memory: give smaller images, a smaller width, depth or batch, or another machine")
         return USAGE_ERROR

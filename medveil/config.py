@@ -4,7 +4,7 @@
 typed and names what is wrong. Command lines make their flags from the same fields.
 """
 
-import math
+import sys
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import Field, asdict, dataclass, field, fields
@@ -57,7 +57,8 @@ class About:
     def takes(self, number: float) -> bool:
         """Whether ``number`` is finite and in range."""
         return (
-            math.isfinite(number)
+            # Infinite, not a number, or a whole number beyond every float.
+            abs(number) <= sys.float_info.max
             and (self.low is None or number >= self.low)
             and (self.above is None or number > self.above)
             and (self.high is None or number <= self.high)

@@ -75,17 +75,18 @@ def plan_audit(
     height, width = source.data.size
     side = height if height == width else None
     chosen, own = _choose_test(train, source, private, original, test, side)
+    _refuse_other_task(chosen, train)
     training = [train] if clean is None else [train, clean]
     chosen, notes = without_overlap(chosen, own, training, _ids_in_common(chosen, train, clean, manifest))
     if clean is None and test is not None:
         _refuse_originals(chosen, train, original_ids(source, manifest))
     if part != "all":
         private = PrivateManifest.needed(release, run, "which of its images are protected, as --part asks")
-        kept = ids_of_part(source, manifest, private, part)
-        if not kept:
+        ids = ids_of_part(source, manifest, private, part)
+        if not ids:
             raise UserError(f"--part {part}: {release} has no such sample")
-        train = replace(train, ids=tuple(kept))
-        notes.append(f"trained on the {part} part alone, {len(kept)} of {len(source.data)} samples")
+        train = replace(train, ids=tuple(ids))
+        notes.append(f"trained on the {part} part alone, {len(ids)} of {len(source.data)} samples")
     if clean is None:
         notes.append("no --original: there is no clean row and no PSNR or SSIM")
     return AuditPlan(
@@ -99,6 +100,14 @@ def plan_audit(
         size=source.data.size,
         notes=tuple(notes),
     )
+
+
+def _refuse_other_task(test: Selection, train: Selection) -> None:
+    theirs, ours = test.source.data.task, train.source.data.task
+    if theirs != ours:
+        raise UserError(
+            f"{test.spec} is a {theirs} set and {train.spec} a {ours} set: give test images of the same task"
+        )
 
 
 def _refuse_originals(test: Selection, train: Selection, ids: Sequence[str]) -> None:
@@ -145,6 +154,7 @@ def _plan_foreign(
         notes.append(f"tested on the {len(rest)} images of {original} that have no protected one")
     else:
         raise UserError(f"every image of {original} is in {folder}: give --test DATA, other clean images")
+    _refuse_other_task(chosen, train)
     chosen, more = without_overlap(chosen, test is None, [train, clean], taken if chosen.spec == original else ())
     return AuditPlan(
         train=train,
@@ -214,9 +224,9 @@ def without_overlap(
         doubled = [sample for sample, digest in zip(data.ids, _digests(data), strict=True) if digest in known]
         if own and 0 < len(doubled) < len(data):
             left = set(data.ids) - set(doubled)
-            kept = replace(test, ids=tuple(sample for sample in data.ids if sample in left))
+            rest = replace(test, ids=tuple(sample for sample in data.ids if sample in left))
             line = f"{len(doubled)} of {len(data)} test images are exact copies of training images and left out"
-            return kept, [f"{line}: {doubled[0]}" + (", ..." if len(doubled) > 1 else "")]
+            return rest, [f"{line}: {doubled[0]}" + (", ..." if len(doubled) > 1 else "")]
     if doubled:
         raise UserError(
             f"{len(doubled)} test images of {test.spec} are also in the training part (first: {doubled[0]}): "

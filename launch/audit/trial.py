@@ -7,10 +7,10 @@ from typing import Any
 from medveil.config import plain
 from medveil.launch.audit.samples import Selection, originals_by_id
 from medveil.launch.exploiters.attacks import Chain, Thief, parse_attack
+from medveil.launch.exploiters.attacks.base import VALIDATION
 from medveil.launch.exploiters.config import ExploiterConfig
 from medveil.launch.exploiters.names import VOLUMETRIC
 from medveil.launch.exploiters.regions import Regions
-from medveil.launch.exploiters.training import VALIDATION
 from medveil.launch.running.files import sha256_of
 
 

@@ -25,7 +25,7 @@ from medveil.launch.data.formats.files import Kind
 from medveil.launch.data.formats.windows import Values
 from medveil.launch.data.images import decoding
 from medveil.launch.reading import STORED
-from medveil.launch.release.manifest import Digest, Name, Text
+from medveil.launch.release.manifest import Digest, Name, Text, check_outside_releases
 from medveil.launch.release.npz import member_info, read_header
 from medveil.launch.release.sealed import SealedReader
 from medveil.launch.release.secret import Secret
@@ -85,6 +85,7 @@ def restore(release: Path, path: Path, secret: Secret, out: Path, only: Sequence
     if os.path.lexists(out):
         raise UserError(f"{out} exists: choose another --out or remove it")
     check_place(out)
+    check_outside_releases(out)
     with SealedReader(path, secret) as sealed, decoding():
         entries = entries_of(sealed)
         known = {sample for entry in entries for sample in entry.opens()}

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from pathlib import Path
 
 from medveil.errors import UserError
@@ -37,6 +38,8 @@ def read_published(path: Path) -> Published:
                     values[key] = float(row["value"])
                 except ValueError:
                     raise UserError(f"{path}, line {rows.line_num}: {row['value']!r} is not a number") from None
+                if not math.isfinite(values[key]):
+                    raise UserError(f"{path}, line {rows.line_num}: {row['value']!r} is not a finite number")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read the published values in {path}: {error}") from error
     return values

@@ -12,6 +12,8 @@ Precision = Literal["fp32", "bf16"]
 
 CHECKPOINT_SECONDS = 30.0
 
+MOST_THREADS = 1024
+
 HERE = "this machine"
 """The heading of flags that change where and how fast a job runs, not what comes of it."""
 
@@ -22,7 +24,7 @@ class Machine(Settings):
 
     device: Device = setting("auto", "where to compute; auto: on a GPU if there is one", group=HERE)
     threads: int | None = setting(
-        None, "CPU threads of a process; by default torch's own choice, at most 4", low=1, group=HERE
+        None, "CPU threads of a process; by default torch's own choice, at most 4", low=1, high=MOST_THREADS, group=HERE
     )
     precision: Precision | None = setting(
         None, "precision inside networks; by default bf16 on a GPU, else fp32", group=HERE

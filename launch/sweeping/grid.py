@@ -20,7 +20,7 @@ from medveil.launch.protect.own import is_file
 from medveil.launch.reading import read_bytes
 from medveil.launch.report.config import Layout
 from medveil.launch.results import Exploiter, Options, Portion
-from medveil.launch.running.machine import CHECKPOINT_SECONDS, Device, Precision
+from medveil.launch.running.machine import CHECKPOINT_SECONDS, MOST_THREADS, Device, Precision
 from medveil.task import Task
 
 _HOLDOUT = 0.2
@@ -86,7 +86,7 @@ class Block(Settings):
     exploiters: list[Any] = setting([], "names of models, or mappings with model and its options")
     attacks: str | list[str] = setting(["none"], "attacks on the protection: a list, standard or full")
     seeds: list[int] = setting([], "of the sweep's seeds those that this block takes; by default all")
-    size: int | None = setting(None, "side that the images of folders are resized to", unit="pixels", low=1)
+    size: int | None = setting(None, "side that the images of folders are resized to", unit="pixels", low=16, high=4096)
     holdout: float | None = setting(
         None, "share that is left out to test on; by default a fifth of a folder without a test part", low=0, below=1
     )
@@ -100,14 +100,18 @@ class Sweep(Settings):
     grid: list[Any] = field(metadata=about("blocks of data, protectors, exploiters and attacks"))
     seeds: tuple[int, ...] = setting((0,), "seeds of every cell, such as 0,1,2", low=0)
     size: int | None = setting(
-        None, "side that the images of folders are resized to, in blocks that name none", unit="pixels", low=1
+        None,
+        "side that the images of folders are resized to, in blocks that name none",
+        unit="pixels",
+        low=16,
+        high=4096,
     )
     preset: SizePreset | None = setting(None, "preset of the protectors and exploiters that name none")
     presets: dict[SizePreset, dict[str, Any]] = setting({}, "what else a preset changes (seeds, size)")
     folders: dict[str, str | None] = setting({}, "where data is that the grid names; cells without it are skipped")
     published: str | None = setting(None, "a CSV file of values to show beside ours")
     layout: dict[str, Any] = setting({}, "of a table as the paper has it: rows, columns, values, only, average")
-    threads: int = setting(1, "CPU threads of each run", low=1)
+    threads: int = setting(1, "CPU threads of each run", low=1, high=MOST_THREADS)
     precision: Precision = setting("fp32", "precision inside networks")
     device: Device = setting("auto", "where the runs compute; auto: on a GPU if there is one")
     workers: int | None = setting(
