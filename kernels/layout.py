@@ -25,13 +25,6 @@ def dense_like(other: Tensor, image: Tensor) -> Tensor:
     return other if other.stride() == image.stride() else torch.empty_like(image, dtype=other.dtype).copy_(other)
 
 
-def pixel_stride(image: Tensor) -> int:
-    """How far apart neighbouring pixels of a dense [N, C, H, W] lie; strides of sides of length 1 mean nothing."""
-    if image.shape[3] > 1:
-        return image.stride(3)
-    return image.stride(2) if image.shape[2] > 1 else 1
-
-
 def prefers_channels_last(image: Tensor) -> bool:
     """Whether a convolution takes 4-D ``image`` for channels_last: torch's rule, which goes by the strides where the
     sides leave it open (one channel, one pixel)."""

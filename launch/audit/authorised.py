@@ -84,14 +84,14 @@ def run_authorised(job: AuthorisedJob) -> Outcome:
                 run.log(f"{label}: trained on {len(train)} images of {theirs.spec}, tested on {len(test)}")
             model, reached = trained(train, test, config, runtime)
             share, pictures = _compare(model, clean, released, runtime)
-            kept = ""
+            place = ""
             if run is not None:
                 path = run.path / "pictures.npz"
                 write_arrays(path, pictures)
-                kept = str(path.absolute())
+                place = str(path.absolute())
             last, seconds = {METRIC: share}, time.monotonic() - begun
-            kept = processes.from_first(lambda: kept)
-            return Outcome(last, last, reached.last, reached.curve, seconds, pictures=kept)
+            place = processes.from_first(lambda: place)
+            return Outcome(last, last, reached.last, reached.curve, seconds, pictures=place)
 
         return done_once(work, values, known, job.place, processes, label)
 
@@ -104,8 +104,8 @@ def _split(source: Source, released: Dataset) -> tuple[Dataset, Dataset]:
             f"--authorised {source.spec} is {data.task}: give a set with masks, a folder of images/ and masks/"
         )
     if test is None:
-        kept, held = split_holdout(data, _HOLDOUT, 0, source.grouped())
-        data, test = Subset(data, kept), Subset(data, held)
+        rest, held = split_holdout(data, _HOLDOUT, 0, source.grouped())
+        data, test = Subset(data, rest), Subset(data, held)
     height, width = released.size
     if height != width:
         raise UserError(f"--authorised: the released images are {width}x{height}; give --size, their side in pixels")

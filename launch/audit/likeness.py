@@ -69,13 +69,13 @@ def compare_selections(train: Selection, original: Selection, pictures: Path) ->
     alike = [similarity(*pair) for pair in _pairs(clean, released, evenly(changed, _SIMILARITY_SAMPLE))]
     among = changed or range(len(released))
     shown = evenly(among, _PICTURES)
-    kept = [data.read(shown) for data in (clean, released)]
+    both = [data.read(shown) for data in (clean, released)]
     sheets: dict[str, Any] = {
         name: part.images.permute(0, 2, 3, 1).numpy()
-        for name, part in zip(("original", "protected"), kept, strict=True)
+        for name, part in zip(("original", "protected"), both, strict=True)
     }
     if released.task == "segmentation":
-        sheets["masks"] = kept[1].targets.permute(0, 2, 3, 1).numpy()
+        sheets["masks"] = both[1].targets.permute(0, 2, 3, 1).numpy()
     write_arrays(pictures, sheets)
     ssim = float(np.mean(ssims)) if ssims else 1.0
     roi_psnr = metrics.mean_psnr(inside) if inside else None

@@ -231,9 +231,9 @@ def _selections(job: ExploitJob) -> tuple[Selection, Selection, Selection | None
     train = Selection(job.original, size=job.size, opener=job.place.opener)
     source, held_out = train.source, None
     if job.holdout:
-        kept, held = split_holdout(source.data, job.holdout, job.holdout_seed, source.grouped())
+        rest, held = split_holdout(source.data, job.holdout, job.holdout_seed, source.grouped())
         held_out = replace(train, ids=tuple(source.data.ids[i] for i in held))
-        train = replace(train, ids=tuple(source.data.ids[i] for i in kept))
+        train = replace(train, ids=tuple(source.data.ids[i] for i in rest))
     if job.test is not None:
         test = replace(train, spec=job.test, ids=None)
         test = replace(test, split="data" if test.source.test is None else "test")

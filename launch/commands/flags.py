@@ -70,18 +70,18 @@ def peek(argv: Sequence[str], *settings: type[Settings]) -> Mapping[str, str | N
 
 def add_flag(group: argparse._ArgumentGroup, item: Field[Any], place: str, default: Any) -> None:
     """The flag of the field ``item``; what it is given is read as the field's type and kept at ``place``."""
-    kinds, told = _kinds(item.type), about_of(item)
+    kinds, about = _kinds(item.type), about_of(item)
     has_default = default not in (None, (), MISSING)
     more: dict[str, Any] = {"nargs": "?", "const": True} if bool in kinds else {}
     if list in kinds:
         more, has_default = {"action": "append"}, False
-    text = f"{told.text} (default: {shown(item, default)})" if has_default else told.text
+    text = f"{about.text} (default: {shown(item, default)})" if has_default else about.text
     group.add_argument(
         f"--{item.name.replace('_', '-')}",
         dest=place,
         default=SUPPRESS,
         type=lambda typed: read(item, typed),
-        metavar=told.metavar or _metavar(kinds, told.unit),
+        metavar=about.metavar or _metavar(kinds, about.unit),
         help=text.replace("%", "%%"),
         **more,
     )

@@ -6,13 +6,14 @@ from medveil.lazy import lazily
 
 if TYPE_CHECKING:
     from medveil.launch.data.opening import Opener, open_data
-    from medveil.launch.data.source import Origin, Source, split_holdout
+    from medveil.launch.data.origins import Origin
+    from medveil.launch.data.source import Source, split_holdout
 else:
     __getattr__ = lazily(
         __name__,
         Opener="opening",
         open_data="opening",
-        Origin="source",
+        Origin="origins",
         Source="source",
         split_holdout="source",
     )

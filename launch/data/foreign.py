@@ -39,8 +39,8 @@ def open_foreign(folder: Path, original: str, size: int | None, opener: Opener) 
     for path, index in pairs.items():
         width, height = source.origin(index).size
         if sizes[path] not in ((width, height), (side, side)) and _ratio(sizes[path]) != _ratio((width, height)):
-            told = "x".join(map(str, sizes[path]))
-            raise UserError(f"{path} is {told} and its original {width}x{height}: they do not pair")
+            theirs = "x".join(map(str, sizes[path]))
+            raise UserError(f"{path} is {theirs} and its original {width}x{height}: they do not pair")
     order = sorted(pairs, key=lambda path: pairs[path])
     images, digest = [], hashlib.sha256(source.fingerprint.encode())
     with decoding():

@@ -136,6 +136,6 @@ def native_noise(noise: Noise, size: Sequence[int], channels: int) -> Noise:
 
 def keep_largest(change: npt.NDArray[np.float64], most: int) -> Mask:
     """Where the ``most`` largest values of ``change`` are, of the shape of it; of equal ones the first."""
-    kept = np.zeros(change.size, dtype=bool)
-    kept[np.argsort(-change.ravel(), kind="stable")[:most]] = True
-    return kept.reshape(change.shape)
+    largest = np.zeros(change.size, dtype=bool)
+    largest[np.argsort(-change.ravel(), kind="stable")[:most]] = True
+    return largest.reshape(change.shape)

@@ -69,9 +69,9 @@ def _open(
     }
     large = any(math.prod(headers[f"{s}_images"].shape) > store.RAM_BUDGET for part in parts.values() for s in part)
     datasets: dict[str, Dataset]
-    with entry(cache, path, ",".join(splits)) if large and cache is not None else nullcontext() as kept:
-        found = None if kept is None else kept.read()
-        mapped = {} if kept is None else {name: kept.open(name, len(ids[name]), (height, width)) for name in parts}
+    with entry(cache, path, ",".join(splits)) if large and cache is not None else nullcontext() as cached:
+        found = None if cached is None else cached.read()
+        mapped = {} if cached is None else {name: cached.open(name, len(ids[name]), (height, width)) for name in parts}
         if found is not None and None not in mapped.values():
             datasets = {
                 name: MappedDataset(pixels, targets[name], ids[name], task, num_classes)
@@ -80,10 +80,10 @@ def _open(
             }
             fingerprint = found.fingerprint
         else:
-            stores, fingerprint = _unpack(archive, headers, parts, (planes, height, width), kept)
+            stores, fingerprint = _unpack(archive, headers, parts, (planes, height, width), cached)
             datasets = {name: stores[name].dataset(targets[name], ids[name], task, num_classes) for name in parts}
-            if kept is not None:
-                kept.keep(Kept(fingerprint, str(path)))
+            if cached is not None:
+                cached.keep(Kept(fingerprint, str(path)))
 
     data = datasets["data"]
     notes = []
@@ -112,7 +112,7 @@ def _unpack(
     headers: dict[str, Header],
     parts: dict[str, tuple[str, ...]],
     size: tuple[int, int, int],
-    kept: Entry | None,
+    cached: Entry | None,
 ) -> tuple[dict[str, PixelStore], str]:
     """The images of each part, unpacked in one pass over the file, and its fingerprint. ``size``: slices of each of
     its volumes (of images 1), height, width.
@@ -121,7 +121,7 @@ def _unpack(
     planes, height, width = size
     for name, part in parts.items():
         counts = [headers[f"{split}_images"].shape[0] * planes for split in part]
-        stores[name] = PixelStore(sum(counts), height, width, path=None if kept is None else kept.path(name))
+        stores[name] = PixelStore(sum(counts), height, width, path=None if cached is None else cached.path(name))
         for split, start in zip(part, np.cumsum([0, *counts]).tolist(), strict=False):
             places[split] = stores[name], start
     fingerprint = hashlib.sha256()

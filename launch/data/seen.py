@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from medveil.launch.data.images import Decoded
-from medveil.launch.data.source import Origin, OriginalFile
+from medveil.launch.data.origins import Origin, OriginalFile
 
 _BLOCK = 64
 _NAMED = 3
@@ -60,8 +60,8 @@ class Seen:
         (self._grey if decoded.pixels.ndim == 2 else self._coloured).append(sample.id)
         self._spread += decoded.pixels.ndim == 2 and decoded.mode.startswith("RGB")
         # The id of an image in a class folder begins with the class; a table's may change under the same ids.
-        told = [sample.class_name] if sample.class_name and not sample.id.startswith(f"{sample.class_name}/") else []
-        self._digest.update("\x1f".join([sample.id, *told, decoded.sha256, *digests, ""]).encode())
+        label = [sample.class_name] if sample.class_name and not sample.id.startswith(f"{sample.class_name}/") else []
+        self._digest.update("\x1f".join([sample.id, *label, decoded.sha256, *digests, ""]).encode())
 
     def _file(self, path: Path, sha256: str) -> OriginalFile:
         return OriginalFile(path.relative_to(self.root).as_posix(), sha256)
@@ -88,8 +88,10 @@ class Seen:
         few, kind, others = min((self._coloured, "coloured", "grey"), (self._grey, "grey", "coloured"), key=_length)
         named = ", ".join(few[:_NAMED]) + (", ..." if len(few) > _NAMED else "")
         # One scan with a coloured mark is no reason to refuse a set, nor to change what the file shows.
-        told = "all are released as RGB, and grey ones get coloured noise; without --size each keeps its own channels"
-        own = told if self.squares else "each is released with its own channels, and grey ones with grey noise"
+        squares = (
+            "all are released as RGB, and grey ones get coloured noise; without --size each keeps its own channels"
+        )
+        own = squares if self.squares else "each is released with its own channels, and grey ones with grey noise"
         return f"{some(len(few), 'image', len(self.origins))} {kind} among {others} ones ({named}): {own}"
 
 

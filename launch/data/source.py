@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from medveil import keyed
 from medveil.dataset import Dataset
 from medveil.errors import UserError
 from medveil.launch.data.labels import PerLabel
 from medveil.launch.data.native import NativeFile
+from medveil.launch.data.origins import Origin
 
 Kind = Literal["segmentation-folder", "class-folder", "npz", "phantom"]
 
@@ -18,28 +19,6 @@ MANIFEST = "manifest.json"
 
 MAX_CLASSES = 10_000
 """More classes, or labels of an image, than any set has: beyond it a number is a mistake, and would fill the memory."""
-
-
-class OriginalFile(NamedTuple):
-    """A file that was read: its name within the folder of the data set, and its sha256."""
-
-    name: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Origin:
-    """One sample before it was read. ``size``: width and height in pixels, upright; ``mode``: Pillow's word.
-
-    ``file`` and ``masks``: the files it was read from, where it has its own.
-    """
-
-    name: str
-    size: tuple[int, int]
-    mode: str
-    class_name: str | None = None
-    file: OriginalFile | None = None
-    masks: tuple[OriginalFile, ...] = ()
 
 
 @dataclass(frozen=True)

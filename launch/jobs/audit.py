@@ -161,8 +161,8 @@ def _configs(audit: Audit, plan: AuditPlan, processes: Processes) -> list[Exploi
     configs = []
     for model in dict.fromkeys(models):
         # In a mixed list --width is for those that have one; alone with a model that has none it is a mistake.
-        told = audit.options.items()
-        own = {key: value for key, value in told if key != "width" or model in WITH_WIDTH or not narrowed}
+        options = audit.options.items()
+        own = {key: value for key, value in options if key != "width" or model in WITH_WIDTH or not narrowed}
         for seed in dict.fromkeys(audit.seeds or (0,)):
             config = exploiter_config(plan.task, preset, plan.size, {**own, "model": model, "seed": seed})
             check_model(config.model, plan.task, config.width)

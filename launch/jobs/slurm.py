@@ -104,9 +104,9 @@ class Slurm(Settings):
         }
 
 
-def settings(values: Mapping[str, Any], told: Mapping[str, Any], what: str) -> Slurm:
-    """The settings in a sweep's ``slurm:`` mapping with those ``told`` on the command line over them."""
-    slurm = build(Slurm, {**values, **told}, f"{what}: slurm")
+def settings(values: Mapping[str, Any], flags: Mapping[str, Any], what: str) -> Slurm:
+    """The settings in a sweep's ``slurm:`` mapping with those ``flags`` on the command line over them."""
+    slurm = build(Slurm, {**values, **flags}, f"{what}: slurm")
     slurm.for_audits(f"{what}: slurm")
     return slurm
 

@@ -50,7 +50,7 @@ def _usual(device: torch.device, world: int) -> _Drawn:
 
 
 def _told(job: ProtectJob, drawn: _Drawn) -> dict[str, Any]:
-    told = {"seed": job.seed, "threads": job.threads, "precision": job.precision, "preset": job.preset}
-    chosen = {key: getattr(drawn, key) if value is None else value for key, value in told.items()}
+    asked = {"seed": job.seed, "threads": job.threads, "precision": job.precision, "preset": job.preset}
+    chosen = {key: getattr(drawn, key) if value is None else value for key, value in asked.items()}
     chosen["preset"] = drawn.preset if job.preset == "auto" else job.preset
     return chosen

@@ -67,10 +67,10 @@ def write_keys(keys: Sequence[Key], release: Path, run: Path, quiet: bool, group
         return
     manifest, private = Manifest.read(release), PrivateManifest.needed(release, run, "what was done to its images")
     ids = [sample.id for sample in manifest.samples]
-    told = None if groups is None else groups_of(ids, groups)
+    grouping = None if groups is None else groups_of(ids, groups)
     for key in keys:
         if os.path.lexists(key.path):
             yield f"{key.path} is there already, and left as it is"
             continue
-        opened = None if key.part is None else samples_of(key.part, manifest, told)
+        opened = None if key.part is None else samples_of(key.part, manifest, grouping)
         yield write_key(release, private, key.path, key.secret, opened, quiet).line(key.path)

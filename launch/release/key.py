@@ -48,12 +48,12 @@ class Written:
 
     def line(self, path: Path) -> str:
         """For a person."""
-        told = f"key: {path}, {_bytes(self.size)}, opens {self.images} images"
+        line = f"key: {path}, {_bytes(self.size)}, opens {self.images} images"
         if self.entropy:
-            told += f"; {(self.size - self.whole_bytes) / self.entropy:.2f} times the entropy of their noise"
+            line += f"; {(self.size - self.whole_bytes) / self.entropy:.2f} times the entropy of their noise"
         if self.whole:
-            told += f"; {self.whole} originals of another form are in it whole ({_bytes(self.whole_bytes)})"
-        return told
+            line += f"; {self.whole} originals of another form are in it whole ({_bytes(self.whole_bytes)})"
+        return line
 
 
 def samples_of(part: str, manifest: Manifest, groups: Mapping[str, str] | None = None) -> set[str]:

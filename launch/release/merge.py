@@ -187,15 +187,15 @@ N = TypeVar("N", int, float)
 
 def _loosest(values: Sequence[N | None]) -> N | None:
     """The bound that holds for all; None if one promises none."""
-    told = [value for value in values if value is not None]
-    return max(told) if len(told) == len(values) else None
+    known = [value for value in values if value is not None]
+    return max(known) if len(known) == len(values) else None
 
 
 def _mean(values: Sequence[tuple[float | None, int]]) -> float | None:
     """The mean of values with how often each counts."""
-    told = [(value, count) for value, count in values if value is not None]
-    whole = sum(count for _, count in told)
-    return sum(value * count for value, count in told) / whole if whole else None
+    known = [(value, count) for value, count in values if value is not None]
+    whole = sum(count for _, count in known)
+    return sum(value * count for value, count in known) / whole if whole else None
 
 
 def _merge_folders(chosen: Sequence[Sample], owners: Sequence[_Release], partial: Path) -> None:

@@ -122,8 +122,8 @@ class NativeFiles:
         saved = file.released(self.folder)
         if saved.values.shape != original.values.shape or saved.values.dtype != original.values.dtype:
             raise VerificationFailed(f"{file.image.name} was saved as {saved.values.dtype} of {saved.values.shape}")
-        kept = ("scale", "limits", "inverted", "spacing")
-        if differing := [name for name in kept if getattr(saved, name) != getattr(original, name)]:
+        same = ("scale", "limits", "inverted", "spacing")
+        if differing := [name for name in same if getattr(saved, name) != getattr(original, name)]:
             raise VerificationFailed(f"{file.image.name} was saved with another {differing[0]}")
         places = [file.place(plane) for plane in range(file.planes)]
         digests = {name: sha256_of(self.folder / name) for name in dict(places)}

@@ -1,7 +1,7 @@
 """Which samples of an opened release are which of its original, by what the manifest lists."""
 
 from medveil.errors import UserError
-from medveil.launch.data import Source
+from medveil.launch.data.source import Source
 from medveil.launch.release.manifest import Manifest
 from medveil.launch.release.private import PrivateManifest
 from medveil.launch.results import Portion

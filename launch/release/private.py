@@ -208,13 +208,13 @@ class PrivateManifest:
     def options(self) -> Options:
         """Mode, bound and what is protected: mode=strict eps=8/255 share=20."""
         classes, share = (None, None) if self.part is None else (self.part.classes, self.part.share)
-        told = {
+        options = {
             "mode": self.mode,
             "eps": f"{self.budget.levels}/255" if self.budget.levels else None,
             "classes": ",".join(classes) if classes else None,
             "share": None if share is None else f"{share:g}",
         }
-        return Options({name: value for name, value in told.items() if value is not None})
+        return Options({name: value for name, value in options.items() if value is not None})
 
     @property
     def protected(self) -> frozenset[str]:

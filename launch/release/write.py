@@ -142,8 +142,8 @@ def _perturb_share(plan: ReleasePlan, files: Files, work: Path, runtime: Process
         reasons |= {batch.ids[i]: why[i] for i, image in enumerate(images) if image.unchanged and why[i]}
         keep = [i for i, sample in enumerate(batch.ids) if not _drops(plan, reasons.get(sample))]
         chosen = torch.tensor(keep, dtype=torch.int64)
-        kept = Batch(batch.images[chosen], batch.targets[chosen], [batch.ids[i] for i in keep])
-        files.write(runtime.rank, [some[i] for i in keep], [images[i] for i in keep], kept)
+        released = Batch(batch.images[chosen], batch.targets[chosen], [batch.ids[i] for i in keep])
+        files.write(runtime.rank, [some[i] for i in keep], [images[i] for i in keep], released)
     (work / f"reasons-{runtime.rank}.json").write_text(json.dumps(reasons))
 
 

@@ -30,22 +30,22 @@ def draw_authorised(rows: Sequence[Row], folder: Path) -> list[Picture]:
     drawn: dict[tuple[str, str], int] = {}
     with mpl.rc_context(STYLE):
         for row in rows:
-            kept = next((c.protected.pictures for c in row.cells if c.protected and c.protected.pictures), None)
-            if row.exploiter is None or row.exploiter.authorised is None or not kept:
+            place = next((c.protected.pictures for c in row.cells if c.protected and c.protected.pictures), None)
+            if row.exploiter is None or row.exploiter.authorised is None or not place:
                 continue
             drawn[row.data, row.protector] = drawn.get((row.data, row.protector), 0) + 1
             if drawn[row.data, row.protector] <= VARIANTS:
                 labels = Labels.of([one for one in rows if one.data == row.data])
-                pictures += _sheet(row, Path(kept), labels, folder)
+                pictures += _sheet(row, Path(place), labels, folder)
     return pictures
 
 
-def _sheet(row: Row, kept: Path, labels: Labels, folder: Path) -> list[Picture]:
-    images = {name: array[:SHEET_SAMPLES] for name, array in read_pictures(kept, _KEPT).items()}
+def _sheet(row: Row, path: Path, labels: Labels, folder: Path) -> list[Picture]:
+    images = {name: array[:SHEET_SAMPLES] for name, array in read_pictures(path, _KEPT).items()}
     if not images:
         return []  # the release is its original
     if set(images) != set(_KEPT):
-        raise UserError(f"{kept} holds no pictures of a run: remove it or run its cell again")
+        raise UserError(f"{path} holds no pictures of a run: remove it or run its cell again")
     original, protected = images["original"], images["protected"]
     on_original, on_protected = images["on_original"].astype(bool), images["on_protected"].astype(bool)
     columns = [_colour(original), _colour(protected), _tinted(original, on_original, np.zeros_like(on_original))]

@@ -39,11 +39,11 @@ def draw_comparisons(rows: Sequence[Row], folder: Path) -> list[Picture]:
 
 
 def _comparison(rows: Sequence[Row], folder: Path) -> list[Picture]:
-    kept = {name: found for name in [*RIVALS, "umed"] if (found := _kept(rows, name)) is not None}
-    if "umed" not in kept or len(kept) < 2 or kept["umed"][1].masks is None:
+    chosen = {name: found for name in [*RIVALS, "umed"] if (found := _kept(rows, name)) is not None}
+    if "umed" not in chosen or len(chosen) < 2 or chosen["umed"][1].masks is None:
         return []
-    row, umed = kept.pop("umed")
-    columns, gain = columns_of(umed, _band(row, umed.masks), {name: samples for name, (_, samples) in kept.items()})
+    row, umed = chosen.pop("umed")
+    columns, gain = columns_of(umed, _band(row, umed.masks), {name: samples for name, (_, samples) in chosen.items()})
     return [_drawn(row, columns, gain, folder)] if len(columns[0][1]) else []
 
 
@@ -86,8 +86,10 @@ def _places(wanted: NDArray[np.uint8], among: NDArray[np.uint8]) -> dict[int, in
 def _band(row: Row, masks: NDArray[np.uint8] | None) -> NDArray[np.bool_]:
     """UMed's contour band with the options of ``row``, [K, H, W, 1]."""
     assert masks is not None
-    told = {name: value for name, value in row.options.items() if name in ("band", "band_side", "contour", "texture")}
-    band = maps.band(build(UMedConfig, told, "umed"), torch.from_numpy(masks).permute(0, 3, 1, 2))
+    options = {
+        name: value for name, value in row.options.items() if name in ("band", "band_side", "contour", "texture")
+    }
+    band = maps.band(build(UMedConfig, options, "umed"), torch.from_numpy(masks).permute(0, 3, 1, 2))
     found: NDArray[np.bool_] = band.permute(0, 2, 3, 1).numpy()
     return found
 

@@ -74,8 +74,8 @@ def distinct(tried: Collection[Options]) -> dict[Options, str]:
 
 def wrapped(text: str, width: int) -> str:
     """``text`` in lines of at most ``width`` characters, where it has spaces to break at."""
-    kept = text.replace(" · ", " ·\N{NO-BREAK SPACE}")  # no line ends with a dot
-    return "\n".join(textwrap.wrap(kept, width, break_on_hyphens=False)) or text
+    joined = text.replace(" · ", " ·\N{NO-BREAK SPACE}")  # no line ends with a dot
+    return "\n".join(textwrap.wrap(joined, width, break_on_hyphens=False)) or text
 
 
 def spoken(text: str) -> str:

@@ -52,11 +52,11 @@ def kept_samples(rows: Sequence[Row]) -> list[tuple[Row, Samples]]:
     """
     chosen: dict[tuple[str, Options], tuple[Row, str]] = {}
     for row in rows:
-        kept = next((cell.pictures for cell in row.cells if cell.pictures), None)
+        pictures = next((cell.pictures for cell in row.cells if cell.pictures), None)
         settings = sum(name == row.protector for name, _ in chosen)
-        if kept and row.protector != "none" and settings < VARIANTS:
-            chosen.setdefault((row.protector, row.options), (row, kept))
-    return [(row, samples_of(Path(kept))) for row, kept in chosen.values()]
+        if pictures and row.protector != "none" and settings < VARIANTS:
+            chosen.setdefault((row.protector, row.options), (row, pictures))
+    return [(row, samples_of(Path(pictures))) for row, pictures in chosen.values()]
 
 
 def amplified(noise: NDArray[np.int16]) -> tuple[NDArray[np.uint8], int, int]:
@@ -100,10 +100,10 @@ def _sheet(row: Row, samples: Samples, labels: Labels, folder: Path) -> Picture:
     )
 
 
-def samples_of(kept: Path) -> Samples:
-    """The samples in the npz ``kept``. Raises :class:`UserError` when it is none of a run."""
-    found = read_pictures(kept, {"original": 4, "protected": 4, "masks": 4})
+def samples_of(path: Path) -> Samples:
+    """The samples in the npz ``path``. Raises :class:`UserError` when it is none of a run."""
+    found = read_pictures(path, {"original": 4, "protected": 4, "masks": 4})
     original, protected = found.get("original"), found.get("protected")
     if original is None or protected is None or original.shape != protected.shape:
-        raise UserError(f"{kept} holds no pictures of a run: remove it or run its cell again")
+        raise UserError(f"{path} holds no pictures of a run: remove it or run its cell again")
     return Samples(original, protected, found.get("masks"))

@@ -119,14 +119,14 @@ class Row:
     def training(self) -> str:
         """How long and how wide the exploiter was trained, in words; empty where no record says."""
         outcomes = (outcome for cell in self.cells for outcome in (cell.protected, cell.clean) if outcome)
-        told = next((outcome.training for outcome in outcomes if outcome.training), {})
+        training = next((outcome.training for outcome in outcomes if outcome.training), {})
         words = {
             "width": "width {}",
             "epochs": "{} epochs",
             "iterations": "{} iterations",
             "batch_size": "batches of {}",
         }
-        return ", ".join(text.format(told[name]) for name, text in words.items() if name in told)
+        return ", ".join(text.format(training[name]) for name, text in words.items() if name in training)
 
 
 def _shown(attack: str) -> str:

@@ -82,9 +82,9 @@ def drawn_once(path: Path, cls: type[D], draw: Callable[[], D]) -> D:
 
     Raises UserError when the file is damaged.
     """
-    kept = read_own(cls, path)
-    if kept is not None:
-        return kept
+    found = read_own(cls, path)
+    if found is not None:
+        return found
     mine, drawn = path.with_name(f".{path.name}.{secrets.token_hex(4)}"), draw()
     write_private(mine, canonical(asdict(drawn)).encode())
     try:

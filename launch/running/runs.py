@@ -180,10 +180,10 @@ def own(root: Path, config: Mapping[str, Any], fingerprint: str, patience: float
     try:
         run._take(patience)
         written = {"config": dict(config), "data": fingerprint, "format": FORMAT}
-        kept = run.read_note("config.json", dict[str, Any])
-        if kept is None:
+        found = run.read_note("config.json", dict[str, Any])
+        if found is None:
             run.note("config.json", written)
-        elif kept != json.loads(canonical(written)):
+        elif found != json.loads(canonical(written)):
             raise UserError(f"{path / 'config.json'} was changed: remove {path} to start this run anew")
         yield run
     finally:

@@ -41,8 +41,8 @@ class Spent:
     def __init__(self, run: Run | None, processes: Processes) -> None:
         self._run, self._processes = run, processes
         self._begun = time.monotonic()
-        kept = (run.read_note(_KEPT, _Kept) if run is not None else None) or _Kept()
-        self._before, self._peak, self._starts = kept.seconds, kept.peak_memory_bytes, kept.starts + 1
+        before = (run.read_note(_KEPT, _Kept) if run is not None else None) or _Kept()
+        self._before, self._peak, self._starts = before.seconds, before.peak_memory_bytes, before.starts + 1
 
     @property
     def seconds(self) -> float:

@@ -169,5 +169,5 @@ class _Calibration:
 def _parted(job: ProtectJob, given: Input) -> tuple[Dataset, Dataset]:
     """The images that probes are made of, and those that they are measured on; groups and volumes stay together."""
     data = Subset(given.source.data, given.indices)
-    kept, held = split_holdout(data, VALIDATION, job.holdout_seed, grouping(job, given.source))
-    return Subset(data, kept), Subset(data, held)
+    rest, held = split_holdout(data, VALIDATION, job.holdout_seed, grouping(job, given.source))
+    return Subset(data, rest), Subset(data, held)

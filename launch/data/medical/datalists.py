@@ -41,8 +41,8 @@ class Description:
 
     def of(self, files: Sequence[NativeFile]) -> Mapping[str, str]:
         """Of a release of ``files``: what nnU-Net needs, and nothing else that was written there; and MONAI's list."""
-        told = {**asdict(self), "numTraining": len({file.mask for file in files})}
-        return {DATASET: _text(told), **datalist(files)}
+        described = {**asdict(self), "numTraining": len({file.mask for file in files})}
+        return {DATASET: _text(described), **datalist(files)}
 
 
 def datalist(files: Sequence[NativeFile]) -> Mapping[str, str]:

@@ -33,7 +33,8 @@ from medveil.launch.data.medical.graded import Graded
 from medveil.launch.data.medical.windows import Looked, windows_of
 from medveil.launch.data.native import NativeFile
 from medveil.launch.data.not_classes import refuse_masks
-from medveil.launch.data.source import Origin, OriginalFile, Source
+from medveil.launch.data.origins import Origin, OriginalFile
+from medveil.launch.data.source import Source
 from medveil.launch.data.store import PixelStore
 from medveil.launch.running.files import sha256_of
 from medveil.task import Task
@@ -255,10 +256,10 @@ def _native(
 
 def _notes(looked: Sequence[Looked], windows: Sequence[tuple[Window, ...]], count: int) -> list[str]:
     kinds = Counter(f"{one.word} of {one.dtype}, {one.shape[2]}x{one.shape[1]}{one.apart}" for one in looked)
-    told = [f"{number} {kind}" for kind, number in kinds.most_common()]
+    words = [f"{number} {kind}" for kind, number in kinds.most_common()]
     used = sorted({f"{one.name} ({one.low:g} to {one.high:g})" for own in windows for one in own})
-    return [f"{count} slices: {_some(told, '; ')}", f"windows: {_some(used, ', ')}"]
+    return [f"{count} slices: {_some(words, '; ')}", f"windows: {_some(used, ', ')}"]
 
 
-def _some(told: Sequence[str], between: str) -> str:
-    return between.join(told[:_SHOWN]) + (f"{between}and {len(told) - _SHOWN} more" if len(told) > _SHOWN else "")
+def _some(words: Sequence[str], between: str) -> str:
+    return between.join(words[:_SHOWN]) + (f"{between}and {len(words) - _SHOWN} more" if len(words) > _SHOWN else "")
