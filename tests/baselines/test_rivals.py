@@ -1,5 +1,7 @@
 """What holds for every rival: its bound on the saved bytes, noise that belongs to ids, and none of the known faults."""
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -56,6 +58,12 @@ def fitted(name, data, runtime=None):
     return method(**options).fit(data, runtime or SingleProcess("cpu"))
 
 
+@cache
+def once(name):
+    """Fitted to ``pictures()``: for tests that only look at it."""
+    return fitted(name, pictures())
+
+
 @pytest.mark.parametrize(("name", "task"), CASES)
 def test_every_sample_is_protected_within_its_bound_and_region(name, task):
     """Eleven samples in batches of four, the last partial one too; pixels get darker as well as brighter."""
@@ -76,8 +84,7 @@ def test_every_sample_is_protected_within_its_bound_and_region(name, task):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_noise_belongs_to_ids_and_outlives_the_fit(name):
     """Other positions, another batch, another object with the saved state: the same bytes."""
-    data = pictures()
-    protector = fitted(name, data)
+    data, protector = pictures(), once(name)
     images, masks, ids = data.read(range(len(data)))
     whole = quantise(protector.perturb(images, masks, ids), images, protector.budget().levels)
     other = SETTINGS[name][0](**SETTINGS[name][1])
@@ -92,7 +99,7 @@ def test_noise_belongs_to_ids_and_outlives_the_fit(name):
 def test_an_interrupted_fit_ends_as_an_uninterrupted_one(name, at):
     """Cut while the model trains and between the batches of a pass over the noise."""
     data = pictures()
-    whole = saved(fitted(name, data), data)[0]
+    whole = saved(once(name), data)[0]
     halting = Halting(at=at)
     with pytest.raises(InterruptedError):
         fitted(name, data, halting)
@@ -120,8 +127,7 @@ def test_noise_moves_its_surrogates_loss_the_right_way(name):
 
 
 def test_noise_for_an_unknown_id_is_refused():
-    data = pictures()
-    protector = fitted("em", data)
+    data, protector = pictures(), once("em")
     images, masks, _ = data.read([0])
     with pytest.raises(ValueError, match="fitted"):
         protector.perturb(images, masks, ["some/99"])

@@ -1,5 +1,5 @@
 """The Triton kernels in the interpreter on CPU tensors, against the references: run by test_triton.py in a process of
-its own (``TRITON_INTERPRET=1 python -m tests.kernels.interpreted NAME``)."""
+its own (``TRITON_INTERPRET=1 python -m tests.kernels.interpreted NAME ...``)."""
 
 import itertools
 import sys
@@ -224,6 +224,7 @@ def cdc() -> None:
 
 
 if __name__ == "__main__":
-    torch.manual_seed(0)
-    globals()[sys.argv[1]]()
-    print("passed", sys.argv[1])
+    for operator in sys.argv[1:]:
+        torch.manual_seed(0)
+        globals()[operator]()
+        print("passed", operator)

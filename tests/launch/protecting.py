@@ -14,7 +14,9 @@ from pathlib import Path
 _context = multiprocessing.get_context("forkserver")
 _METHODS = [f"medveil.{method}.protector" for method in ("salm", "umed", "veil")]
 # torch's optimisers import the last, when they are used.
-_context.set_forkserver_preload(["medveil.launch.protect.job", *_METHODS, "skimage.metrics", "torch._dynamo"])
+_context.set_forkserver_preload(
+    ["medveil.launch.protect.job", "medveil.launch.jobs.job", *_METHODS, "skimage.metrics", "torch._dynamo"]
+)
 
 
 def forkserver() -> ForkServerContext:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from medveil.launch.sweeping.folder import SweepFolder
 from medveil.launch.sweeping.grid import read_sweep
 from medveil.launch.sweeping.plan import plan
 from medveil.launch.sweeping.run import prepare
+from tests.launch import protecting
 
 SWEEP = """
 name: tiny
@@ -98,7 +100,9 @@ def test_each_release_is_audited_before_the_next_is_made(folder):
         before.add(job.key)
 
 
-def test_a_worker_that_is_killed_fails_its_own_job_alone(folder):
+def test_a_worker_that_is_killed_fails_its_own_job_alone(folder, monkeypatch):
+    # Forked from a server, not started anew: each worker would import torch for seconds.
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: protecting.forkserver())
     sweep = read_sweep(folder / "tiny.yaml")
     planned = prepare(sweep, SweepFolder(folder / "runs" / "tiny"))
     other, victim = (job for job in planned.jobs[:3] if job.title.startswith("protect"))
@@ -163,11 +167,7 @@ grid:
 def test_workers_of_a_killed_sweep_save_and_end(tmp_path):
     (tmp_path / "orphaned.yaml").write_text(ORPHANED)
     told = ["--runs", str(tmp_path / "runs"), "--device", "cpu", "--workers", "1"]
-    sweep = subprocess.Popen(
-        [sys.executable, "launch/sweep.py", str(tmp_path / "orphaned.yaml"), *told],
-        cwd=Path(__file__).parents[3],
-        stdout=subprocess.DEVNULL,
-    )
+    sweep = protecting.start(["sweep", str(tmp_path / "orphaned.yaml"), *told], tmp_path / "output")
     jobs = tmp_path / "runs" / "orphaned" / "jobs"
     try:
         within(240, lambda: list((tmp_path / "runs").rglob("metrics.jsonl")), "the first steps")
@@ -175,7 +175,7 @@ def test_workers_of_a_killed_sweep_save_and_end(tmp_path):
         worker = json.loads(attempt.read_text())["pid"]
     finally:
         sweep.kill()
-        sweep.wait()
+        sweep.join()
     within(240, lambda: not Path(f"/proc/{worker}").exists(), "the worker's end")
     (record,) = (path for path in jobs.glob("*.json") if path != attempt)
     assert json.loads(record.read_text())["state"] == "interrupted"
