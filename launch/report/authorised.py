@@ -1,6 +1,7 @@
 """SALM's Figures 3 and 9: what an authorised user's segmentation model draws on original and on released images."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -21,31 +22,43 @@ _TINT = np.array([217, 119, 6])
 _DIFFERENT = np.array([219, 39, 119])
 _OPACITY = 0.45
 _KEPT = {"original": 4, "protected": 4, "on_original": 3, "on_protected": 3}
+Images = Mapping[str, NDArray[np.uint8]]
+
 _TITLES = ["original", "protected", "on original", "on protected"]
 
 
 def draw_authorised(rows: Sequence[Row], folder: Path) -> list[Picture]:
     """A sheet for each release that an authorised user's model was run on, at most four of one protector."""
-    pictures = []
-    drawn: dict[tuple[str, str], int] = {}
     with mpl.rc_context(STYLE):
-        for row in rows:
-            place = next((c.protected.pictures for c in row.cells if c.protected and c.protected.pictures), None)
-            if row.exploiter is None or row.exploiter.authorised is None or not place:
-                continue
-            drawn[row.data, row.protector] = drawn.get((row.data, row.protector), 0) + 1
-            if drawn[row.data, row.protector] <= VARIANTS:
-                labels = Labels.of([one for one in rows if one.data == row.data])
-                pictures += _sheet(row, Path(place), labels, folder)
-    return pictures
+        return [
+            _sheet(row, images, Labels.of([one for one in rows if one.data == row.data]), folder)
+            for row, images in seen_by_users(rows)
+        ]
 
 
-def _sheet(row: Row, path: Path, labels: Labels, folder: Path) -> list[Picture]:
+def seen_by_users(rows: Sequence[Row]) -> list[tuple[Row, Images]]:
+    """What is drawn of each of them. Raises UserError for a file that is none of a run."""
+    found = []
+    count: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        place = next((c.protected.pictures for c in row.cells if c.protected and c.protected.pictures), None)
+        if row.exploiter is None or row.exploiter.authorised is None or not place:
+            continue
+        count[row.data, row.protector] += 1
+        if count[row.data, row.protector] <= VARIANTS and (images := _read(Path(place))):
+            found.append((row, images))
+    return found
+
+
+def _read(path: Path) -> Images:
+    """Nothing where the release is its original."""
     images = {name: array[:SHEET_SAMPLES] for name, array in read_pictures(path, _KEPT).items()}
-    if not images:
-        return []  # the release is its original
-    if set(images) != set(_KEPT):
+    if images and set(images) != set(_KEPT):
         raise UserError(f"{path} holds no pictures of a run: remove it or run its cell again")
+    return images
+
+
+def _sheet(row: Row, images: Images, labels: Labels, folder: Path) -> Picture:
     original, protected = images["original"], images["protected"]
     on_original, on_protected = images["on_original"].astype(bool), images["on_protected"].astype(bool)
     columns = [_colour(original), _colour(protected), _tinted(original, on_original, np.zeros_like(on_original))]
@@ -67,7 +80,7 @@ def _sheet(row: Row, path: Path, labels: Labels, folder: Path) -> list[Picture]:
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     said = "" if share is None else f" Over all images {share.mean:.2f}% of the pixels differ."
     trained = row.exploiter.authorised if row.exploiter else None
-    picture = save(
+    return save(
         figure,
         folder,
         f"authorised-{row.data}-{row.protector}-{row.options}-{row.exploiter_text}",
@@ -78,7 +91,6 @@ def _sheet(row: Row, path: Path, labels: Labels, folder: Path) -> list[Picture]:
         f"{count} samples of {row.data} in four columns: original, protected by {row.label}, and the region that a "
         f"segmentation model draws on each.{said}",
     )
-    return [picture]
 
 
 def _share(row: Row) -> Stat | None:

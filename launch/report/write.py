@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medveil.errors import UserError
 from medveil.launch.reading import open_regular
-from medveil.launch.report.authorised import draw_authorised
+from medveil.launch.report.authorised import draw_authorised, seen_by_users
 from medveil.launch.report.by_k import draw_by_k
 from medveil.launch.report.classes import draw_classes
 from medveil.launch.report.comparison import draw_comparisons
@@ -18,8 +18,8 @@ from medveil.launch.report.mixed import draw_mixed
 from medveil.launch.report.page import html_text
 from medveil.launch.report.picture import forget
 from medveil.launch.report.published import Published
-from medveil.launch.report.sheets import draw_sheets
-from medveil.launch.report.summary import summarise
+from medveil.launch.report.sheets import draw_sheets, kept_samples
+from medveil.launch.report.summary import Row, summarise
 from medveil.launch.report.tables import csv_text, markdown_text
 from medveil.launch.report.worst import csv_text as worst_text
 from medveil.launch.report.worst import worst_cases
@@ -53,6 +53,7 @@ def write_report(
     rows = summarise(results, published)
     check_place(out)
     _check_ours(out)
+    _check_pictures(rows)
     make_private(out)
     try:
         figures = out / "figures"
@@ -79,6 +80,13 @@ def write_report(
             write_private(out / name, text.encode())
     except OSError as error:
         raise UserError(f"cannot write the report to {out}: {error.strerror}; name another folder") from error
+
+
+def _check_pictures(rows: Sequence[Row]) -> None:
+    """Raise UserError for a file that is none of a run, while an earlier report still stands."""
+    for data in sorted({row.data for row in rows}):
+        kept_samples([row for row in rows if row.data == data])
+    seen_by_users(rows)
 
 
 def _check_ours(out: Path) -> None:
