@@ -69,7 +69,7 @@ def test_an_output_of_other_origin_is_refused(tmp_path: Path, capsys: pytest.Cap
         (["--region", "edge"], "--region: 'edge' is none of auto, image"),
         (["--steps", "10"], "unrecognized arguments: --steps"),
         (["--seed", "x"], "--seed"),
-        (["--threads", "0"], "--threads: must be at least 1, not 0"),
+        (["--threads", "0"], "--threads: must be between 1 and 1024, not 0"),
         (["--processes", "0"], "--processes: must be at least 1, not 0"),
         (["--holdout", "1.5"], "--holdout: must be at least 0 and below 1, not 1.5"),
         (["--splits", "train,val"], "has no splits"),
