@@ -145,7 +145,7 @@ def test_processes_of_torchrun_do_the_jobs_of_a_sweep_together(folder):
         cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
         check=False,
     )
     report = folder / "runs" / "tiny" / "report"
@@ -170,13 +170,13 @@ def test_workers_of_a_killed_sweep_save_and_end(tmp_path):
     sweep = protecting.start(["sweep", str(tmp_path / "orphaned.yaml"), *told], tmp_path / "output")
     jobs = tmp_path / "runs" / "orphaned" / "jobs"
     try:
-        within(240, lambda: list((tmp_path / "runs").rglob("metrics.jsonl")), "the first steps")
+        within(900, lambda: list((tmp_path / "runs").rglob("metrics.jsonl")), "the first steps")
         (attempt,) = jobs.glob("*.attempt.json")
         worker = json.loads(attempt.read_text())["pid"]
     finally:
         sweep.kill()
         sweep.join()
-    within(240, lambda: not Path(f"/proc/{worker}").exists(), "the worker's end")
+    within(900, lambda: not Path(f"/proc/{worker}").exists(), "the worker's end")
     (record,) = (path for path in jobs.glob("*.json") if path != attempt)
     assert json.loads(record.read_text())["state"] == "interrupted"
 
