@@ -10,17 +10,22 @@ import triton.language as tl
 @triton.jit
 def finish(
     total,
+    bias_ptr,
     partial_ptr,
     output,
     exists,
     outputs,
     inside,
+    HAS_BIAS: tl.constexpr,
     RELU: tl.constexpr,
     SUMS: tl.constexpr,
     dtype: tl.constexpr,
 ):
-    """What is stored of ``total`` [pixels, outputs]: after a ReLU if asked for, rounded to ``dtype``. With SUMS its sum
-    and its sum of squares over the pixels ``inside`` go into partial [blocks, 2, O] at this program's block."""
+    """What is stored of ``total`` [pixels, outputs]: with the bias and after a ReLU if asked for, rounded to ``dtype``.
+    With SUMS its sum and its sum of squares over the pixels ``inside`` go into partial [blocks, 2, O] at this program's
+    block."""
+    if HAS_BIAS:
+        total += tl.load(bias_ptr + output, mask=exists, other=0).to(total.dtype)[None, :]
     if RELU:
         total = tl.where(total < 0, 0.0, total)  # NaN stays NaN
     stored = total.to(dtype)

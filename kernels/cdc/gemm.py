@@ -85,9 +85,7 @@ def gemm_fwd_kernel(
                 other=0,
             )
             total = tl.dot(value, weight, total, input_precision=PRECISION, out_dtype=ACC)
-    if HAS_BIAS:
-        total += tl.load(bias_ptr + output, mask=exists, other=0).to(ACC)[None, :]
     dtype = out_ptr.dtype.element_ty
-    stored = finish(total, partial_ptr, output, exists, outputs, inside[:, None], RELU, SUMS, dtype)
+    stored = finish(total, bias_ptr, partial_ptr, output, exists, outputs, inside[:, None], HAS_BIAS, RELU, SUMS, dtype)
     place = n * out_stride_n + out_row * out_stride_h + out_column * out_stride_w
     tl.store(out_ptr + place[:, None] + output[None, :] * out_stride_c, stored, mask=inside[:, None] & exists[None, :])

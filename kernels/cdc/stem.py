@@ -131,14 +131,12 @@ def stem_fwd_kernel(
     known = (k < 9 * C)[:, None] & exists[None, :]
     weight = tl.load(folded_ptr + k[:, None] * outputs + output[None, :], mask=known, other=0)
     total = tl.dot(value, weight, input_precision=PRECISION, out_dtype=ACC)
-    if HAS_BIAS:
-        total += tl.load(bias_ptr + output, mask=exists, other=0).to(ACC)[None, :]
     out_row, out_column = top + pixel // COLUMNS, left + pixel % COLUMNS
     inside = (out_row < out_height) & (out_column < out_width)
     dtype = out_ptr.dtype.element_ty
     if WIDE:
         out_row, out_column = out_row.to(tl.int64), out_column.to(tl.int64)
-    stored = finish(total, partial_ptr, output, exists, outputs, inside[:, None], RELU, SUMS, dtype)
+    stored = finish(total, bias_ptr, partial_ptr, output, exists, outputs, inside[:, None], HAS_BIAS, RELU, SUMS, dtype)
     place = n * out_stride_n + out_row * out_stride_h + out_column * out_stride_w
     tl.store(out_ptr + place[:, None] + output[None, :] * out_stride_c, stored, mask=inside[:, None] & exists[None, :])
 

@@ -159,8 +159,8 @@ def _walk(
         texture_noise = load_pixels(texture_noise_ptr, run, exists, plane, C, LAST, PX)
         x_below, down = _image_row(x_ptr, row + 1, column, height, width, lane, C, LAST, ACC, LANES, PX, EDGES)
         side_below, below = _mask_row(mask_ptr, row + 1, column, height, width, lane, LANES, PX, EDGES)
-        found, doubt = codes(up, level, down, row, column, METHOD, EXACT, PX)
-        doubts += doubt
+        found, doubtful = codes(up, level, down, row, column, METHOD, EXACT, PX)
+        doubts = doubts | doubtful.to(tl.int32)
         if HAS_CONTOUR:
             contour = load_pixels(contour_ptr, run, exists, 0, 1, False, PX)
         if HAS_ROI:

@@ -67,7 +67,7 @@ def codes(up, level, down, row, column, METHOD: tl.constexpr, EXACT: tl.constexp
     them), and in how many of them a tie is in doubt. ``row`` is a scalar, ``column`` [LANES] that of the first pixel.
     """
     found = ()
-    doubt = column * 0
+    doubtful = column != column
     odd_row = (row < 2) | (row >= 512)
     for j in tl.static_range(PX):
         a, b, c = up[j], up[j + 1], up[j + 2]
@@ -80,11 +80,11 @@ def codes(up, level, down, row, column, METHOD: tl.constexpr, EXACT: tl.constexp
         else:
             tied = (((up_right == 0) | (up_left == 0)) & (b != e)) | (((down_left == 0) | (down_right == 0)) & (h != e))
             odd_column = (column + j - 2).to(tl.uint32, bitcast=True) >= 510  # as unsigned numbers, -2 and -1 are large
-            doubt += (tied & (odd_column | odd_row)).to(tl.int32)
+            doubtful = doubtful | (tied & (odd_column | odd_row))
         # The sign of each difference, shifted in from the last bit to the first, says "darker".
         darker = column * 0
         for difference in tl.static_range(8):
             bit = (down_right, h - e, down_left, d - e, up_left, b - e, up_right, f - e)[difference]
             darker = (darker << 1) | (bit.to(tl.uint32, bitcast=True) >> 31).to(tl.int32)
         found = found + (_code(darker ^ 255, METHOD),)
-    return found, doubt
+    return found, doubtful

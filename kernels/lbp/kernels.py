@@ -60,8 +60,8 @@ def _walk(
         for ahead in tl.static_range(1, AHEAD):
             later = later + (queue[ahead],)
         queue = later + (_row(image_ptr, row + 1 + AHEAD, column, height, width, lane, LANES, PX),)
-        found, doubt = codes(up, level, down, row, column, METHOD, EXACT, PX)
-        doubts += doubt
+        found, doubtful = codes(up, level, down, row, column, METHOD, EXACT, PX)
+        doubts = doubts | doubtful.to(tl.int32)
         stored = ()
         for j in tl.static_range(PX):
             stored = stored + (found[j].to(tl.uint8),)

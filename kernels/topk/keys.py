@@ -34,6 +34,18 @@ def score_of(key, ABS: tl.constexpr):
 
 
 @triton.jit
+def lowest_key(like, KEY: tl.constexpr, OUTSIDE: tl.constexpr):
+    """The lowest key that may be selected, in the dtype of ``like``."""
+    return like * 0 + (OUTSIDE + 1 if tl.int32 == KEY else OUTSIDE)
+
+
+@triton.jit
+def above_all_keys(like, KEY: tl.constexpr):
+    """A key above all that floating scores have; the largest of all for others."""
+    return like * 0 + (0x7F800001 if tl.int32 == KEY else 0x7FFFFFFFFFFFFFFF)
+
+
+@triton.jit
 def _scores(grad_ptr, place, inside, positions, C: tl.constexpr, ABS: tl.constexpr, SCORE: tl.constexpr):
     """What is ranked at each place: the element, or (C > 1) the sum over its channels from the first on. Floating
     scores that are not ``inside`` are NaN."""

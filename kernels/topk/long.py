@@ -15,7 +15,7 @@ The order in which candidates arrive is left to chance, what is selected is not:
 import triton
 import triton.language as tl
 
-from medveil.kernels.topk.keys import keys_at
+from medveil.kernels.topk.keys import above_all_keys, keys_at, lowest_key
 from medveil.kernels.topk.search import extent, how_many, reach
 
 GROUP: tl.constexpr = tl.constexpr(8)  # neighbours that are sampled together: one sector of memory in fp32
@@ -24,18 +24,6 @@ ABOVE: tl.constexpr = tl.constexpr(0)  # the counters of a row
 BETWEEN: tl.constexpr = tl.constexpr(1)
 LOST: tl.constexpr = tl.constexpr(2)  # that may not be selected
 COUNTERS: tl.constexpr = tl.constexpr(4)
-
-
-@triton.jit
-def _bottom(like, KEY: tl.constexpr, OUTSIDE: tl.constexpr):
-    """The lowest key that may be selected, in the dtype of ``like``."""
-    return like * 0 + (OUTSIDE + 1 if tl.int32 == KEY else OUTSIDE)
-
-
-@triton.jit
-def _top(like, KEY: tl.constexpr):
-    """A key above all that floating scores have; the largest of all for others."""
-    return like * 0 + (0x7F800001 if tl.int32 == KEY else 0x7FFFFFFFFFFFFFFF)
 
 
 @triton.jit
@@ -85,7 +73,7 @@ def topk_bracket_kernel(
     total = how_many(keys, OUTSIDE + 1, 1, SAMPLE, KEY, ABS)
     lowest, largest = extent(keys, 1, SAMPLE, KEY, ABS, OUTSIDE)
     expected = wanted.to(tl.float32) * SAMPLE / positions.to(tl.float32)
-    low, high = _bottom(lowest, KEY, OUTSIDE), _top(largest, KEY)
+    low, high = lowest_key(lowest, KEY, OUTSIDE), above_all_keys(largest, KEY)
     if total > 0:
         k = tl.minimum(tl.maximum(expected.to(tl.int32), 1), total)
         near, _count = reach(keys, lowest, k, total, lowest, largest, 1, SAMPLE, KEY, ABS)

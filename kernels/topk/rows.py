@@ -8,7 +8,7 @@ import triton.language as tl
 
 from medveil.kernels.topk.apply import apply
 from medveil.kernels.topk.keys import key_of, keys_at
-from medveil.kernels.topk.search import extent, how_many, reach
+from medveil.kernels.topk.search import extent, first_of_tie, how_many, reach
 
 
 @triton.jit
@@ -84,10 +84,7 @@ def topk_row_kernel(
         if tl.int64 == KEY:
             chosen = chosen & free[tile] & (k > 0)
         if count > k:
-            tied = chosen & (key == low)
-            rank = before + tl.cumsum(tied.to(tl.int32), axis=0)
-            chosen = chosen & ((key > low) | (rank <= room))
-            before += tl.sum(tied.to(tl.int32), axis=0)
+            chosen, before = first_of_tie(chosen, key, low, room, before)
         apply(
             chosen,
             grad_ptr,

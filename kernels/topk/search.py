@@ -123,6 +123,16 @@ def reach(
 
 
 @triton.jit
+def first_of_tie(chosen, key, threshold, room, before):
+    """Of what is ``chosen`` in one block of a row, without those at the threshold for which there is no ``room``:
+    ``before`` of them lie in earlier blocks. Also how many lie in this block and those."""
+    tied = chosen & (key == threshold)
+    rank = before + tl.cumsum(tied.to(tl.int32), axis=0)
+    kept = chosen & ((key > threshold) | (rank <= room))
+    return kept, before + tl.sum(tied.to(tl.int32), axis=0)
+
+
+@triton.jit
 def extent(
     keys,
     TILES: tl.constexpr,

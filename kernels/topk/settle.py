@@ -8,9 +8,9 @@ import triton
 import triton.language as tl
 
 from medveil.kernels.topk.apply import apply
-from medveil.kernels.topk.keys import key_of, keys_at, score_of
-from medveil.kernels.topk.long import ABOVE, BETWEEN, COUNTERS, LOST, _bottom, _top
-from medveil.kernels.topk.search import how_many, middle_of, reach
+from medveil.kernels.topk.keys import above_all_keys, key_of, keys_at, lowest_key, score_of
+from medveil.kernels.topk.long import ABOVE, BETWEEN, COUNTERS, LOST
+from medveil.kernels.topk.search import first_of_tie, how_many, middle_of, reach
 
 
 @triton.jit
@@ -87,7 +87,7 @@ def topk_settle_kernel(
     k = tl.minimum(total, wanted)
     first = tl.program_id(1) * (each * BLOCK)
     # How many reach the threshold, and how many of a tie at it are taken and lie before this program's places.
-    threshold, count, room, before = _bottom(low, KEY, OUTSIDE), total, k, k * 0
+    threshold, count, room, before = lowest_key(low, KEY, OUTSIDE), total, k, k * 0
     if k < total:
         slot = tl.arange(0, ROOM)
         held = (above < k) & (k <= above + between) & (between <= ROOM)
@@ -109,7 +109,7 @@ def topk_settle_kernel(
             # What is known of the bracket says on which side of it, or where in it, to search.
             end, beyond = high, above
             if above >= k:
-                threshold, count, end, beyond = high, above, _top(high, KEY), k * 0
+                threshold, count, end, beyond = high, above, above_all_keys(high, KEY), k * 0
             elif above + between < k:
                 end, beyond = low, above + between
             else:
@@ -157,10 +157,7 @@ def topk_settle_kernel(
         )
         chosen = (key >= threshold) & allowed & (place < tl.where(k > 0, positions, 0))
         if count > k:
-            tied = chosen & (key == threshold)
-            rank = before + tl.cumsum(tied.to(tl.int32), axis=0)
-            chosen = chosen & ((key > threshold) | (rank <= room))
-            before += tl.sum(tied.to(tl.int32), axis=0)
+            chosen, before = first_of_tie(chosen, key, threshold, room, before)
         apply(
             chosen,
             grad_ptr,
