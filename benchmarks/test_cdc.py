@@ -42,10 +42,10 @@ def test_cdc(measure, device, layer, way, provider):
     compiled = torch.compile(naive_cdc_conv2d) if provider == "compile" else naive_cdc_conv2d
 
     def kernel() -> Tensor:
-        from medveil.kernels.cdc import cuda  # needs Triton
+        from medveil.kernels.cdc.plan import Choices, plan_for  # needs Triton
 
         given = x.detach(), v.detach(), c.detach(), bias
-        return cuda.forward(provider, *given, (ONES, ONES, ONES), relu=False, sums=False)[0]
+        return plan_for(Choices(provider, "library", "library"), *given, ONES, ONES, ONES).forward(*given)[0]
 
     forwards: dict[str, Callable[[], Tensor]] = {
         "medveil": lambda: cdc_conv2d(x, v, c, bias),

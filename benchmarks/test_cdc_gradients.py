@@ -16,7 +16,7 @@ from medveil.kernels.cdc.choices import STEM_CHANNELS, choose
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: "-".join(map(str, layer)))
 @pytest.mark.parametrize("what", ["input", "weight"])
 def test_cdc_gradient(measure, device, layer, what, provider):
-    from medveil.kernels.cdc import launchers  # needs Triton
+    from medveil.kernels.cdc.plan import Choices, plan_for  # needs Triton
 
     channels, outputs, side = layer
     if what == "weight" and channels > STEM_CHANNELS:
@@ -26,21 +26,15 @@ def test_cdc_gradient(measure, device, layer, what, provider):
     x, grad = (t.to(memory_format=torch.channels_last) for t in (x, grad))
     v, c = (torch.randn(outputs, channels, 3, 3, device=device, dtype=dtype) / channels**0.5 / 3 for _ in range(2))
     wanted = [what == "input", what == "weight", what == "weight"]
-    folded = launchers.fold(x, v, c, choose("forward", channels, dtype))
+    forward = choose("forward", channels, dtype)
 
-    def library() -> tuple[Tensor, ...]:
-        found = torch.ops.aten.convolution_backward(
-            grad, x, folded, [outputs], ONES, ONES, ONES, False, [0, 0], 1, wanted
-        )
-        return found[:1] if what == "input" else (*launchers.unfold(found[1][None], v, c), found[2])
+    def by(choices: Choices) -> Callable[[], tuple[Tensor, ...]]:
+        plan = plan_for(choices, x, v, c, None, ONES, ONES, ONES)
+        folded = plan.folded_of(v, c)
+        return lambda: tuple(g for g in plan.gradients(grad, x, folded, wanted) if g is not None)
 
-    def ours() -> tuple[Tensor, ...]:
-        if what == "input":
-            return (launchers.gemm_grad_input(grad, x, folded, ONES, ONES),)
-        pieces, bias = launchers.stem_grad_weight(grad, x, ONES, ONES, ONES, True)
-        return (*launchers.unfold(pieces, v, c), bias.to(dtype))
-
-    runs: dict[str, Callable[[], tuple[Tensor, ...]]] = {"library": library, "ours": ours}
+    library = by(Choices(forward, "library", "library"))
+    runs = {"library": library, "ours": by(Choices(forward, "gemm", "stem"))}
     # Sums of up to 800,000 terms of about 1, rounded to bf16.
     scale = max(t.abs().max().item() for t in library())
     for mine, other in zip(runs[provider](), library(), strict=True):

@@ -1,16 +1,22 @@
 """``medveil::cdc_conv2d``: registration, gradients and the public function."""
 
-from collections.abc import Callable
-from typing import Any
+import functools
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.compiler import is_compiling
 
 from medveil.kernels.cdc import reference
 from medveil.kernels.cdc.choices import choose, empty_folded
+from medveil.kernels.cdc.reference import Pair
 from medveil.kernels.registration import register
+
+if TYPE_CHECKING:
+    from medveil.kernels.cdc.plan import Plan  # needs Triton
 
 _GEOMETRY = "int[2] stride, int[2] padding, int[2] dilation"
 _INPUTS = f"(Tensor x, Tensor weight_v, Tensor weight_c, Tensor? bias, {_GEOMETRY}"
@@ -73,13 +79,13 @@ def _setup_stats_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor
     ctx.relu = inputs[7]
 
 
-def _gradients(ctx: Any, grad: Tensor | None, backward: Callable[..., Any]) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 7
     x, folded, weight_v, weight_c = ctx.saved_tensors[:4]
     needs_x, needs_v, needs_c, needs_bias = ctx.needs_input_grad[:4]
     wanted = [needs_x, needs_v or needs_c, needs_bias]
-    grad_x, grad_v, grad_c, grad_bias = backward(grad, x, folded, weight_v, weight_c, *ctx.geometry, wanted)
+    grad_x, grad_v, grad_c, grad_bias = _CDC_BACKWARD(grad, x, folded, weight_v, weight_c, *ctx.geometry, wanted)
     return (
         grad_x if needs_x else None,
         grad_v if needs_v else None,
@@ -89,10 +95,6 @@ def _gradients(ctx: Any, grad: Tensor | None, backward: Callable[..., Any]) -> t
         None,
         None,
     )
-
-
-def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    return _gradients(ctx, grad, _CDC_BACKWARD)
 
 
 def _stats_backward(ctx: Any, grad: Tensor | None, grad_sums: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
@@ -111,31 +113,66 @@ torch.library.register_autograd("medveil::cdc_conv2d", _backward, setup_context=
 torch.library.register_autograd("medveil::cdc_conv2d_stats", _stats_backward, setup_context=_setup_stats_context)
 
 
-class Direct(torch.autograd.Function):
-    """What the registered operator does on CUDA, past the dispatcher: its ways through Python and back take the host
-    longer than everything else. Takes what the operator takes, in its order; returns the output."""
+@functools.cache
+def _cuda() -> ModuleType:
+    from medveil.kernels.cdc import cuda  # needs Triton
+
+    return cuda
+
+
+class _Folded(torch.autograd.Function):
+    """The folded kernel of both kernels, by a plan."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        from medveil.kernels.cdc import cuda  # needs Triton
+    def forward(ctx: Any, weight_v: Tensor, weight_c: Tensor, plan: "Plan") -> Tensor:
+        ctx.plan = plan
+        return plan.folded_of(weight_v, weight_c)
 
-        out, folded = cuda.cdc_conv2d(*inputs)
-        x, weight_v, weight_c, bias, *ctx.geometry = inputs
-        ctx.bias_dtype = None if bias is None else bias.dtype
-        ctx.save_for_backward(x, folded, weight_v, weight_c)
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return *ctx.plan.unfolded(grad), None
+
+
+class _Direct(torch.autograd.Function):
+    """Both passes by a plan that has kernels of ours in them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight_v: Tensor, weight_c: Tensor, bias: Tensor | None, plan: "Plan") -> Tensor:
+        out, _, folded = plan.forward(x, weight_v, weight_c, bias)
+        ctx.plan, ctx.bias_dtype = plan, None if bias is None else bias.dtype
+        ctx.save_for_backward(x, folded)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        from medveil.kernels.cdc import cuda
+        needs_x, needs_v, needs_c, needs_bias = ctx.needs_input_grad[:4]
+        wanted = [needs_x, needs_v or needs_c, needs_bias]
+        grad_x, grad_v, grad_c, grad_bias = ctx.plan.gradients(grad, *ctx.saved_tensors, wanted)
+        return grad_x, grad_v, grad_c, grad_bias.to(ctx.bias_dtype) if needs_bias else None, None
 
-        return _gradients(ctx, grad, cuda.gradients)
+
+def direct(
+    x: Tensor, weight_v: Tensor, weight_c: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair
+) -> Tensor:
+    """What the registered operator does on CUDA, past the dispatcher: its ways through Python and back take the host
+    longer than everything else. Where the convolution is the library's, it is left to torch's own autograd too."""
+    plan = _cuda().planned(x, weight_v, weight_c, bias, stride, padding, dilation)
+    if plan.library:
+        folded = _Folded.apply(weight_v, weight_c, plan)
+        bias = None if bias is None else bias.to(x.dtype)
+        return F.conv2d(x, folded, bias, stride, padding, dilation)
+    out: Tensor = _Direct.apply(x, weight_v, weight_c, bias, plan)
+    return out
 
 
-def _plain(x: Tensor) -> bool:
-    """Whether ``x`` is a real tensor on CUDA that nobody watches: no compiler, mode or transform, no shapes alone."""
-    if not x.is_cuda or type(x) is not Tensor or is_compiling():
+DIRECT = {"cuda"}  # the devices whose calls may go past the dispatcher
+
+
+def _unwatched(x: Tensor) -> bool:
+    """Whether ``x`` is a real tensor that nobody watches: no compiler, mode or transform, no shapes alone."""
+    if type(x) is not Tensor or is_compiling():
         return False
     return not torch._C._len_torch_dispatch_stack() and not torch._C._are_functorch_transforms_active()
 
@@ -174,9 +211,10 @@ def cdc_conv2d(
     Raises ``ValueError`` when the kernels are not two 3x3 kernels of the same shape for the channels of ``x``.
     """
     x = _prepared(x, weight_v, weight_c)
-    geometry = _pair(stride), _pair(padding), _pair(dilation)
-    inputs = x, weight_v, weight_c, bias, *geometry
-    out: Tensor = Direct.apply(*inputs) if _plain(x) else _CDC(*inputs)[0]
+    inputs = x, weight_v, weight_c, bias, _pair(stride), _pair(padding), _pair(dilation)
+    if x.device.type in DIRECT and _unwatched(x):
+        return direct(*inputs)
+    out: Tensor = _CDC(*inputs)[0]
     return out
 
 

@@ -215,12 +215,20 @@ def cdc() -> None:
     torch.testing.assert_close(ours, theirs)
     again = cdc_cuda.cdc_conv2d_backward(*arguments)
     assert all(torch.equal(one, other) for one, other in zip(ours, again, strict=True))
-    # Past the dispatcher as through the operator.
+    # Past the dispatcher as through the operator, where kernels of ours run and where the library does.
     bias = torch.randn(4, dtype=torch.float64)
     leaves = [t.requires_grad_() for t in (x, v, c, bias)]
-    found = [ops.Direct.apply(*leaves, *accuracy.UNIT), ops.cdc_conv2d(*leaves)]
-    torch.testing.assert_close(*found)
-    torch.testing.assert_close(*(torch.autograd.grad(out, leaves, grad) for out in found))
+    expected = ops.cdc_conv2d(*leaves)
+    for way in (choose, lambda *_: "library"):
+        cdc_cuda.choose = way
+        out = ops.direct(*leaves, *accuracy.UNIT)
+        torch.testing.assert_close(out, expected)
+        grads = (torch.autograd.grad(of, leaves, grad, retain_graph=True) for of in (out, expected))
+        torch.testing.assert_close(*grads)
+        frozen = ops.direct(x, v.detach(), c, None, *accuracy.UNIT)
+        torch.testing.assert_close(
+            torch.autograd.grad(frozen.sum(), c), torch.autograd.grad(expected.sum(), c, retain_graph=True)
+        )
 
 
 if __name__ == "__main__":
