@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from medveil.launch.data.config import AS_THEY_ARE, Reading
 from medveil.launch.exploiters.attacks import Chain, OutOfReach
 from medveil.launch.exploiters.config import Preset, exploiter_config
 from medveil.launch.exploiters.training import train_exploiter
-from medveil.launch.reading import STORED
+from medveil.launch.reading import STORED, read_own
 from medveil.launch.release.manifest import MANIFEST, Manifest
 from medveil.launch.release.originals import classes_of_part, ids_of_part
 from medveil.launch.release.private import PrivateManifest
@@ -28,6 +28,9 @@ from medveil.launch.running.machine import Machine, Precision
 from medveil.launch.running.processes import Processes, joined
 from medveil.launch.running.runs import Run, owned, run_name
 from medveil.launch.running.runtime import ProcessRuntime, running, threads_by_default
+
+_DONE = "done.json"
+_MOST_THREADS = 256
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,9 @@ def finished(trial: Trial, place: Place, processes: Processes) -> bool:
     """Whether :func:`exploit` has only to read what was done before."""
     for attack in trial.variants:
         values, known = trial.identity(attack)
-        name = run_name(_whole(values, place, processes), _digest(known))
-        if not (place.runs / name / "done.json").is_file():
+        if not any(
+            (run / _DONE).is_file() for run in _runs_of(_whole(values, place, processes), _digest(known), place)
+        ):
             return False
     return True
 
@@ -168,12 +172,17 @@ def done_once(
 ) -> Outcome:
     """What ``work`` returns, or returned when it was done before, in the run directory of ``values``.
 
+    A run belongs to its number of threads, so that one that was cut goes on to the same bytes. One that is complete
+    counts whatever its threads were: they change sums in their last digits, as another processor does.
     ``fingerprints``: of the data. ``work`` gets rank 0's run (None elsewhere); every rank returns the outcome.
     """
     begun = time.monotonic()
     config = _whole(values, place, processes)
     precision: Precision = config["precision"]
     torch.set_num_threads(config["threads"])
+    before = processes.from_first(lambda: _reached_before(config, _digest(fingerprints), place))
+    if before is not None:
+        return Outcome(**before)
     with ExitStack() as stack:
         run, done = stack.enter_context(owned(processes, place.runs, config, _digest(fingerprints), _ended))
         if done is not None:
@@ -195,8 +204,23 @@ class _Done:
     wall: float
 
 
+def _runs_of(config: Mapping[str, Any], fingerprint: str, place: Place) -> Iterator[Path]:
+    """The runs of ``config`` that there are, that of its own number of threads first."""
+    there = {path.name for path in place.runs.iterdir()} if place.runs.is_dir() else set()
+    counts = sorted(range(1, _MOST_THREADS + 1), key=lambda count: count != config["threads"])
+    names = (run_name({**config, "threads": count}, fingerprint) for count in counts if there)
+    return (place.runs / name for name in names if name in there)
+
+
+def _reached_before(config: Mapping[str, Any], fingerprint: str, place: Place) -> dict[str, Any] | None:
+    """The outcome of a complete run of ``config``, of any number of threads."""
+    found = (read_own(_Done, run / _DONE) for run in _runs_of(config, fingerprint, place))
+    done = next((one for one in found if one is not None), None)
+    return None if done is None else asdict(done.outcome)
+
+
 def _ended(run: Run) -> dict[str, Any] | None:
-    done = run.read_note("done.json", _Done)
+    done = run.read_note(_DONE, _Done)
     return None if done is None else asdict(done.outcome)
 
 

@@ -391,6 +391,9 @@ def test_standard_tries_every_attack_and_the_worst_three_again(
     assert audit(release, *flags, "--attacks", "none,blur,bits3,mix20,median", "--seeds", "0") == 0
     # The new attack on the release, and on the originals every attack but none.
     assert len(list((out / "runs").glob("*/done.json"))) == trained + 1 + 4
+    # So do more threads, which change no more than another processor would.
+    assert audit(release, *flags, "--attacks", "none,blur", "--seeds", "0", "--threads", "3") == 0
+    assert len(list((out / "runs").glob("*/done.json"))) == trained + 1 + 4
 
 
 @pytest.mark.parametrize(
