@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medveil.launch.jobs.submissions import Submissions
+from medveil.launch.reading import read_own
 from medveil.launch.running.files import make_private
 
 
@@ -17,6 +18,15 @@ class SweepFolder:
     def definition(self) -> Path:
         """The sweep itself, as it was last run."""
         return self.path / "sweep.json"
+
+    @property
+    def deeper(self) -> Path:
+        """The keys of the trainings that are done with more seeds too."""
+        return self.path / "deeper.json"
+
+    def deepened(self) -> list[str]:
+        """What :attr:`deeper` holds."""
+        return read_own(list[str], self.deeper) or []
 
     @property
     def releases(self) -> Path:

@@ -54,7 +54,9 @@ class Method:
 class Cell:
     """One protector on one data set with one seed against one exploiter under one attack.
 
-    ``exploiter`` is None, and ``attack`` empty, for a cell that only protects.
+    ``exploiter`` is None, and ``attack`` empty, for a cell that only protects. ``more`` is added to the seed of the
+    training alone: the release is that of ``seed``. ``deepens``: it is one of the attacks of a word, with one seed, of
+    which the worst are trained with more seeds.
     """
 
     data: str
@@ -64,6 +66,12 @@ class Cell:
     exploiter: Exploiter | None
     attack: str
     seed: int
+    more: int = 0
+    deepens: bool = field(default=False, compare=False)
+
+    @property
+    def training_seed(self) -> int:
+        return self.seed + self.more
 
     def names(self) -> list[str]:
         """The data that the cell needs, as the grid names it."""
@@ -74,7 +82,7 @@ class Cell:
     def columns(self) -> tuple[str, ...]:
         """What identifies the cell in tables: data, protector, options, exploiter, attack, seed."""
         exploiter = str(self.exploiter) if self.exploiter else ""
-        return self.data, self.method.name, str(self.method.shown), exploiter, self.attack, str(self.seed)
+        return self.data, self.method.name, str(self.method.shown), exploiter, self.attack, str(self.training_seed)
 
 
 @dataclass(frozen=True)
@@ -173,7 +181,9 @@ class Sweep(Settings):
             place = self.place(data)
             own_test = place.startswith(("phantom:", "medmnist:")) or place.endswith(".npz")
             holdout = (0.0 if own_test else _HOLDOUT) if block.holdout is None else block.holdout
-            yield Cell(data, size, holdout, method, exploiter, attack, seed)
+            word = isinstance(block.attacks, str) and attacks.is_a_word(block.attacks)
+            deepens = word and len(seeds) == 1 and exploiter is not None and exploiter.authorised is None
+            yield Cell(data, size, holdout, method, exploiter, attack, seed, deepens=deepens)
 
 
 def read_sweep(path: Path, changes: Mapping[str, Any] | None = None) -> Sweep:

@@ -32,7 +32,7 @@ def results(plan: SweepPlan, records: Mapping[str, Record]) -> list[CellResult]:
                 options=cell.method.shown,
                 exploiter=cell.exploiter,
                 attack=cell.attack,
-                seed=cell.seed,
+                seed=cell.training_seed,
                 status=(failed or protect).status,
                 clean=_outcome(clean),
                 protected=_outcome(protected if protected_key else None),

@@ -1,8 +1,8 @@
 """A sweep: its jobs, those of them that are missing run here, and what comes of each cell."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +10,7 @@ from medveil.launch.audit.authorised import AuthorisedJob
 from medveil.launch.audit.train import ExploitJob, Place
 from medveil.launch.exploiters.config import Preset
 from medveil.launch.jobs.job import Job
+from medveil.launch.jobs.trials import MORE_SEEDS
 from medveil.launch.protect.config import ProtectJob
 from medveil.launch.protect.part import part_options
 from medveil.launch.running.files import canonical
@@ -30,8 +31,12 @@ class SweepPlan:
 
 
 def plan(sweep: Sweep, folder: SweepFolder) -> SweepPlan:
-    """One protect job per distinct protector cell; its audits after it; one clean audit for all protectors alike."""
+    """One protect job per distinct protector cell; its audits after it; one clean audit for all protectors alike; and
+    what the folder says is trained with more seeds.
+    """
     cells = sweep.cells()
+    chosen = set(folder.deepened())
+    cells += [more for cell in cells if cell.deepens and chosen for more in _deeper(sweep, cell, folder, chosen)]
     protects = {cell: _protect_job(sweep, cell, folder) for cell in cells}
     # A clean audit learns from any release of its data and seed which samples it has: one failed protector is no loss.
     groups: dict[tuple[Any, ...], dict[str, Job]] = {}
@@ -44,7 +49,8 @@ def plan(sweep: Sweep, folder: SweepFolder) -> SweepPlan:
         if cell.exploiter is not None:
             protected = _audit_job(sweep, cell, folder, [protect], clean=False)
             audits[protected.key] = protected
-            if cell.exploiter.authorised is None:
+            # With more seeds the originals are trained on without an attack alone, as in an audit.
+            if cell.exploiter.authorised is None and (not cell.more or cell.attack == "none"):
                 clean = _audit_job(sweep, cell, folder, list(groups[_samples(cell)].values()), clean=True)
                 audits[clean.key] = clean
         planned.append((cell, protect.key, clean.key if clean else None, protected.key if protected else None))
@@ -59,6 +65,14 @@ def plan(sweep: Sweep, folder: SweepFolder) -> SweepPlan:
         if key
     }
     return SweepPlan(folder, [job for job in jobs if job.key not in skipped], planned, skipped)
+
+
+def _deeper(sweep: Sweep, cell: Cell, folder: SweepFolder, chosen: Set[str]) -> list[Cell]:
+    """The cell with more seeds, if it is among ``chosen`` (:mod:`medveil.launch.sweeping.deeper`)."""
+    job = _audit_job(sweep, cell, folder, [_protect_job(sweep, cell, folder)], clean=False)
+    if job.key not in chosen:
+        return []
+    return [replace(cell, more=more) for more in range(1, MORE_SEEDS + 1)]
 
 
 def _in_order(jobs: Mapping[str, Job], keys: Sequence[str | None]) -> list[Job]:
@@ -115,7 +129,7 @@ def _audit_job(sweep: Sweep, cell: Cell, folder: SweepFolder, protects: Sequence
         exploiter.preset,
         {**exploiter.options, "model": exploiter.model},
         cell.attack,
-        cell.seed,
+        cell.training_seed,
         sweep.threads,
         sweep.precision,
     ]
@@ -157,11 +171,11 @@ def _audit_job(sweep: Sweep, cell: Cell, folder: SweepFolder, protects: Sequence
             preset=preset,
             options=trained,
             attack=cell.attack,
-            seed=cell.seed,
+            seed=cell.training_seed,
         )
     options = "" if clean else cell.method.shown
-    title = f"audit {cell.data} {what} {options} {exploiter} {cell.attack} seed {cell.seed}"
-    key = _key("audit", f"{cell.data}-{what}-s{cell.seed}", values)
+    title = f"audit {cell.data} {what} {options} {exploiter} {cell.attack} seed {cell.training_seed}"
+    key = _key("audit", f"{cell.data}-{what}-s{cell.training_seed}", values)
     needs = tuple(job.key for job in protects)
     return Job(key, " ".join(title.split()), work, folder.jobs, needs, releases if clean else ())
 

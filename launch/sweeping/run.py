@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from medveil.config import build
@@ -11,10 +12,12 @@ from medveil.errors import UserError
 from medveil.launch.errors import tell
 from medveil.launch.jobs.job import Job, Record
 from medveil.launch.jobs.local import run_inline, run_side_by_side
+from medveil.launch.jobs.trials import MORE_SEEDS, WORST
 from medveil.launch.reading import read_own
 from medveil.launch.release.manifest import check_outside_releases
 from medveil.launch.results import CellResult
 from medveil.launch.running.files import write_private
+from medveil.launch.sweeping.deeper import deepened
 from medveil.launch.sweeping.folder import SweepFolder
 from medveil.launch.sweeping.grid import Sweep
 from medveil.launch.sweeping.outcome import publish, results
@@ -55,12 +58,23 @@ def run(sweep: Sweep, folder: SweepFolder) -> list[CellResult]:
             line = f"{clock} [{len(records)}/{len(planned.jobs)}] {job.title}: {record.status}"
             tell(line)
 
-    try:
+    def work(jobs: Sequence[Job]) -> None:
         if sweep.workers == 0 or world > 1:
-            run_inline(planned.jobs, listen)
+            run_inline(jobs, listen)
         else:
-            workers = sweep.workers or max(1, (os.cpu_count() or 1) // sweep.threads)
-            run_side_by_side(planned.jobs, workers, listen)
+            run_side_by_side(jobs, sweep.workers or max(1, (os.cpu_count() or 1) // sweep.threads), listen)
+
+    try:
+        work(planned.jobs)
+        # Several processes would have to agree on it: one alone does it when the sweep is started again.
+        stopped = world > 1 or any(record.state == "interrupted" for record in records.values())
+        further = planned if stopped else deepened(sweep, planned)
+        if further is not planned:
+            planned = further
+            # The releases are there: the trainings had them.
+            new = [replace(job, needs=()) for job in planned.jobs if job.key not in records]
+            tell(f"the worst {WORST} attacks on each release with {MORE_SEEDS} more seeds: {len(new)} trainings")
+            work(new)
     finally:
         rows = publish(sweep, planned, records) if rank == 0 else results(planned, records)
     return rows

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from medveil.launch.jobs.slurm import Slurm, settings
 from medveil.launch.jobs.status import standings
 from medveil.launch.jobs.submit import submit
 from medveil.launch.results import CellResult
+from medveil.launch.sweeping.deeper import deepened
 from medveil.launch.sweeping.folder import SweepFolder
 from medveil.launch.sweeping.follow import cancel, follow, show
 from medveil.launch.sweeping.grid import Sweep, read_sweep
@@ -109,7 +110,7 @@ def _on_slurm(sweep: Sweep, folder: SweepFolder, slurm: Slurm, told: Start) -> i
         )
     if squeue.queue() is None:
         raise UserError("SLURM does not answer here (squeue): run this where sbatch works, or take --cluster local")
-    planned = prepare(sweep, folder)
+    planned = deepened(sweep, prepare(sweep, folder))
     stands = standings(planned.jobs, folder.submissions)
     ids = folder.submissions.ids()
     active = {key: ids[key] for key, standing in stands.items() if standing.queued}
@@ -126,6 +127,8 @@ def _on_slurm(sweep: Sweep, folder: SweepFolder, slurm: Slurm, told: Start) -> i
     if not follow(planned, time.monotonic() + 60 * told.wait_minutes):
         print(f"not ended after {told.wait_minutes:g} minutes: medveil sweep status {folder.path}", file=sys.stderr)
         return 1
+    if deepened(sweep, planned) is not planned:
+        return _on_slurm(sweep, folder, slurm, replace(told, resume=True))
     return show(sweep, planned)
 
 

@@ -14,8 +14,10 @@ import pytest
 
 from medveil.launch.cli import main
 from medveil.launch.errors import Interrupted
+from medveil.launch.exploiters.attacks.names import WORDS
 from medveil.launch.jobs.job import Job
 from medveil.launch.jobs.local import run_inline, run_side_by_side
+from medveil.launch.results import CellResult
 from medveil.launch.sweeping.folder import SweepFolder
 from medveil.launch.sweeping.grid import read_sweep
 from medveil.launch.sweeping.plan import plan
@@ -80,6 +82,29 @@ def test_what_is_done_is_not_done_again(swept):
     run(swept)
     assert {path: path.stat().st_mtime_ns for path in jobs.rglob("done.json")} == kept
     assert (jobs / "report" / "results.csv").read_text() == table
+
+
+def test_the_worst_attacks_of_a_word_get_more_seeds(tmp_path, monkeypatch, capsys):
+    """On the release that there is, and once: a sweep that is started again finds them done."""
+    monkeypatch.setitem(WORDS, "standard", ["none", "blur", "bits3", "mean", "pretrained"])
+    (tmp_path / "tiny.yaml").write_text(
+        "name: tiny\ngrid:\n  - {data: 'phantom:cls:40:16', protectors: [random], attacks: standard, "
+        "exploiters: [{model: resnet18, width: 2, iterations: 2}]}\n"
+    )
+    assert run(tmp_path) == 0
+    out = tmp_path / "runs" / "tiny"
+    cells = [CellResult.load(path) for path in (out / "cells").rglob("result.json")]
+    reached = {cell.attack: cell.protected.last["accuracy"] for cell in cells if not cell.seed and cell.protected}
+    again = {attack: sorted(cell.seed for cell in cells if cell.attack == attack and cell.seed) for attack in reached}
+    worst = {attack for attack, seeds in again.items() if seeds == [1, 2]}
+    assert len(worst) == 3 and sum(map(len, again.values())) == 6
+    assert min(reached[attack] for attack in worst) >= max(reached[attack] for attack in set(reached) - worst)
+    assert len(list((out / "releases").glob("*/manifest.json"))) == 1
+    assert {cell.attack for cell in cells if cell.seed and cell.clean} <= {"none"}
+    assert "the worst 3 attacks on each release with 2 more seeds" in capsys.readouterr().out
+    kept = {path: path.stat().st_mtime_ns for path in out.rglob("done.json")}
+    assert run(tmp_path) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("done.json")} == kept
 
 
 def test_each_release_is_audited_before_the_next_is_made(folder):
