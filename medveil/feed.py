@@ -17,7 +17,7 @@ _HELD_BYTES = 2 * 2**30
 """What is kept of a set on the device."""
 _CHUNK = 256
 _AHEAD = 2
-_TOLD = 256
+_AT_ONCE = 256
 """Groups whose indices are brought to the device at once, where the set is held there."""
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class Feed:
         if self.held is not None:
             images, targets = self.held
             waiting_groups = iter(groups)
-            while some := list(islice(waiting_groups, _TOLD)):
+            while some := list(islice(waiting_groups, _AT_ONCE)):
                 # One transfer for many groups: a copy at every step would make the host wait.
                 flat = torch.tensor([i for group in some for i in group], dtype=torch.int64).to(self.device)
                 for chosen in flat.split([len(group) for group in some]):

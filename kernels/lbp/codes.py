@@ -64,7 +64,8 @@ def _code(pattern, METHOD: tl.constexpr):
 @triton.jit
 def codes(up, level, down, row, column, METHOD: tl.constexpr, EXACT: tl.constexpr, PX: tl.constexpr):
     """Codes (int32) of PX pixels from the levels of three rows (int32, PX + 2 each, as ``pixels.with_neighbours`` has
-    them), and in how many of them a tie is in doubt. ``row`` is a scalar, ``column`` [LANES] that of the first pixel.
+    them), and whether a tie is in doubt in any of them, bool [LANES]. ``row`` is a scalar, ``column`` [LANES] that of
+    the first pixel.
     """
     found = ()
     doubtful = column != column

@@ -24,13 +24,12 @@ from medveil.launch.release.manifest import MANIFEST, Manifest
 from medveil.launch.release.originals import classes_of_part, ids_of_part
 from medveil.launch.release.private import PrivateManifest
 from medveil.launch.results import Outcome, Portion
-from medveil.launch.running.machine import Machine, Precision
+from medveil.launch.running.machine import MOST_THREADS, Machine, Precision
 from medveil.launch.running.processes import Processes, joined
 from medveil.launch.running.runs import Run, owned, run_name
 from medveil.launch.running.runtime import ProcessRuntime, running, threads_by_default
 
 _DONE = "done.json"
-_MOST_THREADS = 256
 
 
 @dataclass(frozen=True)
@@ -207,7 +206,7 @@ class _Done:
 def _runs_of(config: Mapping[str, Any], fingerprint: str, place: Place) -> Iterator[Path]:
     """The runs of ``config`` that there are, that of its own number of threads first."""
     there = {path.name for path in place.runs.iterdir()} if place.runs.is_dir() else set()
-    counts = sorted(range(1, _MOST_THREADS + 1), key=lambda count: count != config["threads"])
+    counts = sorted(range(1, MOST_THREADS + 1), key=lambda count: count != config["threads"])
     names = (run_name({**config, "threads": count}, fingerprint) for count in counts if there)
     return (place.runs / name for name in names if name in there)
 

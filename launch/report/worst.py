@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -106,13 +107,16 @@ def _from_release_alone(attack: str) -> bool:
 
 def loss_between(plain: Row, attacked: Row, metric: str) -> Stat | None:
     """What a model trained on originals reaches in ``plain``, minus what one trained on the release does in
-    ``attacked``, in points, over the seeds that have both.
+    ``attacked``, in points, seed by seed; a seed without the former is held against the mean of those that there are.
     """
     clean = {cell.seed: cell.clean.last[metric] for cell in plain.cells if cell.clean and metric in cell.clean.last}
+    if not clean:
+        return None
+    mean = math.fsum(clean.values()) / len(clean)
     return Stat.of(
-        100 * (clean[cell.seed] - cell.protected.last[metric])
+        100 * (clean.get(cell.seed, mean) - cell.protected.last[metric])
         for cell in attacked.cells
-        if cell.protected and metric in cell.protected.last and cell.seed in clean
+        if cell.protected and metric in cell.protected.last
     )
 
 

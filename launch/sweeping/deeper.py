@@ -6,9 +6,11 @@ from dataclasses import replace
 
 from medveil.launch.jobs.job import Record
 from medveil.launch.jobs.trials import WORST
+from medveil.launch.results import Outcome
 from medveil.launch.running.files import write_private
 from medveil.launch.sweeping.grid import Cell, Sweep
 from medveil.launch.sweeping.plan import SweepPlan, plan
+from medveil.metrics import HEADLINE
 
 
 def deepened(sweep: Sweep, planned: SweepPlan) -> SweepPlan:
@@ -37,6 +39,11 @@ def worst(planned: SweepPlan) -> set[str]:
         if len(ended) < len(records):
             continue
         reached = {key: record.results.outcome for key, record in ended.items()}
-        scores = {key: next(iter(outcome.last.values())) for key, outcome in reached.items() if outcome is not None}
+        scores = {key: _headline(outcome) for key, outcome in reached.items() if outcome is not None}
         found |= set(sorted(scores, key=lambda key: -scores[key])[:WORST])
     return found
+
+
+def _headline(outcome: Outcome) -> float:
+    """The score that attacks are ranked by, in [0, 1]."""
+    return next(outcome.last[metric] for metric in HEADLINE.values() if metric in outcome.last)

@@ -124,9 +124,9 @@ def _check(dataset: "Dataset", path: Path, identified: bool) -> None:
     count = frames * dataset.Rows * dataset.Columns * dataset.SamplesPerPixel
     if not 0 < count <= MAX_VOXELS:
         raise UserError(f"{path} has {count:,} values: at most {MAX_VOXELS:,} are read")
-    told = len(dataset.get("PerFrameFunctionalGroupsSequence") or ())
-    if told not in (0, frames):
-        raise UserError(f"{path} has {frames} frames and describes {told}: it is damaged; export it again")
+    described = len(dataset.get("PerFrameFunctionalGroupsSequence") or ())
+    if described not in (0, frames):
+        raise UserError(f"{path} has {frames} frames and describes {described}: it is damaged; export it again")
 
 
 def _decoded(dataset: "Dataset", path: Path) -> Values:

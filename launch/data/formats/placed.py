@@ -75,12 +75,12 @@ def _frames(segmentation: "Dataset", path: Path) -> Iterator[tuple[Floats, int |
                 "SegmentIdentificationSequence",
             )
         )
-        told = [position.get("ImagePositionPatient"), orientation.get("ImageOrientationPatient")]
+        placed = [position.get("ImagePositionPatient"), orientation.get("ImageOrientationPatient")]
         spacing, segment = measures.get("PixelSpacing"), identity.get("ReferencedSegmentNumber")
-        if [len(one or ()) for one in (*told, spacing)] != [3, 6, 2] or (binary and segment is None):
+        if [len(one or ()) for one in (*placed, spacing)] != [3, 6, 2] or (binary and segment is None):
             raise UserError(f"{path} names no source image of its frames, and not their positions either")
-        row, column = np.asarray(told[1], dtype=np.float64).reshape(2, 3)
-        place = np.asarray(told[0], dtype=np.float64)
+        row, column = np.asarray(placed[1], dtype=np.float64).reshape(2, 3)
+        place = np.asarray(placed[0], dtype=np.float64)
         yield (
             affine_in(row, column, [float(one) for one in spacing], np.cross(row, column), place),
             (int(segment) if binary else None),

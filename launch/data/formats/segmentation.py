@@ -31,9 +31,10 @@ def read(path: Path, slices: Sequence[Path]) -> Values:
         if found.SegmentationType == "FRACTIONAL":
             raise UserError(f"{path} holds fractions: give a segmentation of type BINARY or LABELMAP")
         known = {str(instance) for _, _, instance in found.get_source_image_uids()}
-        if known.isdisjoint(uids) and (known or tells_sources(found)):
+        by_position = not tells_sources(found)
+        if known.isdisjoint(uids) and (known or not by_position):
             raise UserError(f"{path} is of other images than {slices[0]}: it refers to none of its instances")
-        if not tells_sources(found):
+        if by_position:
             return laid_by_position(found, path, slices)
         frames = int(headers[0].get("NumberOfFrames") or 1)
         if frames == 1:

@@ -97,6 +97,15 @@ def test_worst_case_is_the_highest_mean_over_the_attacks(tmp_path: Path) -> None
     assert "| 80.0 ± 7.1 | mix20 | 81% | 60.0 ± 14.1 | blur | 5 | 2 |" in (tmp_path / "results.md").read_text()
 
 
+def test_seeds_that_only_attacks_have_are_held_against_the_originals_mean() -> None:
+    """An audit trains the worst attacks with more seeds, the originals with the first alone."""
+    results = [cell(0, 0.9, 0.1, attack="none"), cell(0, 0.9, 0.7, attack="blur")]
+    results += [replace(cell(seed, 0, 0.6, attack="blur"), clean=None) for seed in (1, 2)]
+    (worst,) = worst_cases(summarise(results))
+    assert worst.loss is not None and worst.loss.count == 3
+    assert worst.loss.mean == pytest.approx(90 - (70 + 60 + 60) / 3)
+
+
 def test_lengths_are_no_percentages(tmp_path: Path) -> None:
     both = (replace(cell(0, 0.9, 0.1).clean, last={"dsc": v, "hd95": h}) for v, h in ((0.9, 2.5), (0.1, 40.0)))  # type: ignore[type-var]
     results = [replace(cell(0, 0.9, 0.1), **dict(zip(("clean", "protected"), both, strict=True)))]  # type: ignore[arg-type]
