@@ -38,8 +38,6 @@ CELLS = {"checkerboard of 20 px": 20, "checkerboard of 2 px": 2}
 UMED = "umed, preset demo"
 TRAINING = {"model": "unet", "width": 8, "epochs": 12, "batch_size": 8, "learning_rate": 4e-3, "evaluations": 1}
 COLUMNS = ("method", "made at", "trained at", "resizer", "clean", "protected")
-FEW = ("pillow", "bilinear")
-"""Resizers for the largest side."""
 
 
 def options_of(method: str, made: int) -> list[str]:
@@ -87,10 +85,9 @@ def dsc(train: Path, test: Path, runs: Path, side: int) -> float:
 
 def rows(folder: Path, side: int, method: str) -> Iterator[dict[str, object]]:
     """``folder`` holds what :func:`scaled_up` wrote."""
-    native = FEW if side > 128 else tuple(RESIZERS)
-    tests = {one: resized(folder / "test", folder / f"test-{side}-{one}", side, one) for one in native}
+    tests = {one: resized(folder / "test", folder / f"test-{side}-{one}", side, one) for one in RESIZERS}
     clean = dsc(resized(folder / "train", folder / f"train-{side}", side, "pillow"), tests["pillow"], folder, side)
-    for made, resizers in ((side, ("pillow",)), (NATIVE, native)):
+    for made, resizers in ((side, ("pillow",)), (NATIVE, tuple(RESIZERS))):
         release = folder / f"release-{made}-{method.replace(' ', '-')}"
         squares = ["--size", str(side)] if made == side else []
         if not release.exists():
