@@ -120,7 +120,7 @@ def _protect(job: ProtectJob, processes: Processes, opener: Opener) -> None:
         else:
             protector = make_protector(replace(job, method="none", options={}), None, chosen["seed"])
         runtime.progress.close()
-        plan = _plan(given, protector, job.licence)
+        plan = _plan(job, given, protector)
         summary = write_release(plan, job.out, run, runtime)
         metrics = spent.metrics(len(given.indices))
         if run is not None and summary is not None:
@@ -131,9 +131,18 @@ def _protect(job: ProtectJob, processes: Processes, opener: Opener) -> None:
                 _say(job, line)
 
 
-def _plan(given: Input, protector: Protector, licence: str | None) -> ReleasePlan:
+def _plan(job: ProtectJob, given: Input, protector: Protector) -> ReleasePlan:
     source, indices, empty, held_out = given.source, given.indices, given.empty, given.held_out
-    plan = ReleasePlan(source, indices, protector, empty, held_out, licence=licence, native=given.native)
+    plan = ReleasePlan(
+        source,
+        indices,
+        protector,
+        empty,
+        held_out,
+        settings=job.options,
+        licence=job.licence,
+        native=given.native,
+    )
     if (part := given.part) is None:
         return plan
     return replace(plan, chosen=frozenset(part.indices), numbers=part.numbers, part=part.scope)

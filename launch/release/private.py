@@ -133,7 +133,8 @@ class PrivateManifest:
     """What was done to the images of a release. Still nothing to recover an original from: no seed.
 
     ``public``: sha256 of the release's own manifest. ``method``: "several" for a merged release of several;
-    ``merged``: then what each was. ``held_out``: ids of the original that were neither fitted nor released.
+    ``merged``: then what each was. ``settings``: those of the method that were given, over its preset's.
+    ``held_out``: ids of the original that were neither fitted nor released.
     ``survives``: what is left of the noise, see :meth:`medveil.launch.release.survival.Survival.shares`.
     ``visible``: how strong it is, see :meth:`medveil.launch.release.visibility.Visibility.shown`.
     """
@@ -146,6 +147,7 @@ class PrivateManifest:
     method: Text
     mode: Text | None
     budget: Bound
+    settings: dict[Text, Text | bool | int | float | None] = field(default_factory=dict)
     part: Scope | None = None
     merged: tuple[Contribution, ...] | None = None
     totals: Totals
@@ -206,7 +208,7 @@ class PrivateManifest:
 
     @property
     def options(self) -> Options:
-        """Mode, bound and what is protected: mode=strict eps=8/255 share=20."""
+        """Mode, bound, what is protected and what else was given: mode=strict eps=8/255 share=20 k=5."""
         classes, share = (None, None) if self.part is None else (self.part.classes, self.part.share)
         options = {
             "mode": self.mode,
@@ -214,7 +216,7 @@ class PrivateManifest:
             "classes": ",".join(classes) if classes else None,
             "share": None if share is None else f"{share:g}",
         }
-        return Options({name: value for name, value in options.items() if value is not None})
+        return Options({name: value for name, value in {**self.settings, **options}.items() if value is not None})
 
     @property
     def protected(self) -> frozenset[str]:

@@ -36,8 +36,9 @@ class ReleasePlan:
     """What a release is made of: ``indices`` of ``source.data``; ``held_out`` ids are left out.
 
     ``chosen``: those of ``indices`` that get noise, the others are released as they are; None: all. ``numbers``: what
-    the protector calls each class, where it was fitted on other numbers. ``part``: what the private manifest says of
-    both. ``licence``: for the public one. ``native``: whether images are released at the size and depth of their files.
+    the protector calls each class, where it was fitted on other numbers. For the private manifest: the ``settings`` of
+    the protector that were given, and ``part``, what is said of classes and shares. ``licence``: for the public one.
+    ``native``: whether images are released at the size and depth of their files.
     """
 
     source: Source
@@ -47,6 +48,7 @@ class ReleasePlan:
     held_out: Sequence[str] = ()
     chosen: Set[int] | None = None
     numbers: tuple[int, ...] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
     part: Scope | None = None
     licence: str | None = None
     native: bool = False

@@ -259,6 +259,7 @@ def _private(
         method=plan.protector.name,
         mode=getattr(plan.protector.config, "mode", None),
         budget=Bound(budget.levels, budget.changed),
+        settings=dict(plan.settings),
         part=plan.part,
         totals=Totals(
             samples=summary.samples,

@@ -70,6 +70,13 @@ def test_without_its_run_a_release_is_audited_by_what_it_holds(classes: Path, tm
         plan_audit(out, str(classes), run=tmp_path / ".test.run", size=16)
 
 
+def test_an_audit_names_the_settings_that_were_given(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    settings = ["--method", "pattern", "--pattern", "checkerboard", "--cell", "2", "--region", "roi", "--eps", "3/255"]
+    assert main(["protect", "phantom:seg:8:16", "--out", str(out), "--seed", "0", "--device", "cpu", *settings]) == 0
+    assert str(plan_audit(out, "phantom:seg:8:16").options) == "eps=3/255 region=roi pattern=checkerboard cell=2"
+
+
 def test_a_merge_needs_the_private_manifests_and_writes_one(classes: Path, tmp_path: Path) -> None:
     parts = [protect(classes, tmp_path / name, "--classes", name) for name in ("cat", "dog")]
     runs = [Path(shutil.move(tmp_path / f".{name}.run", tmp_path / f"{name}-vault")) for name in ("cat", "dog")]
