@@ -20,6 +20,7 @@ from medveil.launch.errors import tell
 from medveil.launch.exploiters.attacks import parse_attacks
 from medveil.launch.exploiters.attacks.names import is_a_word
 from medveil.launch.exploiters.config import ExploiterConfig, Preset, exploiter_config
+from medveil.launch.exploiters.models import check_known
 from medveil.launch.exploiters.names import VOLUMETRIC, WITH_WIDTH, check_model
 from medveil.launch.extras import require
 from medveil.launch.jobs.trials import MORE_SEEDS, WORST, Battery, cores, estimate, out_of_reach, train_all
@@ -166,6 +167,7 @@ def _configs(audit: Audit, plan: AuditPlan, processes: Processes) -> list[Exploi
         for seed in dict.fromkeys(audit.seeds or (0,)):
             config = exploiter_config(plan.task, preset, plan.size, {**own, "model": model, "seed": seed})
             check_model(config.model, plan.task, config.width)
+            check_known(config.model, plan.task)
             if config.model in VOLUMETRIC:
                 require("volumes")
                 if parse_attacks(audit.attacks) != ["none"]:
