@@ -91,6 +91,15 @@ def setting(
     return field(default=default, metadata=told)
 
 
+SMALLEST_SIDE, LARGEST_SIDE = 16, 4096
+"""Of images that are resized, in pixels."""
+
+
+def side(text: str, group: str = "") -> int | None:
+    """The field of the side in pixels that images are resized to; None: each keeps its own, or the set's default."""
+    return setting(None, text, unit="pixels", low=SMALLEST_SIDE, high=LARGEST_SIDE, group=group)
+
+
 def budget(default: T, text: str, *, high: float = 1.0) -> T:
     """The field of a bound on the change of a pixel, on the [0, 1] scale: at least one grey level."""
     why = "a smaller bound does not survive saving as 8-bit images"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from medveil.config import setting
+from medveil.config import setting, side
 from medveil.launch.data.config import AS_THEY_ARE, MEDICAL, Reading
 from medveil.launch.exploiters.config import Preset
 from medveil.launch.results import Portion
@@ -37,9 +37,7 @@ class Audit(Machine):
         metavar="DIR",
         group=WHAT,
     )
-    size: int | None = setting(
-        None, "side that the images of folders are resized to", unit="pixels", low=16, high=4096, group=WHAT
-    )
+    size: int | None = side("side that the images of folders are resized to", WHAT)
     skip_bad: bool = setting(
         False, "files of --original and --test that cannot be used are left out, as protect was told to", group=WHAT
     )

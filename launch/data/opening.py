@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from medveil.config import LARGEST_SIDE, SMALLEST_SIDE
 from medveil.errors import UserError
 from medveil.launch.data import npz, phantom
 from medveil.launch.data.config import AS_THEY_ARE, Reading
@@ -42,8 +43,8 @@ class Opener:
 
         Raises :class:`UserError` for whatever cannot be used as it is, naming the file.
         """
-        if size is not None and not 16 <= size <= 4096:
-            raise UserError(f"size {size} is out of range: give a side of 16 to 4096 pixels")
+        if size is not None and not SMALLEST_SIDE <= size <= LARGEST_SIDE:
+            raise UserError(f"size {size} is out of range: give a side of {SMALLEST_SIDE} to {LARGEST_SIDE} pixels")
         scheme = spec.partition(":")[0]
         if scheme == "medmnist":
             return npz.open_npz(fetch(spec, size), spec, size=size, splits=splits, cache=self.cache)

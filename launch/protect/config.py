@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from medveil.config import Settings, about, setting
+from medveil.config import Settings, about, setting, side
 from medveil.launch.data.config import AS_THEY_ARE, MEDICAL, Reading
 from medveil.launch.running.machine import HERE, Machine
 from medveil.launch.running.places import run_beside
@@ -78,13 +78,8 @@ class ProtectJob(Machine):
         high=2**63 - 1,
         group=HOW,
     )
-    size: int | None = setting(
-        None,
-        "side of the squares that the images of folders are released as; by default each keeps its own size",
-        unit="pixels",
-        low=16,
-        high=4096,
-        group=WHAT,
+    size: int | None = side(
+        "side of the squares that the images of folders are released as; by default each keeps its own size", WHAT
     )
     holdout: float = setting(
         0.0, "share of the images that is neither fitted nor released, to test on", low=0, below=1, group=WHAT

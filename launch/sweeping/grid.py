@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from medveil.config import Settings, about, build, setting
+from medveil.config import Settings, about, build, setting, side
 from medveil.errors import UserError
 from medveil.launch.exploiters import attacks
 from medveil.launch.exploiters.config import Preset, exploiter_config
@@ -94,7 +94,7 @@ class Block(Settings):
     exploiters: list[Any] = setting([], "names of models, or mappings with model and its options")
     attacks: str | list[str] = setting(["none"], "attacks on the protection: a list, standard or full")
     seeds: list[int] = setting([], "of the sweep's seeds those that this block takes; by default all")
-    size: int | None = setting(None, "side that the images of folders are resized to", unit="pixels", low=16, high=4096)
+    size: int | None = side("side that the images of folders are resized to")
     holdout: float | None = setting(
         None, "share that is left out to test on; by default a fifth of a folder without a test part", low=0, below=1
     )
@@ -107,13 +107,7 @@ class Sweep(Settings):
     name: str = field(metadata=about("name of the sweep's folder"))
     grid: list[Any] = field(metadata=about("blocks of data, protectors, exploiters and attacks"))
     seeds: tuple[int, ...] = setting((0,), "seeds of every cell, such as 0,1,2", low=0)
-    size: int | None = setting(
-        None,
-        "side that the images of folders are resized to, in blocks that name none",
-        unit="pixels",
-        low=16,
-        high=4096,
-    )
+    size: int | None = side("side that the images of folders are resized to, in blocks that name none")
     preset: SizePreset | None = setting(None, "preset of the protectors and exploiters that name none")
     presets: dict[SizePreset, dict[str, Any]] = setting({}, "what else a preset changes (seeds, size)")
     folders: dict[str, str | None] = setting({}, "where data is that the grid names; cells without it are skipped")
