@@ -68,7 +68,11 @@ class VeilConfig(MethodSettings):
         1, "equal parts of the noise, of cells of 1, 2, 4, ... pixels in turn", low=1, high=5, group="noise"
     )
     finest: int = setting(
-        0, "where scales and tiles begin: 0 at cells of 1 pixel, 1 at 2, 2 at 4, ...", low=0, high=4, group="noise"
+        0,
+        "where scales, tiles and the pictures of classes begin: 0 at cells of 1 pixel, 1 at 2, 2 at 4, ...",
+        low=0,
+        high=4,
+        group="noise",
     )
     alone: float = setting(
         0.0, "share of the samples that show the surrogate one scale without the others", low=0, high=1

@@ -52,17 +52,23 @@ class Fixed(nn.Module):
 
 
 class Classwise(nn.Module):
-    """A learned picture [C, H, W] for each class, 0 outside of ``support`` bool [classes, C, H, W]."""
+    """A learned picture [C, H, W] of ``cells`` for each class, 0 outside of ``support`` bool [classes, C, H, W]."""
 
     support: Tensor
 
-    def __init__(self, classes: int, channels: int, size: tuple[int, int]) -> None:
+    def __init__(self, classes: int, channels: int, size: tuple[int, int], cells: int) -> None:
         super().__init__()
-        self.picture = nn.Parameter(_START * torch.randn(classes, channels, *size))
+        self.cells, self.size = cells, size
+        sides = [-(-side // cells) for side in size]
+        self.picture = nn.Parameter(_START * torch.randn(classes, channels, *sides))
         self.register_buffer("support", torch.ones(classes, channels, *size, dtype=torch.bool))
 
     def forward(self, _: Tensor, targets: Tensor) -> Tensor:
-        return (torch.tanh(self.picture) * self.support)[targets][:, None]
+        return (self.whole(torch.tanh(self.picture)) * self.support)[targets][:, None]
+
+    def whole(self, cells: Tensor) -> Tensor:
+        """Of what each cell of the pictures has, [classes, C, h, w], what each pixel has, [classes, C, H, W]."""
+        return _spread(cells, self.cells)[..., : self.size[0], : self.size[1]]
 
 
 def _averaged(raw: Tensor, cells: int) -> Tensor:

@@ -78,7 +78,7 @@ class Veil:
     def _noise(self) -> nn.Module:
         shape = self.place.shape
         if shape.task != "segmentation":
-            return Classwise(shape.num_classes, shape.channels, shape.size)
+            return Classwise(shape.num_classes, shape.channels, shape.size, 2**self.config.finest)
         if self.config.noise == "raced":
             return Fixed(shape.channels, SIDE, 2**self.config.finest)
         return Learned(self.config, shape.channels)

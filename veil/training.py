@@ -91,7 +91,7 @@ class Training:
         gradient = noise.picture.grad.detach()
         self.gradients = gradient.clone() if self.gradients is None else self.gradients + gradient
         if step == min(config.restart, config.steps) - 1:
-            noise.support.copy_(topk_mask(self.gradients, config.k / 100))
+            noise.support.copy_(topk_mask(noise.whole(self.gradients), config.k / 100))
 
     def checkpoint(self, done: int) -> State:
         return {

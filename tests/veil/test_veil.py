@@ -178,18 +178,28 @@ def stripes(count: int = 48, channels: int = 1) -> ArrayDataset:
     return ArrayDataset(images, classes, [f"stripes/{i}" for i in range(count)], "classification", 3)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_noise_of_classes_is_as_sparse_and_as_small_as_told(channels):
+@pytest.mark.parametrize(("channels", "finest"), [(1, 0), (3, 0), (1, 1)])
+def test_noise_of_classes_is_as_sparse_and_as_small_as_told(channels, finest):
     data = stripes(channels=channels)
-    veil = Veil(**TINY, k=5, eps="6/255").fit(data, SingleProcess("cpu"))
+    veil = Veil(**TINY, k=5, eps="6/255", finest=finest).fit(data, SingleProcess("cpu"))
     images, classes, ids = data.read(range(len(data)))
     saved = quantise(veil.perturb(images, classes, ids), images, veil.budget().levels)
     change = (saved.int() - images.int()).abs()
     assert 1 < change.max() <= 6
     assert 0 < (change > 0).flatten(1).sum(1).max() <= int(0.05 * 256 * channels)
-    again = Veil(**TINY, k=5, eps="6/255")
+    again = Veil(**TINY, k=5, eps="6/255", finest=finest)
     again.load_state_dict(veil.state_dict())
     assert torch.equal(again.perturb(images, classes, ids), veil.perturb(images, classes, ids))
+
+
+def test_noise_of_classes_is_made_of_cells():
+    data = stripes(count=6)
+    veil = Veil(**TINY, k=100, eps="6/255", finest=2).fit(data, SingleProcess("cpu"))
+    targets = torch.arange(3)
+    noise = veil.perturb(torch.full((3, 1, 16, 16), 128, dtype=torch.uint8), targets, ["a", "b", "c"]) - 128 / 255
+    cells = noise[..., ::4, ::4]
+    assert cells.abs().min() > 0
+    assert torch.equal(noise, cells.repeat_interleave(4, -2).repeat_interleave(4, -1))
 
 
 def test_an_interrupted_fit_of_classes_ends_as_an_uninterrupted_one():
