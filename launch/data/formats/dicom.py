@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medveil.errors import UserError
+from medveil.launch.data.formats.attributes import decode
 from medveil.launch.data.formats.stored import MAX_VOXELS, Stored
-from medveil.launch.data.formats.windows import BRAIN, CT, Scale, Values, Window
+from medveil.launch.data.formats.windows import BRAIN, CT, Scale, Values, Window, scale_of
+from medveil.launch.reading import open_regular
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -26,6 +28,9 @@ _DECODERS = {
     "1.2.840.10008.1.2.4.70": "python-gdcm",
     "1.2.840.10008.1.2.4.80": "pyjpegls",
     "1.2.840.10008.1.2.4.81": "pyjpegls",
+    "1.2.840.10008.1.2.4.201": "pylibjpeg pylibjpeg-openjpeg",
+    "1.2.840.10008.1.2.4.202": "pylibjpeg pylibjpeg-openjpeg",
+    "1.2.840.10008.1.2.4.203": "pylibjpeg pylibjpeg-openjpeg",
 }
 """What reads the transfer syntaxes that Pillow and pydicom alone do not."""
 
@@ -43,7 +48,8 @@ def quiet(path: Path, what: str = "a DICOM file") -> Iterator[None]:
     except ImportError:
         raise UserError(f"{path}: reading {what} needs pydicom: pip install 'medveil[medical]'") from None
     except Exception as error:  # a parser's answer to damaged bytes may be any of dozens
-        said = " ".join(str(error).split())[:160]
+        # pydicom puts a traceback into some of its messages.
+        said = " ".join(str(error).partition("Traceback")[0].split())[:160]
         raise UserError(
             f"{path} cannot be read as {what} ({said or type(error).__name__}): replace or remove it"
         ) from None
@@ -54,9 +60,15 @@ def read_dataset(path: Path, *, pixels: bool = True) -> "Dataset":
     with quiet(path):
         from pydicom import dcmread
 
-        dataset = dcmread(path, stop_before_pixels=not pixels)
+        # A pipe would otherwise be waited for.
+        with open_regular(path) as file:
+            dataset = dcmread(file, stop_before_pixels=not pixels)
         if not dataset.get("SOPClassUID") or not dataset.get("SOPInstanceUID"):
             raise UserError(f"{path} has no SOP class or instance UID: it is no DICOM image, or is damaged")
+        for name in ("SeriesInstanceUID", "StudyInstanceUID"):
+            if not dataset.get(name):
+                raise UserError(f"{path} has no {name}: it is no DICOM image, or is damaged")
+        decode(dataset)
         return dataset
 
 
@@ -70,7 +82,7 @@ def read(path: Path, *, identified: bool = False) -> Stored:
     dataset = read_dataset(path)
     with quiet(path):
         _check(dataset, path, identified)
-        scale, windows = _scale(dataset, path), voi_windows(dataset)
+        scale, windows = _scale(dataset, path), _windows(dataset, path)
         values = _decoded(dataset, path)
     bits = int(dataset.BitsStored)
     limits = (-(1 << bits - 1), (1 << bits - 1) - 1) if values.dtype.kind == "i" else (0, (1 << bits) - 1)
@@ -111,10 +123,13 @@ def _check(dataset: "Dataset", path: Path, identified: bool) -> None:
             f"{path} does not say that the patient's identity was removed: de-identify it (CTP, dicognito, "
             "deid), or give --identified"
         )
-    needed = ("Rows", "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel", "PixelRepresentation")
+    needed = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "SamplesPerPixel", "PixelRepresentation")
     missing = [name for name in needed if dataset.get(name) is None]
     if missing:
         raise UserError(f"{path} has no {missing[0]}: it is damaged; export it again")
+    colour = photometric not in _GREY
+    if dataset.SamplesPerPixel != (3 if colour else 1):
+        raise UserError(f"{path} is {photometric} of {dataset.SamplesPerPixel} samples a pixel: export it again")
     if dataset.BitsAllocated not in (8, 16) or not 1 <= dataset.BitsStored <= dataset.BitsAllocated:
         stored = f"{dataset.BitsStored} of {dataset.BitsAllocated}"
         raise UserError(f"{path} stores {stored} bits a sample: 8 and 16 are read")
@@ -160,7 +175,7 @@ def _rescale(group: "Dataset", path: Path) -> Scale:
     if (slope is None) != (intercept is None):
         missing = "slope" if slope is None else "intercept"
         raise UserError(f"{path} has half a rescale, no {missing}: export it again")
-    return Scale() if slope is None else Scale(float(slope), float(intercept))
+    return Scale() if slope is None else scale_of(slope, intercept, path)
 
 
 def groups(dataset: "Dataset", keyword: str) -> Iterator["Dataset"]:
@@ -170,12 +185,15 @@ def groups(dataset: "Dataset", keyword: str) -> Iterator["Dataset"]:
             yield from frame.get(keyword) or ()
 
 
-def voi_windows(dataset: "Dataset") -> tuple[Window, ...]:
+def _windows(dataset: "Dataset", path: Path) -> tuple[Window, ...]:
     """What to look at it under: the windows of all CT, else the file's own, if they are of all frames; else none."""
     if dataset.get("Modality") == "CT" and dataset.get("SamplesPerPixel") == 1 and _hounsfield(dataset):
         head = any(part in str(dataset.get("BodyPartExamined", "")).upper() for part in _HEADS)
         return (*CT, BRAIN) if head else CT
-    own = [_voi(group) for group in groups(dataset, "FrameVOILUTSequence")] or [_voi(dataset)]
+    try:
+        own = [_voi(group) for group in groups(dataset, "FrameVOILUTSequence")] or [_voi(dataset)]
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     return own[0] if all(one == own[0] for one in own) else ()
 
 

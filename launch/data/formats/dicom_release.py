@@ -1,4 +1,4 @@
-"""DICOM images as a release holds them: new values and identifiers, of the attributes those that are listed here."""
+"""DICOM images as a release holds them: new values and identifiers, of the attributes those that are listed."""
 
 import hashlib
 import hmac
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medveil.errors import UserError
+from medveil.launch.data.formats.attributes import KEPT, RENEWED, RENEWED_WITHIN, USED
 from medveil.launch.data.formats.dicom import quiet, read_dataset
 from medveil.launch.data.formats.windows import Values
 
@@ -15,41 +15,6 @@ if TYPE_CHECKING:
 
 DERIVATION = "Pixel values were modified; not for diagnosis"
 
-_NAMES = """
-    SpecificCharacterSet ImageType SOPClassUID Modality BodyPartExamined Laterality ImageLaterality ViewPosition
-    PatientPosition PatientOrientation SeriesNumber InstanceNumber AcquisitionNumber ImagesInAcquisition
-    ImagePositionPatient ImageOrientationPatient PositionReferenceIndicator SliceLocation SliceThickness
-    SpacingBetweenSlices PixelSpacing ImagerPixelSpacing NominalScannedPixelSpacing PixelAspectRatio
-    PixelSpacingCalibrationType TemporalPositionIdentifier NumberOfTemporalPositions SamplesPerPixel
-    PhotometricInterpretation Rows Columns NumberOfFrames FrameIncrementPointer FrameTime FrameTimeVector BitsAllocated
-    BitsStored HighBit PixelRepresentation PlanarConfiguration PixelPaddingValue PixelPaddingRangeLimit RescaleSlope
-    RescaleIntercept RescaleType WindowCenter WindowWidth WindowCenterWidthExplanation VOILUTFunction VOILUTSequence
-    LUTDescriptor LUTExplanation LUTData PresentationLUTShape PixelIntensityRelationship PixelIntensityRelationshipSign
-    LossyImageCompression LossyImageCompressionRatio LossyImageCompressionMethod KVP ScanningSequence SequenceVariant
-    ScanOptions MRAcquisitionType RepetitionTime EchoTime EchoNumbers EchoTrainLength InversionTime FlipAngle
-    MagneticFieldStrength ConvolutionKernel ContentQualification PixelPresentation VolumetricProperties
-    VolumeBasedCalculationTechnique ComplexImageComponent AcquisitionContrast BurnedInAnnotation PatientIdentityRemoved
-    DeidentificationMethod DeidentificationMethodCodeSequence LongitudinalTemporalInformationModified
-    SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence PixelMeasuresSequence PlanePositionSequence
-    PlaneOrientationSequence PixelValueTransformationSequence FrameVOILUTSequence FrameContentSequence
-    FrameAnatomySequence FrameLaterality AnatomicRegionSequence StackID InStackPositionNumber DimensionIndexValues
-    TemporalPositionIndex FrameType MRImageFrameTypeSequence CTImageFrameTypeSequence FrameAcquisitionNumber
-    DimensionOrganizationSequence DimensionOrganizationUID DimensionOrganizationType DimensionIndexSequence
-    DimensionIndexPointer FunctionalGroupPointer DimensionDescriptionLabel CodeValue CodingSchemeDesignator CodeMeaning
-    SegmentSequence SegmentNumber SegmentLabel SegmentAlgorithmType SegmentedPropertyCategoryCodeSequence
-    SegmentedPropertyTypeCodeSequence SegmentationType SegmentIdentificationSequence ReferencedSegmentNumber
-    ReferencedSeriesSequence ReferencedInstanceSequence ReferencedSOPClassUID ReferencedSOPInstanceUID
-    DerivationImageSequence SourceImageSequence PurposeOfReferenceCodeSequence ReferencedFrameNumber ContentLabel
-    SpatialLocationsPreserved SegmentsOverlap
-"""
-KEPT = frozenset(_NAMES.split())
-"""Attributes that a release keeps, also within sequences; of an image's own derivation nothing. All others go: patient,
-people, places, dates, devices, thumbnails (an unprotected one would give the image away), overlays, signatures, extreme
-pixel values and private groups.
-"""
-
-_RENEWED = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
-_RENEWED_WITHIN = ("ReferencedSOPInstanceUID", "SeriesInstanceUID", "DimensionOrganizationUID")
 _EMPTY = (
     "PatientBirthDate",
     "PatientSex",
@@ -103,20 +68,14 @@ def set_pixels(dataset: "Dataset", values: Values) -> None:
 
 
 def released(original: "Dataset", identity: Identity) -> "Dataset":
-    """The attributes of a released image or segmentation, without pixels.
-
-    Raises :class:`UserError` where it lacks an identifier.
-    """
+    """The attributes of a released image or segmentation, without pixels."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, ExplicitVRLittleEndian
 
     out = _kept(original, identity, is_image=original.get("Modality") != "SEG")
-    for name in _RENEWED:
+    for name in RENEWED:
         if original.get(name):
-            setattr(out, name, identity.uid(original[name].value))
-    for name in ("SeriesInstanceUID", "StudyInstanceUID"):
-        if not original.get(name):
-            raise UserError(f"{original.filename} has no {name}: it is no DICOM image, or is damaged")
+            setattr(out, name, identity.uid(str(original[name].value)))
     for name in _EMPTY:
         setattr(out, name, "")
     out.PatientID = out.PatientName = identity.pseudonym(str(original.get("PatientID", "")))
@@ -136,15 +95,18 @@ def released(original: "Dataset", identity: Identity) -> "Dataset":
 
 def _kept(original: "Dataset", identity: Identity, *, is_image: bool) -> "Dataset":
     """The listed attributes, in sequences too, with what they refer to renewed."""
+    from pydicom.datadict import keyword_for_tag
     from pydicom.dataset import Dataset
 
     out = Dataset()
-    for element in original:
-        name = element.keyword
-        if element.tag.is_private or (is_image and name in _OF_IMAGES_NOT):
+    for tag in sorted(original.keys()):
+        # What is left out is not even decoded: whatever is wrong with it does not matter.
+        name = keyword_for_tag(tag)
+        if name not in USED or (is_image and name in _OF_IMAGES_NOT):
             continue
-        if name in _RENEWED_WITHIN:
-            setattr(out, name, identity.uid(element.value))
+        element = original[tag]
+        if name in RENEWED_WITHIN:
+            setattr(out, name, identity.uid(str(element.value)))
         elif name in KEPT and element.VR == "SQ":
             setattr(out, name, [_kept(item, identity, is_image=is_image) for item in element.value])
         elif name in KEPT:

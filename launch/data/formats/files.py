@@ -16,6 +16,8 @@ from medveil.launch.reading import open_regular
 
 Kind = Literal["dicom", "nifti", "picture", "sixteen"]
 
+MOST_LABELS = 65535
+
 
 def stem_of(path: Path) -> str:
     """The name without its suffix, which for NIfTI may be double."""
@@ -74,9 +76,10 @@ def read_labels(path: Path, image: Sequence[Path], shape: Sequence[int]) -> Valu
         if stored.values.ndim == 4:
             raise UserError(f"{path} is coloured: a mask is grey, 0 for background")
         values = stored.scale.values(stored.values)
-    whole = np.rint(values).astype(np.int64)
-    if not np.array_equal(whole, values) or whole.min() < 0 or whole.max() > 65535:
+    # NaN is not between them, and fails too.
+    if not (values.min() >= 0 and values.max() <= MOST_LABELS) or (np.rint(values) != values).any():
         raise UserError(f"{path} has values that are no labels: whole numbers from 0 are needed")
+    whole = values.astype(np.int64)
     if whole.shape != tuple(shape):
         sides = "x".join(map(str, whole.shape))
         raise UserError(f"{path} is {sides} and its image {'x'.join(map(str, shape))}: give equal ones")

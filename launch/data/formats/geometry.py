@@ -13,6 +13,9 @@ from medveil.launch.data.formats.windows import Floats, Values
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+SKEW = 0.01
+"""By so much may the products of two directions differ from those of unit vectors at right angles."""
+
 OFF = 0.25
 """Voxels by which a label map may lie beside its image: writers round affines."""
 
@@ -23,7 +26,10 @@ def positions_of(header: "Dataset", path: Path) -> Floats:
     found = found or [header.get("ImagePositionPatient")]
     if any(one is None or len(one) != 3 for one in found):
         raise UserError(f"{path} does not tell the position of its slices (ImagePositionPatient): export it again")
-    return np.asarray(found, dtype=np.float64)
+    places = np.asarray(found, dtype=np.float64)
+    if not np.isfinite(places).all():
+        raise UserError(f"{path} has a position that is no number (ImagePositionPatient): export it again")
+    return places
 
 
 def normal_of(header: "Dataset", path: Path) -> Floats:
@@ -90,4 +96,9 @@ def _directions(header: "Dataset", path: Path) -> Floats:
         raise UserError(
             f"{path} does not tell one orientation of its slices (ImageOrientationPatient): export it again"
         )
-    return np.asarray(found[0], dtype=np.float64).reshape(2, 3)
+    directions = np.asarray(found[0], dtype=np.float64).reshape(2, 3)
+    if not np.abs(directions @ directions.T - np.eye(2)).max() < SKEW:
+        raise UserError(
+            f"{path} has rows and columns that are not at right angles (ImageOrientationPatient): export it again"
+        )
+    return directions

@@ -3,7 +3,6 @@
 import gzip
 import logging
 import math
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from medveil.errors import UserError
 from medveil.launch.data.formats.stored import MAX_VOXELS, Stored
-from medveil.launch.data.formats.windows import Floats, Scale, Values
+from medveil.launch.data.formats.windows import Floats, Scale, Values, scale_of
 
 if TYPE_CHECKING:
     from nibabel.arrayproxy import ArrayProxy
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".nii.gz", ".nii")
 
-_MOST_BYTES = 4 << 30
+_FLAT = 1e-9
+"""Cubic millimetres of a voxel that is none."""
 _KINDS = ("uint8", "int8", "uint16", "int16", "float32", "float64")
 
 
@@ -37,24 +37,35 @@ def read(path: Path) -> Stored:
     limits = (-math.inf, math.inf) if values.dtype.kind == "f" else _range(values.dtype)
     zooms = _zooms(image)
     spacing = (*(zoom for i, zoom in enumerate(zooms) if i != axis), zooms[axis])
-    return Stored(np.ascontiguousarray(values), _scale(image), limits, spacing=spacing)
+    return Stored(np.ascontiguousarray(values), _scale(image, path), limits, spacing=spacing)
 
 
 def read_grid(path: Path) -> tuple[Values, Floats]:
-    """The values of the file, rescaled, as it has them [X, Y, Z], and its affine to mm. Raises as :func:`read`."""
+    """The values of the file, rescaled, as it has them [X, Y, Z], and its affine to mm. Raises as :func:`read`, and
+    for an affine without an inverse.
+    """
     image = _load(path)
-    return _scale(image).values(_array(image, path)), np.asarray(image.affine, dtype=np.float64)
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if not abs(np.linalg.det(affine[:3, :3])) > _FLAT:
+        raise UserError(f"{path} has an affine that lays voxels on one another: correct its header first")
+    return _scale(image, path).values(_array(image, path)), affine
 
 
 def write(path: Path, original: Path, values: Values) -> None:
-    """Save ``values`` [P, H, W] as ``path``, with the header of ``original`` but for its extensions and description."""
+    """Save ``values`` [P, H, W] as ``path``, with the header of ``original`` but for its extensions, all of its text,
+    and the extreme values that it may tell.
+    """
     image = _load(original)
-    axis, scale = plane_axis(image), _scale(image)
+    axis, scale = plane_axis(image), _scale(image, original)
     header = image.header.copy()
     header.extensions.clear()
-    for name in ("descrip", "aux_file", "intent_name", "db_name"):
-        if name in header:
-            header[name] = b""
+    fields = header.template_dtype.fields
+    assert fields is not None
+    for name in (name for name, (kind, *_) in fields.items() if kind.char == "S" and name != "magic"):
+        header[name] = b""
+    for name in ("glmax", "glmin"):
+        if name in fields:
+            header[name] = 0
     shape = image.shape
     array = np.moveaxis(values, 0, axis).reshape(shape)
     out = type(image)(array.astype(image.get_data_dtype()), image.affine, header)
@@ -115,20 +126,25 @@ def _check_header(image: "Nifti1Image", path: Path) -> None:
 
 def _array(image: "Nifti1Image", path: Path) -> Values:
     try:
-        array = np.asarray(_proxy(image).get_unscaled())
-        _read_to_the_end(path, path.stat().st_mtime_ns)
+        proxy = _proxy(image)
+        if path.name.lower().endswith(".gz"):
+            array = _unpacked(path, proxy)
+        else:
+            array = np.asarray(proxy.get_unscaled())
     except Exception as error:
         raise _unreadable(path, error) from None
     return array.astype(array.dtype.newbyteorder("="), copy=False).reshape(_shape(image.shape))
 
 
-@lru_cache(maxsize=4096)
-def _read_to_the_end(path: Path, _: int) -> None:
-    """Let gzip compare its sums, once for each file: reading the voxels alone stops before them."""
-    if path.name.lower().endswith(".gz"):
-        with gzip.open(path) as file:
-            while file.read(1 << 20):
-                pass
+def _unpacked(path: Path, proxy: "ArrayProxy") -> Values:
+    """The stored numbers of a gzip file. It is read to its end, where its sums are: voxels alone stop before them."""
+    from nibabel.volumeutils import array_from_file
+
+    with gzip.open(path) as file:
+        array: Values = array_from_file(proxy.shape, proxy.dtype, file, proxy.offset, order="F", mmap=False)
+        while file.read(1 << 20):
+            pass
+    return array
 
 
 def _proxy(image: "Nifti1Image") -> "ArrayProxy":
@@ -153,8 +169,8 @@ def _zooms(image: "Nifti1Image") -> tuple[float, ...]:
     return (*zooms, 1.0)[:3]
 
 
-def _scale(image: "Nifti1Image") -> Scale:
-    return Scale(float(_proxy(image).slope), float(_proxy(image).inter))
+def _scale(image: "Nifti1Image", path: Path) -> Scale:
+    return scale_of(_proxy(image).slope, _proxy(image).inter, path)
 
 
 def _range(dtype: np.dtype[Any]) -> tuple[float, float]:

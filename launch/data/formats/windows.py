@@ -8,6 +8,7 @@ declared, and a change keeps within the bound under each of them: the values tha
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,9 @@ CT = (
 BRAIN = Window.centred("brain", 80, 40)
 """For CT of heads, besides :data:`CT`."""
 
+_LEAST_SLOPE = 1e-30
+"""A smaller one is damage; to divide by it gives infinity."""
+
 EIGHT_BITS = (Window("8 bits", 0, 255),)
 """Of images that are grey levels already."""
 
@@ -73,7 +77,7 @@ class Scale:
     intercept: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.slope) and math.isfinite(self.intercept)) or self.slope == 0:
+        if not (math.isfinite(self.slope) and math.isfinite(self.intercept)) or abs(self.slope) < _LEAST_SLOPE:
             raise UserError(f"a rescale slope of {self.slope:g} and intercept of {self.intercept:g} gives no values")
 
     def values(self, stored: Values) -> Floats:
@@ -82,6 +86,14 @@ class Scale:
     def stored(self, values: Floats | float) -> Floats:
         """The inverse of :meth:`values`, unrounded."""
         return (np.asarray(values, dtype=np.float64) - self.intercept) / self.slope
+
+
+def scale_of(slope: Any, intercept: Any, path: Path) -> Scale:
+    """The scale of the file at ``path``. Raises :class:`UserError` naming it."""
+    try:
+        return Scale(float(slope), float(intercept))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def window_levels(stored: Values, scale: Scale, window: Window) -> Floats:

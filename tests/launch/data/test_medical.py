@@ -251,6 +251,10 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda root: save(root / "masks" / "case1.nii.gz", np.full((24, 20, 6), 0.5, np.float32)),
         "values that are no labels",
     ),
+    "labels of huge numbers": (
+        lambda root: save(root / "masks" / "case1.nii.gz", np.full((24, 20, 6), 1e30, np.float32)),
+        "values that are no labels",
+    ),
     "negative labels": (
         lambda root: save(root / "masks" / "case1.nii.gz", np.full((24, 20, 6), -1, np.int16)),
         "values that are no labels",

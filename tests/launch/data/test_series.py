@@ -1,5 +1,7 @@
 """DICOM series as volumes, with segmentations or NIfTI label maps as masks."""
 
+import gzip
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -188,14 +190,28 @@ def frame_of(change: Callable[["pydicom.Dataset"], None]) -> Callable[[Path], No
     return damage
 
 
-def edited(name: str, change: Callable[["pydicom.Dataset"], None]) -> Callable[[Path], None]:
+def edited(name: str | None, change: Callable[["pydicom.Dataset"], object]) -> Callable[[Path], None]:
+    """The slice ``name`` of a series, or all of them."""
+
     def damage(root: Path) -> None:
-        path = root / "images" / "a" / f"{name}.dcm"
-        dataset = pydicom.dcmread(path)
-        change(dataset)
-        dataset.save_as(path)
+        for path in (root / "images" / "a").glob(f"{name or '*'}.dcm"):
+            dataset = pydicom.dcmread(path)
+            change(dataset)
+            dataset.save_as(path)
 
     return damage
+
+
+def patched(path: Path, old: bytes, new: bytes) -> None:
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+
+
+def flat_label_map(root: Path) -> None:
+    image = nib.Nifti1Image(np.ones((32, 32, PLANES), np.uint8), np.eye(4))
+    content = image.to_bytes()
+    (root / "masks" / "b.nii.gz").write_bytes(gzip.compress(content[:312] + bytes(16) + content[328:]))
 
 
 def overlapping(root: Path) -> None:
@@ -229,6 +245,29 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         "another ImageOrientationPatient",
     ),
     "no position": (edited(NAMES[2], lambda one: delattr(one, "ImagePositionPatient")), "does not tell the position"),
+    "a position of words": (
+        lambda root: patched(root / "images" / "a" / f"{NAMES[2]}.dcm", b"-10.0\\5.0", b"words\\5.0"),
+        "could not convert",
+    ),
+    "a position that is no number": (
+        edited(NAMES[2], lambda one: setattr(one, "ImagePositionPatient", ["nan"] * 3)),
+        "a position that is no number",
+    ),
+    "directions of one line": (
+        edited(None, lambda one: setattr(one, "ImageOrientationPatient", [1, 0, 0, 1, 0, 0])),
+        "not at right angles",
+    ),
+    "a pipe as its mask": (
+        lambda root: ((root / "masks" / "a.dcm").unlink(), os.mkfifo(root / "masks" / "a.dcm")),
+        "is not a regular file",
+    ),
+    "a label map whose voxels lie on one another": (flat_label_map, "lays voxels on one another"),
+    "a label map of huge numbers": (
+        lambda root: nib.Nifti1Image(np.full((32, 32, PLANES), 1e30, np.float32), np.eye(4)).to_filename(
+            root / "masks" / "b.nii.gz"
+        ),
+        "does not lie on the voxels",
+    ),
     "a frame between two slices": (
         frame_of(lambda one: moved(one, [-10.0, 5.0, -96.2])),
         "frame 2 does not lie on the voxels of a/IM0.dcm",

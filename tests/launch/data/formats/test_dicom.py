@@ -1,5 +1,6 @@
 """Real DICOM files: the bound on what is stored, what a release keeps, renews and removes, and what is refused."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,6 +119,18 @@ def test_frames_of_an_enhanced_image_keep_their_geometry_and_lose_their_referenc
     )
 
 
+def test_what_a_release_leaves_out_need_not_be_sound(tmp_path: Path) -> None:
+    old = pydicom.dcmread(dicom_file("CT_small.dcm"))
+    old.PatientWeight = "70.5"
+    old.save_as(tmp_path / "in.dcm")
+    content = (tmp_path / "in.dcm").read_bytes()
+    assert content.count(b"70.5") == 1
+    (tmp_path / "in.dcm").write_bytes(content.replace(b"70.5", b"70kg"))
+    stored = dicom.read(tmp_path / "in.dcm", identified=True)
+    dicom_release.write(tmp_path / "out.dcm", tmp_path / "in.dcm", stored.values, IDENTITY)
+    assert "PatientWeight" not in pydicom.dcmread(tmp_path / "out.dcm")
+
+
 def changed(name: str, change: Callable[[Dataset], object]) -> Callable[[Path], None]:
     def make(path: Path) -> None:
         dataset = pydicom.dcmread(dicom_file(name))
@@ -210,7 +223,20 @@ MALFORMED = {
         lambda path: path.write_bytes(dicom_file("JPEG2000-embedded-sequence-delimiter.dcm").read_bytes()),
         "does not decode|read with another package",
     ),
-    "five planes of colour": (changed(CT, put(SamplesPerPixel=5)), "cannot be read|number of bytes"),
+    "five planes of colour": (changed(CT, put(SamplesPerPixel=5)), "MONOCHROME2 of 5 samples a pixel"),
+    "colour of one plane": (changed(CT, put(PhotometricInterpretation="RGB")), "RGB of 1 samples a pixel"),
+    "no high bit": (changed(CT, drop("HighBit")), "no HighBit"),
+    "no series": (changed(CT, drop("SeriesInstanceUID")), "no SeriesInstanceUID"),
+    "no study": (changed(CT, drop("StudyInstanceUID")), "no StudyInstanceUID"),
+    "a spacing of words": (renamed(CT, b"0.661468\\0.661468", b"abcdefgh\\abcdefgh"), "could not convert"),
+    "a slope of almost nothing": (changed(CT, put(RescaleSlope="1e-320")), "slope of 9.99989e-321"),
+    "a window that is no number": (changed(CT, put(Modality="MR", WindowCenter="nan", WindowWidth=9)), "window VOI"),
+    "a pipe": (lambda path: os.mkfifo(path), "is not a regular file"),
+    "a link to nothing": (lambda path: path.symlink_to("nothing"), "No such file"),
+    "a high-throughput JPEG 2000": (
+        changed(MR_J2K, lambda d: setattr(d.file_meta, "TransferSyntaxUID", "1.2.840.10008.1.2.4.201")),
+        "does not decode|pip install pylibjpeg pylibjpeg-openjpeg",
+    ),
     "frames that are a word": (changed(EMR, lambda d: d["NumberOfFrames"].__setattr__("_value", "ten")), "cannot be"),
 }
 
@@ -223,6 +249,6 @@ def test_what_cannot_be_released_is_one_line_that_names_the_file(case: str, tmp_
     needs_flag = "identity" in said
     with pytest.raises(UserError, match=said) as caught:
         dicom.read(path, identified=not needs_flag)
-    assert "odd.dcm" in str(caught.value) or "slope" in str(caught.value)
+    assert "odd.dcm" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400 + len(str(path))
