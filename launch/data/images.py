@@ -231,9 +231,26 @@ def resize(pixels: Pixels, size: tuple[int, int], *, mask: bool = False) -> Pixe
 
 def write_png(path: Path, pixels: npt.NDArray[Any]) -> None:
     """Save ``pixels`` [H, W] or [H, W, 3] without loss."""
+    _write(path, pixels, "PNG")
+
+
+def write_picture(path: Path, pixels: npt.NDArray[Any]) -> None:
+    """Save ``pixels``, uint8 [H, W] or [H, W, 3] or uint16 [H, W], without loss, as the TIFF or BMP that the name of
+    ``path`` says, else as PNG.
+    """
+    suffix = path.suffix.lower()
+    if suffix in (".tif", ".tiff"):
+        _write(path, pixels, "TIFF", compression="tiff_adobe_deflate")
+    else:
+        _write(path, pixels, "BMP" if suffix == ".bmp" else "PNG")
+
+
+def _write(path: Path, pixels: npt.NDArray[Any], kind: str, **options: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()  # writers of TIFF go back and forth
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, **options)
     with path.open("wb") as file:
-        Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG")
+        file.write(buffer.getvalue())
         file.flush()
         os.fsync(file.fileno())
 

@@ -152,7 +152,8 @@ def _of_file(
     if _is_alike(path, kind, before.values, after.values):
         content, head = difference(before.values, after.values), head_of(path, kind)
         written.entropy += _entropy(np.frombuffer(content, np.uint8).reshape(before.values.dtype.itemsize, -1))
-        name = str(Path(treated.original.file).with_suffix(".png")) if kind == "picture" else treated.original.file
+        name = treated.original.file
+        name = str(Path(name).with_suffix(Path(first.file).suffix)) if kind == "picture" else name
         digest = hashlib.sha256(before.values.tobytes()).hexdigest()
         entry = Entry(name, "difference", ids, first.file, first.sha256, digest, "", opened, kind, len(head))
         yield entry, [head, content]
@@ -168,7 +169,7 @@ def _of_file(
             continue
         masks.add(one.file)
         if len(treated.masks) == 1 and _same(mask, release / first.mask):
-            name, digest = str(Path(one.file).with_suffix(".png")), first.mask_sha256
+            name, digest = str(Path(one.file).with_suffix(Path(first.mask).suffix)), first.mask_sha256
             yield Entry(name, "copy", ids, first.mask, digest, digest, "", opened), []
         else:
             written.whole_bytes += mask.stat().st_size

@@ -10,11 +10,11 @@ from PIL import Image
 
 from medveil.errors import UserError
 from medveil.launch.data.formats import files as formats
-from medveil.launch.data.formats import sixteen
 from medveil.launch.data.formats.dicom import quiet, read_dataset
 from medveil.launch.data.formats.dicom_release import set_pixels
 from medveil.launch.data.formats.files import Kind
 from medveil.launch.data.formats.windows import Values
+from medveil.launch.data.images import write_picture
 
 _MOST_BYTES = 4 << 30
 
@@ -81,8 +81,8 @@ def rebuild(target: Path, kind: Kind, head: bytes, values: Values) -> None:
         _rebuild_nifti(target, head, values)
     elif kind == "dicom":
         _rebuild_dicom(target, head, values)
-    elif kind == "sixteen":
-        sixteen.write(target, values)
+    elif kind == "sixteen" or target.suffix.lower() != ".png":
+        write_picture(target, values[0])
     else:
         # These are to be worked on, not kept for long: speed before size. Runs alone are found fastest, and on
         # photographs, filtered, in fewer bytes than level 1 without this.

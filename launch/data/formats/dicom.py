@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from medveil.errors import UserError
 from medveil.launch.data.formats.attributes import decode
@@ -88,14 +89,16 @@ def read(path: Path, *, identified: bool = False) -> Stored:
     limits = (-(1 << bits - 1), (1 << bits - 1) - 1) if values.dtype.kind == "i" else (0, (1 << bits) - 1)
     if values.ndim == 4 or (bits == 8 and not windows):
         windows = (Window(f"{bits} bits", 0, limits[1]),)
+    void = _void(dataset, values)
     return Stored(
         values=values,
         scale=scale,
         limits=limits,
-        padding=_padding(dataset, values),
+        padding=None if void is None or not (padding := _within(values, void)).any() else padding,
         windows=windows,
         inverted=dataset.PhotometricInterpretation == "MONOCHROME1",
         spacing=spacing_of(dataset, path),
+        voids=() if void is None else (void,),
     )
 
 
@@ -216,14 +219,18 @@ def _numbers(value: Any) -> list[float]:
     )
 
 
-def _padding(dataset: "Dataset", values: Values) -> Any:
+def _void(dataset: "Dataset", values: Values) -> tuple[int, int] | None:
+    """The lowest and highest number that is padding, whether there is some or not."""
     low = dataset.get("PixelPaddingValue")
     if low is None or values.ndim == 4:
         return None
     high = dataset.get("PixelPaddingRangeLimit", low)
-    low, high = (_as_stored(one, values.dtype) for one in (low, high))
-    padding = (values >= min(low, high)) & (values <= max(low, high))
-    return padding if padding.any() else None
+    low, high = sorted(_as_stored(one, values.dtype) for one in (low, high))
+    return low, high
+
+
+def _within(values: Values, void: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    return (values >= void[0]) & (values <= void[1])
 
 
 def _as_stored(value: int | bytes, dtype: np.dtype[Any]) -> int:

@@ -11,11 +11,12 @@ from medveil.errors import UserError
 from medveil.launch.data.formats import dicom, dicom_release, geometry, nifti, segmentation, series, sixteen
 from medveil.launch.data.formats.stored import Stored
 from medveil.launch.data.formats.windows import EIGHT_BITS, Values
-from medveil.launch.data.images import SUFFIXES, read_image, write_png
+from medveil.launch.data.images import SUFFIXES, read_image, write_picture
 from medveil.launch.reading import open_regular
 
 Kind = Literal["dicom", "nifti", "picture", "sixteen"]
 
+JPEG = frozenset({".jpg", ".jpeg"})
 MOST_LABELS = 65535
 
 
@@ -72,6 +73,8 @@ def read_labels(path: Path, image: Sequence[Path], shape: Sequence[int]) -> Valu
         values, affine = nifti.read_grid(path)
         values = geometry.laid_on(values, affine, image, shape, path)
     else:
+        if kind == "picture" and path.suffix.lower() in JPEG:
+            raise UserError(f"{path} is a JPEG, which blurs masks: save a PNG")
         stored = read(path, kind)
         if stored.values.ndim == 4:
             raise UserError(f"{path} is coloured: a mask is grey, 0 for background")
@@ -104,10 +107,8 @@ def write(path: Path, kind: Kind, original: Path, values: Values, identity: dico
         dicom_release.write(path, original, values, identity)
     elif kind == "nifti":
         nifti.write(path, original, values)
-    elif kind == "sixteen":
-        sixteen.write(path, values)
     else:
-        write_png(path, values[0])
+        write_picture(path, values[0])
 
 
 def _is_sixteen(path: Path) -> bool:

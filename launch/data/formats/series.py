@@ -92,6 +92,7 @@ def read(slices: Sequence[Path], *, identified: bool = False) -> Stored:
         windows=first.windows if all(plane.windows == first.windows for plane in planes) else (),
         inverted=first.inverted,
         spacing=first.spacing,
+        voids=tuple(sorted({void for plane in planes for void in plane.voids})),
     )
 
 

@@ -1,7 +1,5 @@
 """Grey PNG and TIFF files of 16 bits."""
 
-import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,9 @@ from PIL import Image
 from medveil.errors import UserError
 from medveil.launch.data.formats.stored import Stored
 from medveil.launch.data.formats.windows import Values
+
+_PHOTOMETRIC = 262
+"""The tag of a TIFF that says what its zeros mean."""
 
 
 def is_sixteen(image: Image.Image) -> bool:
@@ -25,6 +26,8 @@ def read(path: Path) -> Stored:
                 raise UserError(f"{path} is no grey image of 16 bits, as the others of its set are")
             if getattr(image, "n_frames", 1) > 1:
                 raise UserError(f"{path} holds several images: save each as a file of its own")
+            if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0:  # type: ignore[attr-defined]
+                raise UserError(f"{path} is a TIFF in which 0 is white: save it with 0 as black")
             return stored(np.asarray(image), path)
     except UserError:
         raise
@@ -39,15 +42,3 @@ def stored(values: Values, path: Path) -> Stored:
     if low >= 0 and high <= 65535:
         return Stored(values.astype(np.uint16)[None], limits=(0, 65535))
     raise UserError(f"{path} has values of {low} to {high}: grey of 8 or 16 bits without sign is read")
-
-
-def write(path: Path, values: Values) -> None:
-    """Save ``values``, uint16 [1, H, W], as the PNG or TIFF ``path``, without loss."""
-    buffer = io.BytesIO()
-    kind = "TIFF" if path.suffix.lower() in (".tif", ".tiff") else "PNG"
-    options = {"compression": "tiff_adobe_deflate"} if kind == "TIFF" else {}
-    Image.fromarray(np.ascontiguousarray(values[0])).save(buffer, kind, **options)
-    with path.open("wb") as file:
-        file.write(buffer.getvalue())
-        file.flush()
-        os.fsync(file.fileno())

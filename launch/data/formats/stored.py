@@ -16,7 +16,8 @@ MAX_VOXELS = 1 << 30
 class Stored:
     """``values``: [P, H, W], or [P, H, W, 3] for colour: P planes (slices, frames) of uint8, int8, uint16, int16,
     float32 or float64. ``scale``: to what they stand for. ``limits``: the lowest and highest number that may be stored.
-    ``padding``: bool [P, H, W] where there is no image, None for nowhere. ``windows``: that the file itself declares.
+    ``padding``: bool [P, H, W] where there is no image, None for nowhere; ``voids``: from which to which number that is
+    said, wherever there is one. ``windows``: that the file itself declares.
     ``inverted``: low values are bright. ``spacing``: of rows, columns and planes in mm, where known.
     """
 
@@ -27,6 +28,7 @@ class Stored:
     windows: tuple[Window, ...] = ()
     inverted: bool = False
     spacing: tuple[float, ...] = ()
+    voids: tuple[tuple[int, int], ...] = ()
 
     @property
     def planes(self) -> int:
@@ -75,8 +77,13 @@ class Stored:
         low, high = allowed(before, self.scale, windows, levels)
         low, high = np.maximum(low, self.limits[0]), np.minimum(high, self.limits[1])
         after = np.clip(np.rint(wanted) if whole else wanted, low, high).astype(before.dtype)
+        if not whole:
+            # 32 bits may round the ends of the interval to what lies beyond them.
+            after = np.where((after < low) | (after > high), np.nextafter(after, before), after)
         fixed = np.zeros(before.shape[:2], dtype=bool) if support is None else ~support
         if self.padding is not None:
+            fixed |= self.padding[plane]
+        for first, last in self.voids:
             # What looks like padding afterwards would be taken for it.
-            fixed |= self.padding[plane] | np.isin(after, np.unique(before[self.padding[plane]]))
+            fixed |= (after >= first) & (after <= last)
         return np.where(fixed[..., None] if before.ndim == 3 else fixed, before, after)

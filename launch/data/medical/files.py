@@ -68,6 +68,8 @@ def of_nnunet(root: Path, bad: BadFiles) -> list[MedicalFile]:
             bad.add(
                 stem, UserError(f"{path} is not called CASE_0000 as nnU-Net names the channels of a case: rename it")
             )
+        elif path.suffix.lower() in formats.JPEG:
+            bad.add(stem, UserError(f"{path} is a JPEG, which nnU-Net does not read: save a PNG"))
         elif case not in labels:
             wanted = f"labelsTr/{case}{formats.suffix_of(path)}"
             bad.add(stem, UserError(f"{path} has no label map: add {wanted} or remove the image"))

@@ -18,6 +18,7 @@ from medveil.launch.data import open_data
 from medveil.launch.data.config import Reading
 from medveil.launch.data.formats import dicom, nifti, sixteen
 from medveil.launch.data.formats.windows import CT, TOLERANCE, Scale, change_in_levels
+from medveil.launch.data.images import write_picture
 from medveil.launch.data.opening import Opener
 from medveil.launch.release.manifest import Manifest
 from tests.launch.data.formats.real import dicom_file
@@ -205,9 +206,8 @@ def test_sixteen_bits_stay_sixteen(tmp_path: Path) -> None:
     for i, label in enumerate("abab"):
         folder = data / label
         folder.mkdir(parents=True, exist_ok=True)
-        sixteen.write(
-            folder / f"{i}.{'png' if i < 2 else 'tif'}", rng.integers(900, 4096, (1, 32, 40)).astype(np.uint16)
-        )
+        path = folder / f"{i}.{'png' if i < 2 else 'tif'}"
+        write_picture(path, rng.integers(900, 4096, (32, 40)).astype(np.uint16))
     source = open_data(str(data))
     assert source.class_names == ["a", "b"]
     (window,) = {file.windows for file in source.files}
@@ -395,24 +395,39 @@ def test_classes_of_a_table(slices: Path, tmp_path: Path, capsys: pytest.Capture
     assert "cannot be the name of a folder" in capsys.readouterr().err
 
 
-def test_nnunet_of_pictures_keeps_its_labels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp", "jpg"])
+def test_nnunet_of_pictures_keeps_its_labels_and_formats(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("cryptography")
+    monkeypatch.setenv("MEDVEIL_PASSPHRASE", "a passphrase of some length")
     rng = np.random.default_rng(0)
     for i in range(3):
         for folder, values in (
             ("imagesTr", rng.integers(0, 256, (20, 24))),
             ("labelsTr", rng.integers(0, 3, (20, 24))),
         ):
-            path = tmp_path / "data" / folder / f"case{i}{'_0000' if folder == 'imagesTr' else ''}.png"
+            path = tmp_path / "data" / folder / f"case{i}{'_0000' if folder == 'imagesTr' else ''}.{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(values.astype(np.uint8)).save(path)
-    about = {"channel_names": {"0": "gray"}, "labels": {"background": 0, "a": 1, "b": 2}, "file_ending": ".png"}
+    about = {"channel_names": {"0": "gray"}, "labels": {"background": 0, "a": 1, "b": 2}, "file_ending": f".{suffix}"}
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(about))
-    out = protect(tmp_path / "data", tmp_path / "out")
+    if suffix == "jpg":
+        assert main(["protect", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--method", "random"]) == 2
+        assert "is a JPEG" in capsys.readouterr().err
+        return
+    out = protect(tmp_path / "data", tmp_path / "out", "--key", str(tmp_path / "key"))
+    assert main(["restore", str(out), "--key", str(tmp_path / "key"), "--out", str(tmp_path / "back")]) == 0
+    for path in (tmp_path / "data").rglob(f"*.{suffix}"):
+        name = path.relative_to(tmp_path / "data")
+        opened = [Image.open(folder / name) for folder in (tmp_path / "data", out, tmp_path / "back")]
+        assert len({image.format for image in opened}) == 1
+        assert np.array_equal(opened[0], opened[2])
     for i in range(3):
-        name = f"labelsTr/case{i}.png"
+        name = f"labelsTr/case{i}.{suffix}"
         assert np.array_equal(Image.open(out / name), Image.open(tmp_path / "data" / name))
         images = [
-            np.asarray(Image.open(folder / f"imagesTr/case{i}_0000.png")).astype(int)
+            np.asarray(Image.open(folder / f"imagesTr/case{i}_0000.{suffix}")).astype(int)
             for folder in (tmp_path / "data", out)
         ]
         assert np.abs(images[0] - images[1]).max() == LEVELS

@@ -1,5 +1,6 @@
 """Grey files of 16 bits: every bit comes back."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from medveil.errors import UserError
 from medveil.launch.data.formats import sixteen
+from medveil.launch.data.images import write_picture
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -15,7 +17,7 @@ def test_every_bit_comes_back(suffix: str, tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 65536, (1, 33, 17)).astype(np.uint16)
     values[0, 0, :2] = 0, 65535
     path = tmp_path / f"x.{suffix}"
-    sixteen.write(path, values)
+    write_picture(path, values[0])
     with Image.open(path) as image:
         assert sixteen.is_sixteen(image)
         stored = sixteen.stored(np.asarray(image), path)
@@ -28,3 +30,15 @@ def test_eight_bits_are_not_sixteen_and_signed_values_are_refused(tmp_path: Path
     assert not sixteen.is_sixteen(Image.new("L", (2, 2)))
     with pytest.raises(UserError, match="values of -5 to 9"):
         sixteen.stored(np.array([[-5, 9]], np.int32), Path("x.tif"))
+
+
+def test_a_file_whose_zeros_are_white_is_refused(tmp_path: Path) -> None:
+    values = np.arange(0, 60000, 1000, dtype=np.uint16).reshape(6, 10)
+    path = tmp_path / "x.tif"
+    write_picture(path, values)
+    content = path.read_bytes()
+    entry = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
+    assert content.count(entry) == 1
+    path.write_bytes(content.replace(entry, struct.pack("<HHIHH", 262, 3, 1, 0, 0)))
+    with pytest.raises(UserError, match=r"x\.tif is a TIFF in which 0 is white"):
+        sixteen.read(path)

@@ -62,13 +62,28 @@ def test_eight_bits_are_a_window_like_another() -> None:
 
 def test_padding_limits_and_support_hold() -> None:
     values = np.array([[[-2000, -1999, 10, 4095, 50]]], np.int16)
-    stored = Stored(values, Scale(1, 0), (-4096, 4095), values == -2000, CT)
+    stored = Stored(values, Scale(1, 0), (-4096, 4095), values == -2000, CT, voids=((-2000, -2000),))
     noise = np.array([[5, -4, 4, 4, 4]], np.float32)
     support = np.array([[True, True, True, True, False]])
     # 4095 is the largest number, and the last voxel is outside the support.
     assert stored.changed(0, noise, CT, 4, support).tolist() == [[-2000, -2005, 16, 4095, 50]]
     # A step of one would make -1999 look like padding.
     assert stored.changed(0, np.full((1, 5), -255 / 400, np.float32), CT, 4)[0, 1] == -1999
+    # So it does where nothing is padding yet.
+    none = Stored(values[..., 1:], Scale(1, 0), (-4096, 4095), None, CT, voids=((-2000, -2000),))
+    assert none.changed(0, np.full((1, 4), -255 / 400, np.float32), CT, 4)[0, 0] == -1999
+
+
+def test_numbers_of_32_bits_are_not_rounded_out_of_the_bound() -> None:
+    """Between 1000 and 1000.02 there are few of them."""
+    window = Window("narrow", 1000, 1000.02)
+    values = np.linspace(1000.001, 1000.019, 50, dtype=np.float32).reshape(1, 5, 10)
+    stored = Stored(values, limits=(-np.inf, np.inf), windows=(window,))
+    for sign in (-4, 4):
+        after = stored.changed(0, np.full((5, 10), sign, np.float32), (window,), 4)
+        assert after.dtype == np.float32
+        change = change_in_levels(values[0], after, Scale(), (window,))
+        assert 2 < change.max() <= 4 + 1e-9
 
 
 def test_inverted_images_are_bright_where_they_are_low() -> None:
