@@ -49,8 +49,8 @@ class Written:
     def line(self, path: Path) -> str:
         """For a person."""
         line = f"key: {path}, {_bytes(self.size)}, opens {self.images} images"
-        if self.entropy:
-            line += f"; {(self.size - self.whole_bytes) / self.entropy:.2f} times the entropy of their noise"
+        if self.entropy and not self.whole_bytes:  # whole files are packed too, nobody knows how far
+            line += f"; {self.size / self.entropy:.2f} times the entropy of their noise"
         if self.whole:
             line += f"; {self.whole} originals of another form are in it whole ({_bytes(self.whole_bytes)})"
         return line

@@ -103,12 +103,16 @@ def test_slices_are_in_the_order_of_their_positions(scans: Path) -> None:
     assert np.array_equal(targets(source), np.concatenate([labels() > 0] * 2))
 
 
-def test_a_release_of_series_opens_as_one(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_release_of_series_opens_as_one(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("cryptography")
     monkeypatch.setenv("MEDVEIL_PASSPHRASE", "a passphrase of some length")
     out = tmp_path / "out"
     settings = ["--method", "random", "--eps", f"{LEVELS}/255", "--device", "cpu", "--seed", "1"]
     assert main(["protect", str(scans), "--out", str(out), "--key", str(tmp_path / "key"), *settings]) == 0
+    # The segmentation is in the key whole, and larger than all differences.
+    assert "times the entropy" not in capsys.readouterr().out
     source = open_data(str(out))
     assert np.array_equal(targets(source), targets(open_data(str(scans))))
     for plane, name in enumerate(NAMES):
