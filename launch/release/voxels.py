@@ -62,6 +62,9 @@ def can_rebuild(path: Path, kind: Kind) -> bool:
     dataset = read_dataset(path, pixels=False)
     syntax = dataset.file_meta.TransferSyntaxUID
     as_named = dataset.original_encoding == (syntax.is_implicit_VR, syntax.is_little_endian)
+    # pydicom guesses where a file is not as it says, and cannot write what it did not decode.
+    raw = map(dataset.get_item, dataset.keys())
+    as_named &= all(getattr(one, "is_implicit_VR", syntax.is_implicit_VR) == syntax.is_implicit_VR for one in raw)
     return as_named and syntax.is_little_endian and not str(dataset.PhotometricInterpretation).startswith("YBR")
 
 

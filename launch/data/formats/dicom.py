@@ -61,9 +61,9 @@ def read_dataset(path: Path, *, pixels: bool = True) -> "Dataset":
     with quiet(path):
         from pydicom import dcmread
 
-        # A pipe would otherwise be waited for.
-        with open_regular(path) as file:
-            dataset = dcmread(file, stop_before_pixels=not pixels)
+        # A pipe would otherwise be waited for; what is opened by its number has no name for pydicom's warnings.
+        open_regular(path).close()
+        dataset = dcmread(path, stop_before_pixels=not pixels)
         if not dataset.get("SOPClassUID") or not dataset.get("SOPInstanceUID"):
             raise UserError(f"{path} has no SOP class or instance UID: it is no DICOM image, or is damaged")
         for name in ("SeriesInstanceUID", "StudyInstanceUID"):

@@ -21,6 +21,7 @@ from medveil.launch.data.formats.windows import CT, TOLERANCE, Scale, change_in_
 from medveil.launch.data.images import write_picture
 from medveil.launch.data.opening import Opener
 from medveil.launch.release.manifest import Manifest
+from medveil.launch.release.voxels import can_rebuild
 from tests.launch.data.formats.real import dicom_file
 from tests.launch.releases import both_manifests
 
@@ -344,6 +345,11 @@ def test_a_key_gives_the_original_files_back(
             assert pydicom.dcmread(back) == pydicom.dcmread(path)
         elif path.suffix == ".png":
             assert np.array_equal(Image.open(back), Image.open(path))
+
+
+def test_a_file_in_another_encoding_than_it_says_is_in_a_key_whole() -> None:
+    assert can_rebuild(dicom_file("SC_rgb_jpeg.dcm"), "dicom") is False
+    assert can_rebuild(dicom_file("CT_small.dcm"), "dicom") is True
 
 
 def test_a_key_for_the_volumes_of_one_patient(volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
