@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS := dev
 # Tests run in two processes of one thread each, which keeps two cores busy; make test ARGS="-n 0 -k name" for one process.
-TESTS := OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n 2 --dist loadfile --benchmark-disable -m "not slurm and not tutorials"
+TESTS := OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n 2 --dist worksteal --benchmark-disable -m "not slurm and not tutorials"
 # The first Python that is new enough, python3 before the others.
 PYTHON ?= $(shell for p in python3 python3.12 python3.13 python3.11 python3.14 python3.10 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { echo "$$p"; break; }; done)

@@ -43,7 +43,7 @@ class MedicalFile:
 
 def paired(images: Path, masks: Path, bad: BadFiles) -> list[MedicalFile]:
     """``images/X`` with ``masks/X``, whatever the suffixes. What has no mask is added to ``bad``."""
-    by_stem = {formats.stem_of(path): path for path, _, _ in _images(masks)}
+    by_stem = _by_stem(masks)
     found = []
     for path, kind, slices in _images(images):
         stem = _stem(path, slices)
@@ -59,7 +59,7 @@ def paired(images: Path, masks: Path, bad: BadFiles) -> list[MedicalFile]:
 
 def of_nnunet(root: Path, bad: BadFiles) -> list[MedicalFile]:
     """``imagesTr/CASE_0000.EXT`` with ``labelsTr/CASE.EXT``: a file for each channel."""
-    labels = {formats.stem_of(path): path for path, _, _ in _images(root / "labelsTr")}
+    labels = _by_stem(root / "labelsTr")
     found = []
     for path, kind, _ in _images(root / "imagesTr"):
         stem = formats.stem_of(path)
@@ -98,6 +98,16 @@ def in_table(folder: Path, classes: Mapping[str, str], bad: BadFiles) -> list[Me
             continue
         name = f"images/{classes[stem]}/{stem}"
         found.append(MedicalFile(stem, path, kind, name, class_name=classes[stem], slices=slices))
+    return found
+
+
+def _by_stem(masks: Path) -> dict[str, Path]:
+    """The mask of each image. Raises UserError for two of one: nobody but their owner knows which is meant."""
+    found: dict[str, Path] = {}
+    for path, _, _ in _images(masks):
+        stem = formats.stem_of(path)
+        if (other := found.setdefault(stem, path)) != path:
+            raise UserError(f"{other} and {path} have the same id {stem!r}: rename or remove one")
     return found
 
 

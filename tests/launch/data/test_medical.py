@@ -289,6 +289,10 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda root: save(root / "images" / "case1.nii", volume(1)[0]),
         "two images of one name",
     ),
+    "two masks of one image": (
+        lambda root: save(root / "masks" / "case1.nii", volume(1)[1]),
+        "case1.nii.gz have the same id 'case1'",
+    ),
 }
 
 
