@@ -30,7 +30,15 @@ class VeilConfig(MethodSettings):
             "cells of 2 pixels": {"finest": 1},
             "cells of 4 pixels": {"finest": 2},
         },
-        "classification": {"30% of the elements": {"k": 30}, "all elements": {"k": 100}},
+        "classification": {
+            "all elements": {"k": 100},
+            "cells of 4 pixels, through the thief's pipeline": {
+                "k": 100,
+                "finest": 2,
+                "pipeline": 1,
+                "pipeline_from": 0,
+            },
+        },
     }
 
     eps: Levels | None = budget(
