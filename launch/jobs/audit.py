@@ -71,7 +71,9 @@ def run_audit(audit: Audit, dry_run: bool = False) -> list[CellResult]:
             make_private(audit.folder)
             tell("\n".join(lines))
             if plan.clean is not None:
-                likeness = compare_selections(replace(plan.train, ids=None), plan.clean, audit.folder / "pictures.npz")
+                # By release, as a folder may keep the audits of several.
+                pictures = audit.folder / f"pictures-{_release(audit, plan)[:8]}.npz"
+                likeness = compare_selections(replace(plan.train, ids=None), plan.clean, pictures)
         logs = audit.folder / "jobs"
         outcomes = train_all(trials, place, processes, workers, logs, tell)
         batteries = [battery]
@@ -205,14 +207,19 @@ def _headlines(
     return lines
 
 
-def _cell(audit: Audit, plan: AuditPlan, **more: Any) -> CellResult:
+def _release(audit: Audit, plan: AuditPlan) -> str:
+    """What tells the release from others: the hash of its manifest, or of its images where it has none."""
     manifest = audit.release / MANIFEST
+    return sha256_of(manifest) if manifest.is_file() else plan.train.fingerprint()
+
+
+def _cell(audit: Audit, plan: AuditPlan, **more: Any) -> CellResult:
     return CellResult(
         data=plan.data,
         protector=plan.protector,
         options=plan.options,
         versions=versions(),
-        release=sha256_of(manifest) if manifest.is_file() else plan.train.fingerprint(),
+        release=_release(audit, plan),
         release_name=audit.release.resolve().name,
         **{"status": "done", **more},
     )
@@ -227,7 +234,7 @@ def _alike(cell: CellResult, likeness: Likeness | None) -> CellResult:
         ssim=likeness.ssim,
         roi_psnr=likeness.roi_psnr,
         similarity=likeness.similarity,
-        pictures="../pictures.npz",
+        pictures=f"../{likeness.pictures.name}",
     )
 
 

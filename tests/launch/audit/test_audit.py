@@ -1,6 +1,7 @@
 """Audits: what is trained and tested on, what is refused, and that a cut audit continues."""
 
 import hashlib
+import json
 import pickle
 import shutil
 from collections.abc import Callable
@@ -115,6 +116,28 @@ def test_segmentation_end_to_end(masked: tuple[Path, Path], capsys: pytest.Captu
     assert "8 clean test images" in printed
     assert "±" in printed
     assert "PSNR 42.11 dB" in printed
+
+
+def test_audits_of_two_releases_in_one_folder_share_originals_and_keep_their_own_pictures(
+    masked: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original, release = masked
+    stronger = shutil.copytree(release, tmp_path / "stronger")
+    values = json.loads((stronger / "manifest.json").read_text())
+    for record in values["samples"]:
+        pixels = np.asarray(Image.open(original / record["file"]))
+        record["sha256"] = save(stronger / record["file"], pixels + 4)
+    write_manifest(stronger, values)
+    out = tmp_path / "both"
+    for one in (release, stronger):
+        assert audit(one, "--original", original, "--out", out, "--width", "4") == 0
+    assert "1 of them were done before" in capsys.readouterr().out
+    changes = {}
+    for path in out.rglob("result.json"):
+        cell = CellResult.load(path)
+        with np.load(path.parent / str(cell.pictures)) as pictures:
+            changes[cell.release_name] = int((pictures["protected"] - pictures["original"]).max())
+    assert changes == {"release": 2, "stronger": 4}
 
 
 def test_without_original_the_held_out_need_a_home(
