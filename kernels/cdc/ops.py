@@ -182,13 +182,15 @@ def _pair(value: int | tuple[int, int] | list[int]) -> list[int]:
 
 
 def _prepared(x: Tensor, weight_v: Tensor, weight_c: Tensor) -> Tensor:
-    """``x`` in the dtype that autocast asks for; ``ValueError`` where the shapes do not fit."""
+    """``x`` in the dtype that autocast asks for; ``ValueError`` where it or the shapes do not fit."""
     if weight_v.shape != weight_c.shape or weight_v.ndim != 4 or tuple(weight_v.shape[2:]) != (3, 3):
         raise ValueError(
             f"weight_v and weight_c must both be [O, C, 3, 3], not {list(weight_v.shape)} and {list(weight_c.shape)}"
         )
     if x.ndim != 4 or x.shape[1] != weight_v.shape[1]:
         raise ValueError(f"x must be [N, {weight_v.shape[1]}, H, W] for these kernels, not {list(x.shape)}")
+    if not x.dtype.is_floating_point:
+        raise ValueError(f"x must be floating, not {x.dtype}: divide grey levels by 255")
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         return x.to(torch.get_autocast_dtype(x.device.type))
     return x
@@ -208,7 +210,8 @@ def cdc_conv2d(
     ``x`` [N, C, H, W] floating; ``weight_v`` and ``weight_c`` [O, C, 3, 3]; ``bias`` [O] or None. Returns [N, O, H',
     W'] in the dtype of ``x`` (under autocast: the autocast dtype; the two kernels are folded in their own precision
     first). Differentiable once in all four tensors, at the cost of one convolution forward and one backward.
-    Raises ``ValueError`` when the kernels are not two 3x3 kernels of the same shape for the channels of ``x``.
+    Raises ``ValueError`` when the kernels are not two 3x3 kernels of the same shape for the channels of ``x``, and when
+    ``x`` is not floating.
     """
     x = _prepared(x, weight_v, weight_c)
     inputs = x, weight_v, weight_c, bias, _pair(stride), _pair(padding), _pair(dilation)

@@ -94,8 +94,8 @@ def topk_masked_step(
     """One masked sign step (SALM, Eq. 6): ``clip(noise - step sign(M grad), -radius, radius)`` with x + noise in [0,
     1].
 
-    ``noise``, ``grad`` and ``x`` [N, ...] of one shape, ``x`` in [0, 1], ``step`` and ``radius`` in the units of
-    ``x`` (a negative ``step`` ascends); M = :func:`topk_mask` of ``grad``. With ``support`` (bool, same shape) only
+    ``noise``, ``grad`` and ``x`` [N, ...] of one shape, floating, ``x`` in [0, 1], ``step`` and ``radius`` in its
+    units (a negative ``step`` ascends); M = :func:`topk_mask` of ``grad``. With ``support`` (bool, same shape) only
     its elements are ranked and selected, the same number or as many as it has. Returns the new noise in the dtype of
     ``noise``; a zero that is not selected stays exactly zero. Not differentiable. Raises ``ValueError`` as
     :func:`topk_mask` does.
@@ -104,6 +104,8 @@ def topk_masked_step(
     if not noise.shape == grad.shape == x.shape:
         shapes = f"{list(noise.shape)}, {list(grad.shape)} and {list(x.shape)}"
         raise ValueError(f"noise, grad and x must have one shape, not {shapes}")
+    if not (noise.dtype.is_floating_point and x.dtype.is_floating_point):
+        raise ValueError(f"noise and x must be floating, not {noise.dtype} and {x.dtype}: divide grey levels by 255")
     if support is not None and (support.shape != grad.shape or support.dtype != torch.bool):
         raise ValueError(f"support must be bool {list(grad.shape)}, not {support.dtype} {list(support.shape)}")
     if radius < 0:
@@ -114,11 +116,12 @@ def topk_masked_step(
     return out
 
 
-def nan_seen(device: torch.device) -> bool:
+def nan_seen(device: torch.device | str) -> bool:
     """Whether a selection on ``device`` met a NaN since this was last asked; waits for the device: ask once per epoch.
 
     On CUDA a NaN is never selected and only noted; on the CPU it is an error at once, so the answer is always False.
     """
+    device = torch.device(device)
     if device.type == "cpu":
         return False
     from medveil.kernels.topk import cuda  # needs Triton

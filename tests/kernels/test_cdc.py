@@ -151,9 +151,11 @@ def test_module_and_conversion():
     assert isinstance(convert_to_cdc(nn.Conv2d(1, 1, 3, bias=False)), CentralDifferenceConv2d)
 
 
-def test_shapes_that_do_not_fit():
+def test_shapes_and_dtypes_that_do_not_fit():
     with pytest.raises(ValueError, match=r"must both be \[O, C, 3, 3\]"):
         cdc_conv2d(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 1, 1))
+    with pytest.raises(ValueError, match=r"x must be floating, not torch.uint8"):
+        cdc_conv2d(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3))
     with pytest.raises(ValueError, match=r"x must be \[N, 2, H, W\]"):
         cdc_conv2d(torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 3))
 

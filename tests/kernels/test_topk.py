@@ -184,12 +184,15 @@ def test_on_the_cpu_blocks_of_rows_change_nothing():
 
 def test_mistakes():
     zeros = torch.zeros(2, 4)
+    assert not nan_seen("cpu")
     for change, message in (
         ({"fraction": 1.5}, "fraction must be"),
         ({"by": "row"}, "by must be"),
         ({"rank": "top"}, "rank must be"),
         ({"radius": -1.0}, "radius must be"),
         ({"x": torch.zeros(2, 2)}, "one shape"),
+        ({"x": zeros.to(torch.uint8)}, "must be floating, not torch.float32 and torch.uint8"),
+        ({"noise": zeros.to(torch.int8)}, "must be floating"),
         ({"support": torch.ones(2, 4)}, "support must be bool"),
         ({"by": "pixel"}, r"must be \[N, C, ...\]"),
     ):
