@@ -1,7 +1,10 @@
 """A release and its key give the originals again, bit for bit, to nobody else, and all or nothing."""
 
 import hashlib
+import os
+import pty
 import shutil
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -296,3 +299,35 @@ def test_memory_is_a_few_images(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert peak < 20 * side * side * 3
     assert np.array_equal(np.load(tmp_path / "back" / "x.npz")["train_images"], images)
+
+
+def typed(words: list[str], command: list[str], cwd: Path) -> tuple[int, str]:
+    """What ``medveil command`` says on a terminal on which ``words`` are typed, one at each question."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(cwd)
+        os.environ.pop("MEDVEIL_PASSPHRASE", None)
+        os.execv(sys.executable, [sys.executable, "-m", "medveil.launch.cli", *command])
+    said, waiting = b"", list(words)
+    while True:
+        try:
+            said += os.read(terminal, 4096)
+        except OSError:  # Linux says so at the end of the other side
+            break
+        if waiting and said.endswith(b": "):
+            os.write(terminal, waiting.pop(0).encode() + b"\n")
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said.decode()
+
+
+def test_a_passphrase_is_asked_for_on_the_terminal_and_not_shown(masked: Path, tmp_path: Path) -> None:
+    word = "a long passphrase"
+    protect = ["protect", str(masked), *SETTINGS, "--out", "r", "--key", "r.key"]
+    code, said = typed([word, word], protect, tmp_path)
+    assert (code, word in said) == (0, False), said
+    code, said = typed([word], ["restore", "r", "--key", "r.key", "--out", "back"], tmp_path)
+    assert (code, word in said) == (0, False), said
+    assert len(list((tmp_path / "back" / "images").iterdir())) == 5
+    code, said = typed(["another passphrase"], ["restore", "r", "--key", "r.key", "--out", "other"], tmp_path)
+    assert code == 2
+    assert not (tmp_path / "other").exists()
