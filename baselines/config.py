@@ -287,10 +287,14 @@ class PatternConfig(RandomSignsConfig):
 
     name: ClassVar[str] = "pattern"
 
-    pattern: Literal["signs", "fixed-signs", "checkerboard", "constant"] = setting(
-        "signs", "random signs, new ones for each image or the same for all; or a checkerboard; or +1", group="noise"
+    pattern: Literal["signs", "fixed-signs", "checkerboard", "rows", "columns", "constant"] = setting(
+        "signs",
+        "random signs, new ones for each image or the same for all; a checkerboard; rows or columns in turn; or +1",
+        group="noise",
     )
-    cell: int = setting(1, "side of the checkerboard's squares", unit="pixels", low=1, group="noise")
+    cell: int = setting(
+        1, "side of the checkerboard's squares, thickness of the rows and columns", unit="pixels", low=1, group="noise"
+    )
     mask: Literal["own", "another"] = setting(
         "own", "whose mask the region is drawn from; another image's: a null, which must not protect", group="noise"
     )

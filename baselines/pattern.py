@@ -104,8 +104,8 @@ class Pattern:
         settings = self.settings
         if settings.pattern == "constant":
             return torch.ones(1, 1, 1, 1, device=keys.device)
-        if settings.pattern == "checkerboard":
-            return checkerboard(shape[-2], shape[-1], settings.cell, keys.device)[None, None]
+        if settings.pattern in ("checkerboard", "rows", "columns"):
+            return regular(settings.pattern, shape[-2], shape[-1], settings.cell, keys.device)[None, None]
         own = keys if settings.pattern == "signs" else keyed.keys_of(_ONE, keys.device)
         return ((keyed.words(settings.seed, "random signs", 0, own, shape) & 1) * 2 - 1).to(torch.float32)
 
@@ -141,7 +141,11 @@ class RandomSigns(Pattern):
     Config: ClassVar[type[MethodSettings]] = RandomSignsConfig
 
 
-def checkerboard(height: int, width: int, cell: int, device: torch.device) -> Tensor:
-    """Squares of ``cell`` pixels with +1 and -1 in turn along both axes, float32 [height, width]."""
-    rows, columns = (torch.arange(length, device=device) // cell for length in (height, width))
-    return 1.0 - 2.0 * ((rows[:, None] + columns) % 2)
+def regular(pattern: str, height: int, width: int, cell: int, device: torch.device) -> Tensor:
+    """+1 and -1 in turn, every ``cell`` pixels: down the ``rows``, along the ``columns``, or along both as a
+    ``checkerboard``; float32 [height, width]."""
+    rows = 1.0 - 2.0 * (torch.arange(height, device=device) // cell % 2)[:, None]
+    columns = 1.0 - 2.0 * (torch.arange(width, device=device) // cell % 2)
+    if pattern == "rows":
+        return rows.expand(height, width)
+    return columns.expand(height, width) if pattern == "columns" else rows * columns

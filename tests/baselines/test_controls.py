@@ -93,6 +93,13 @@ def test_a_checkerboard_changes_its_sign_every_cell(cell):
     assert torch.equal(signs[1:], -signs[:-1]) and torch.equal(signs[:, 1:], -signs[:, :-1])
 
 
+@pytest.mark.parametrize(("pattern", "axis"), [("rows", 0), ("columns", 1)])
+def test_stripes_change_their_sign_along_one_axis_alone(pattern, axis):
+    change = pattern_change(lesions(), pattern=pattern, cell=2, region="image")[0, 0].movedim(axis, 0)
+    assert torch.equal(change, change[:, :1].expand_as(change))
+    assert torch.equal(change[2:], -change[:-2]) and torch.equal(change[::2], change[1::2])
+
+
 def test_umeds_bound_is_eps_on_the_contour_and_less_inside():
     images, masks, _ = lesions().read(range(6))
     change = pattern_change(lesions(), pattern="constant", bound="lbp")
