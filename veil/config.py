@@ -27,8 +27,8 @@ class VeilConfig(MethodSettings):
     }
     recipes: ClassVar[Recipes] = {
         "segmentation": {
-            "cells of 2 pixels": {"finest": 1},
-            "cells of 4 pixels": {"finest": 2},
+            "checkerboard of 2 pixels": {"noise": "checkerboard", "finest": 1},
+            "checkerboard of 4 pixels": {"noise": "checkerboard", "finest": 2},
         },
         "classification": {
             "all elements": {"k": 100},
@@ -65,10 +65,10 @@ class VeilConfig(MethodSettings):
     lbp: Literal["default", "ror", "uniform"] = setting(
         "default", "variant of the local binary pattern behind the texture bound", group="noise"
     )
-    noise: Literal["raced", "generator", "pattern"] = setting(
+    noise: Literal["raced", "checkerboard", "generator", "pattern"] = setting(
         "raced",
-        "on masks: of several fixed tiles the one that fresh surrogates meet first; a U-Net's output for each image; "
-        "or one learned tile for all",
+        "on masks: of several fixed tiles the one that fresh surrogates meet first; a checkerboard without a race; a "
+        "U-Net's output for each image; or one learned tile for all",
         group="noise",
     )
     tile: int = setting(8, "side of the learned tile", unit="cells", low=2, group="noise")

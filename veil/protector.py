@@ -18,7 +18,7 @@ from medveil.veil.config import VeilConfig
 from medveil.veil.noise import Classwise, Fixed, Learned
 from medveil.veil.place import Place, Shape
 from medveil.veil.race import Race
-from medveil.veil.tiles import SIDE
+from medveil.veil.tiles import SIDE, TILES
 from medveil.veil.training import Training
 
 
@@ -37,6 +37,8 @@ class Veil:
             raise ValueError(f"Veil protects sets with masks or classes, not {data.task}")
         runtime = runtime or SingleProcess()
         self._create(Shape.of(data), runtime.device)
+        if isinstance(self.noise, Fixed) and self.config.noise != "raced":
+            return self
         kind = Race if isinstance(self.noise, Fixed) else Training
         work = kind(self.noise, self.place, data, runtime)
         state = runtime.restore()
@@ -79,6 +81,8 @@ class Veil:
         shape = self.place.shape
         if shape.task != "segmentation":
             return Classwise(shape.num_classes, shape.channels, shape.size, 2**self.config.finest)
-        if self.config.noise == "raced":
-            return Fixed(shape.channels, SIDE, 2**self.config.finest)
+        if self.config.noise in ("raced", "checkerboard"):
+            fixed = Fixed(shape.channels, SIDE, 2**self.config.finest)
+            fixed.tile.copy_(TILES["checkerboard"].expand_as(fixed.tile))
+            return fixed
         return Learned(self.config, shape.channels)

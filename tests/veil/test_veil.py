@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from medveil import keyed
+from medveil.baselines import Pattern
 from medveil.dataset import ArrayDataset
 from medveil.errors import UserError
 from medveil.feed import Feed
@@ -161,6 +162,14 @@ def test_the_race_is_won_by_what_tells_the_mask(monkeypatch):
     veil = Veil(noise="raced", width=4, depth=2, heat=30, batch_size=8, eps="40/255", surrogate_learning_rate=1e-2)
     veil.fit(data, SingleProcess("cpu"))
     assert torch.equal(veil.noise.tile[0], TILES["checkerboard"])
+
+
+def test_a_checkerboard_needs_no_race_and_has_the_bytes_of_the_control():
+    data = disks(4)
+    images, masks, ids = data.read(range(4))
+    veil = Veil(noise="checkerboard", finest=1, eps="6/255").fit(data, SingleProcess("cpu"))
+    control = Pattern(pattern="checkerboard", cell=2, region="roi", eps="6/255").fit(data, SingleProcess("cpu"))
+    assert torch.equal(veil.perturb(images, masks, ids), control.perturb(images, masks, ids))
 
 
 def test_tiles_neither_darken_nor_brighten():
