@@ -91,8 +91,7 @@ class _Calibration:
         fingerprint = fingerprint_of(given.source.fingerprint, fitted, held)
         exploiters = seeded(config, SEEDS[target.effort])
         bench = Bench(fitted, held, fingerprint, given.empty, place, processes, exploiters)
-        recipes = {"": {}, **settings_of(job.method).recipes.get(data.task, {})}
-        fitting = {name: recipe for name, recipe in recipes.items() if not set(recipe) & set(job.options)}
+        fitting = fitting_recipes(settings_of(job.method).recipes.get(data.task, {}), job.options)
         return _Calibration(target, job, bench, chosen, attacks, fitting)
 
     @property
@@ -164,6 +163,18 @@ class _Calibration:
 
     def _dtype(self) -> torch.dtype:
         return torch.bfloat16 if self.chosen["precision"] == "bf16" else torch.float32
+
+
+def fitting_recipes(
+    recipes: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """The method as the user has set it, "", and those of its recipes that change it without contradicting the user."""
+    fitting: dict[str, Mapping[str, Any]] = {"": {}}
+    for name, recipe in recipes.items():
+        agrees = all(options.get(key, value) == value for key, value in recipe.items())
+        if agrees and not recipe.items() <= options.items():
+            fitting[name] = recipe
+    return fitting
 
 
 def _parted(job: ProtectJob, given: Input) -> tuple[Dataset, Dataset]:

@@ -1,4 +1,4 @@
-"""The search for the faintest noise that keeps a promise: at the top bound the best recipe, then the least bound."""
+"""The search for the faintest noise that keeps a promise: the least bound at which any recipe keeps it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,19 +56,24 @@ class Found:
 
 
 def search(target: float, recipes: Sequence[str], attacks: Sequence[str], measure: Measure) -> Found:
-    """Of ``recipes`` the one with the lowest worst case at :data:`TOP`, at its least bound that reaches ``target``.
+    """The least bound at which the worst case of any of ``recipes`` reaches ``target``, with that recipe.
 
-    It is taken for granted that a larger bound protects better, so halving the range finds that bound.
+    At :data:`TOP` each recipe is measured with all attacks. Those that reach the target there are tried at the middle
+    of the range, the best first, until one holds; so the range is halved. It is taken for granted that a larger bound
+    protects better.
     """
-    best = min((measure(recipe, TOP, attacks, None) for recipe in recipes), key=lambda probe: probe.reached)
-    if best.reached > target:
-        return Found(False, best)
-    order, found, too_faint = best.hardest_first(), best, 0
+    tops = sorted((measure(recipe, TOP, attacks, None) for recipe in recipes), key=lambda probe: probe.reached)
+    if tops[0].reached > target:
+        return Found(False, tops[0])
+    tops = [top for top in tops if top.reached <= target]
+    found, too_faint = tops[0], 0
     while found.levels - too_faint > 1:
         levels = (found.levels + too_faint) // 2
-        probe = measure(best.recipe, levels, order, target)
-        if probe.reached <= target:
-            found = probe
+        for top in tops:
+            probe = measure(top.recipe, levels, top.hardest_first(), target)
+            if probe.reached <= target:
+                found = probe
+                break
         else:
             too_faint = levels
     return Found(True, found)
@@ -76,4 +81,4 @@ def search(target: float, recipes: Sequence[str], attacks: Sequence[str], measur
 
 def most_probes(recipes: int) -> int:
     """The most noises that a search over so many recipes tries."""
-    return recipes + (TOP - 1).bit_length()
+    return recipes * (1 + (TOP - 1).bit_length())

@@ -15,6 +15,7 @@ from medveil.launch.exploiters.training import train_exploiter
 from medveil.launch.protect.methods import METHODS, protector_of
 from medveil.launch.results import Outcome
 from medveil.launch.target import probe as probing
+from medveil.launch.target.job import fitting_recipes
 from medveil.launch.target.search import Found, Probe, most_probes, search
 from tests.launch.releases import both_manifests
 
@@ -43,8 +44,25 @@ def test_the_faintest_bound_that_reaches_the_target_is_found(target: float, leve
     assert len(bounds.asked) <= most_probes(2)
 
 
+def test_a_recipe_that_is_second_at_the_top_may_be_the_faintest() -> None:
+    def measure(recipe: str, levels: int, attacks: Sequence[str], limit: float | None) -> Probe:
+        reached = {"steep": 96 - 8 * levels, "flat": 20 - levels}[recipe]
+        return Probe(recipe, levels, 50, {"none": [float(reached)]})
+
+    found = search(16, ["steep", "flat"], ["none"], measure)
+    assert found.kept and (found.probe.recipe, found.probe.levels) == ("flat", 4)
+
+
+def test_recipes_go_with_what_the_user_has_set() -> None:
+    recipes = {"coarse": {"noise": "checkerboard", "finest": 1}, "coarser": {"noise": "checkerboard", "finest": 2}}
+    assert list(fitting_recipes(recipes, {})) == ["", "coarse", "coarser"]
+    assert list(fitting_recipes(recipes, {"noise": "generator"})) == [""]
+    assert list(fitting_recipes(recipes, {"noise": "checkerboard", "finest": 2})) == [""]
+    assert list(fitting_recipes(recipes, {"finest": 2})) == ["", "coarser"]
+
+
 def test_the_hardest_attack_is_tried_first_once_it_is_known() -> None:
-    bounds = Bounds(plain=6, coarse=3)
+    bounds = Bounds(plain=3, coarse=6)
     search(60, RECIPES, ["none", "blur"], bounds)
     assert bounds.asked[:2] == [("", 12, ["none", "blur"], None), ("coarse", 12, ["none", "blur"], None)]
     assert all(asked[2:] == (["blur", "none"], 60) for asked in bounds.asked[2:])
