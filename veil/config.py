@@ -12,6 +12,9 @@ from medveil.umed.config import UMedConfig
 _RADIUS: Mapping[Task, float] = {"segmentation": 4 / 255, "classification": 8 / 255}
 """UMed's bound and SALM's."""
 
+_COARSE_FROM = 64
+"""The shorter side of images, in pixels, on which a checkerboard is coarse: smaller ones are given up to attacks."""
+
 
 @dataclass(frozen=True)
 class VeilConfig(MethodSettings):
@@ -27,8 +30,8 @@ class VeilConfig(MethodSettings):
     }
     recipes: ClassVar[Recipes] = {
         "segmentation": {
-            "checkerboard of 2 pixels": {"noise": "checkerboard", "finest": 1},
-            "checkerboard of 4 pixels": {"noise": "checkerboard", "finest": 2},
+            "cells of 2 pixels": {"noise": "checkerboard", "finest": 1},
+            "cells of 1 pixel": {"noise": "checkerboard", "finest": 0},
         },
         "classification": {
             "all elements": {"k": 100},
@@ -65,19 +68,20 @@ class VeilConfig(MethodSettings):
     lbp: Literal["default", "ror", "uniform"] = setting(
         "default", "variant of the local binary pattern behind the texture bound", group="noise"
     )
-    noise: Literal["raced", "checkerboard", "generator", "pattern"] = setting(
-        "raced",
-        "on masks: of several fixed tiles the one that fresh surrogates meet first; a checkerboard without a race; a "
-        "U-Net's output for each image; or one learned tile for all",
+    noise: Literal["checkerboard", "raced", "generator", "pattern"] = setting(
+        "checkerboard",
+        "on masks: a checkerboard, for which nothing is fitted; of several fixed tiles the one that fresh surrogates "
+        "meet first; a U-Net's output for each image; or one learned tile for all",
         group="noise",
     )
     tile: int = setting(8, "side of the learned tile", unit="cells", low=2, group="noise")
     scales: int = setting(
         1, "equal parts of the noise, of cells of 1, 2, 4, ... pixels in turn", low=1, high=5, group="noise"
     )
-    finest: int = setting(
-        0,
-        "where scales, tiles and the pictures of classes begin: 0 at cells of 1 pixel, 1 at 2, 2 at 4, ...",
+    finest: int | None = setting(
+        None,
+        "where scales, tiles and the pictures of classes begin: 0 at cells of 1 pixel, 1 at 2, 2 at 4, ...; by default "
+        "2 for the checkerboard on images of at least 64 pixels, else 0",
         low=0,
         high=4,
         group="noise",
@@ -107,6 +111,16 @@ class VeilConfig(MethodSettings):
     width: int = setting(64, "channels of the first level of the generator and the surrogates", low=1)
     depth: int = setting(4, "levels of the generator and the surrogates below the first", low=1, high=8)
     seed: int = setting(0, "seed of every random draw")
+
+    def smallest_cell(self, task: Task, size: tuple[int, int]) -> int:
+        """The side of the smallest cells of the noise on images of ``size``, in pixels.
+
+        Cells of 4 withstand attacks that take single pixels away, and are met on images that are large enough.
+        """
+        if self.finest is not None:
+            return 2**self.finest
+        coarse = task == "segmentation" and self.noise == "checkerboard" and min(size) >= _COARSE_FROM
+        return 4 if coarse else 1
 
     def rate(self, generator: bool) -> float:
         """The learning rate of the noise."""

@@ -15,11 +15,12 @@ _START = 0.1
 
 
 class Learned(nn.Module):
-    """A generator's output or a learned tile, in cells of several sizes: one noise for each scale."""
+    """A generator's output or a learned tile, in cells of ``cell`` pixels, twice and four times as many, and so on: one
+    noise for each scale."""
 
-    def __init__(self, config: VeilConfig, channels: int) -> None:
+    def __init__(self, config: VeilConfig, channels: int, cell: int) -> None:
         super().__init__()
-        self.cells = [2 ** (config.finest + scale) for scale in range(config.scales)]
+        self.cells = [cell * 2**scale for scale in range(config.scales)]
         self.channels = channels
         count = config.scales * channels
         self.net = UNet(channels, count, config.width, config.depth) if config.noise == "generator" else None

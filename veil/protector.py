@@ -79,10 +79,11 @@ class Veil:
 
     def _noise(self) -> nn.Module:
         shape = self.place.shape
+        cell = self.config.smallest_cell(shape.task, shape.size)
         if shape.task != "segmentation":
-            return Classwise(shape.num_classes, shape.channels, shape.size, 2**self.config.finest)
+            return Classwise(shape.num_classes, shape.channels, shape.size, cell)
         if self.config.noise in ("raced", "checkerboard"):
-            fixed = Fixed(shape.channels, SIDE, 2**self.config.finest)
+            fixed = Fixed(shape.channels, SIDE, cell)
             fixed.tile.copy_(TILES["checkerboard"].expand_as(fixed.tile))
             return fixed
-        return Learned(self.config, shape.channels)
+        return Learned(self.config, shape.channels, cell)
