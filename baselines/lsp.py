@@ -27,11 +27,11 @@ class LSP(ModelFree):
 
     def fit(self, data: Dataset, runtime: Runtime | None = None) -> "LSP":
         """Note the task. Raises UserError when there are too few patches for the classes to differ."""
-        super().fit(data, runtime)
         rows, columns, _ = self._grid((data.channels, *data.size))
         patches = data.channels * rows * columns
         if data.task == "classification" and 2**patches < 4 * data.num_classes:
             raise UserError(f"{patches} patches cannot tell {data.num_classes} classes apart: give a smaller --patch")
+        super().fit(data, runtime)
         return self
 
     def pattern(self, names: Sequence[str], keys: Tensor, shape: tuple[int, int, int]) -> Tensor:

@@ -190,6 +190,7 @@ def test_em_stops_when_the_training_error_is_low():
         (SEP, {**SEP_OPTIONS, "checkpoints": 99}, "segmentation"),
         (SEP, SEP_OPTIONS, "multilabel"),
         (LSP, {"patch": 24}, "classification"),
+        (LSP, {"patch": 24, "psnr": 45}, "classification"),
     ],
 )
 def test_settings_that_do_not_fit_the_task_are_told(method, options, task):
