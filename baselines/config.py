@@ -131,10 +131,11 @@ class ErrorMinimisingConfig(OptimisedConfig):
         return plain if self.variant == "auto" else self.variant == "salm"
 
     def lengths(self, passes: int, count: int, task: Task) -> dict[str, Any]:
+        seen = min(self.batch(task), count)  # by one step: a set smaller than a batch is one batch
         if self.for_salm(task):
-            steps = int(passes * count / (self.batch_size * (self.pgd_steps * self.transforms + 1)))
+            steps = int(passes * count / (seen * (self.pgd_steps * self.transforms + 1)))
             return {"steps": steps, "decay_every": max(1, 2 * steps // 5)}
-        return {"rounds": int(passes / (self.noise_steps + self.model_steps * self.batch(task) / count))}
+        return {"rounds": int(passes / (self.noise_steps + self.model_steps * seen / count))}
 
 
 @dataclass(frozen=True)

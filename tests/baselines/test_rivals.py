@@ -251,6 +251,9 @@ def test_a_rival_at_an_equal_psnr(name, wanted):
     [
         (ErrorMinimising, {**EM, "passes": 60, "noise_steps": 20}, "segmentation", {"rounds": 2}),
         (ErrorMinimising, {"passes": 102, "batch_size": 4}, "classification", {"steps": 5, "decay_every": 2}),
+        # A set smaller than a batch is one batch: each step sees every image once.
+        (ErrorMinimising, {**EM, "passes": 60, "unet_batch_size": 99}, "segmentation", {"rounds": 12}),
+        (ErrorMinimising, {"passes": 102, "batch_size": 99}, "classification", {"steps": 2}),
         (TAP, {**TAP_OPTIONS, "passes": 50, "restarts": 4}, "segmentation", {"pgd_steps": 12}),
         (SEP, {**SEP_OPTIONS, "passes": 50, "checkpoints": 4}, "segmentation", {"pgd_steps": 4}),
         (
