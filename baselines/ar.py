@@ -43,8 +43,10 @@ class AR(ModelFree):
     def pattern(self, names: Sequence[str], keys: Tensor, shape: tuple[int, int, int]) -> Tensor:
         channels, height, width = shape
         noise = torch.empty(len(names), channels, height * width, device=keys.device)
+        # Inside and outside of a mask are drawn by one key, the image's: their borders are told apart by name.
+        side = f" {names[0]}" if self.task == "segmentation" and names else ""
         for channel in range(channels):
-            purpose = f"ar border {channel}" if self.task != "segmentation" else f"ar border {channel} {names[0]}"
+            purpose = f"ar border {channel}{side}"
             border = normal(self.config.seed, purpose, 0, keys, (border_size(height, width),))
             for name, places in grouped(names).items():
                 noise[places, channel] = border[places] @ self._matrix(name, channel, *shape, keys.device).T

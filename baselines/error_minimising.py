@@ -35,6 +35,7 @@ class ErrorMinimising(KeptNoise):
     def fit(self, data: Dataset, runtime: Runtime | None = None) -> "ErrorMinimising":
         """Make the noise of ``data``. Raises UserError when a setting does not fit the task."""
         self.begin(data)
+        self.salm = None
         config: ErrorMinimisingConfig = self.config
         runtime = runtime or SingleProcess()
         if config.for_salm(data.task):
@@ -63,8 +64,9 @@ class ErrorMinimising(KeptNoise):
 
     def load_state_dict(self, state: State) -> None:
         super().load_state_dict(state)
+        self.salm = None
         if state["salm"] is not None:
-            self.salm = self.salm or self._as_salm()
+            self.salm = self._as_salm()
             self.salm.load_state_dict(state["salm"])
 
     def _as_salm(self) -> SALM:

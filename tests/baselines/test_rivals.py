@@ -126,6 +126,25 @@ def test_noise_moves_its_surrogates_loss_the_right_way(name):
     assert fell < 0.2 if name == "tap untargeted" else fell > 0.8
 
 
+@pytest.mark.parametrize("name", SETTINGS)
+def test_no_samples_get_no_noise(name):
+    images, masks, ids = pictures().read([])
+    assert once(name).perturb(images, masks, ids).shape == images.shape
+
+
+def test_em_forgets_what_it_was_fitted_to_before():
+    """Classes make it SALM's, masks UMed's: whether it is fitted again or given another's state."""
+    quick = {**EM, "variant": "auto", "steps": 1, "pgd_steps": 1, "transforms": 1}
+    data, runtime = pictures(), SingleProcess("cpu")
+    alone = ErrorMinimising(**quick).fit(data, runtime)
+    again = ErrorMinimising(**quick).fit(pictures("classification"), runtime)
+    loaded = ErrorMinimising(**quick).fit(pictures("classification"), runtime)
+    again.fit(data, runtime)
+    loaded.load_state_dict(alone.state_dict())
+    for other in (again, loaded):
+        assert torch.equal(saved(other, data)[0], saved(alone, data)[0])
+
+
 def test_noise_for_an_unknown_id_is_refused():
     data, protector = pictures(), once("em")
     images, masks, _ = data.read([0])
