@@ -27,6 +27,9 @@ LINES = 2
 SHOWN = 72
 """UMed's largest change is drawn as so many grey levels from mid grey; what exceeds 127 is cut there."""
 
+_GENERATORS = ("$G_c$", "$G_t$")
+"""UMed's two as the paper writes them, on the contour and in the texture; any other dollar sign is one."""
+
 _WIDTH = 10.0
 _GAP, _WIDE, _MARGIN, _HEAD = 0.05, 0.16, 0.05, 0.66  # inches
 
@@ -62,7 +65,7 @@ def columns_of(
     columns = [("original", umed.original[shared])]
     for (name, samples), place in zip(rivals.items(), places, strict=True):
         columns.append((name.upper(), _grey(samples.noise[[place[i] for i in shared]], gain)))
-    columns += [("$G_c$", _grey(noise * contour, gain)), ("$G_t$", _grey(noise * ~contour, gain))]
+    columns += zip(_GENERATORS, (_grey(noise * contour, gain), _grey(noise * ~contour, gain)), strict=True)
     return [*columns, ("protected", umed.protected[shared])], gain
 
 
@@ -114,7 +117,15 @@ def _drawn(row: Row, columns: Sequence[tuple[str, NDArray[np.uint8]]], gain: int
             axes: Axes = figure.add_axes((left / _WIDTH, bottom / total, side / _WIDTH, tall / total))
             axes.imshow(images[line].squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axes.set_axis_off()
-        figure.text((left + side / 2) / _WIDTH, 1 - 0.6 / total, title, ha="center", va="baseline", color=MUTED)
+        figure.text(
+            (left + side / 2) / _WIDTH,
+            1 - 0.6 / total,
+            title,
+            ha="center",
+            va="baseline",
+            color=MUTED,
+            parse_math=title in _GENERATORS,
+        )
     for first, end, text in ((1, last - 3, f"rivals' noise × {gain}"), (last - 2, last - 1, f"UMed's noise × {gain}")):
         ends = [lefts[first] / _WIDTH, (lefts[end] + side) / _WIDTH]
         figure.add_artist(_rule(ends, 1 - 0.38 / total))

@@ -2,13 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from medveil.kernels import contour_band
+from medveil.launch.report import comparison
 from medveil.launch.report.comparison import columns_of, draw_comparisons
+from medveil.launch.report.picture import Picture, save
 from medveil.launch.report.sheets import Samples
 from medveil.launch.report.summary import summarise
 from medveil.launch.results import CellResult, Exploiter, Options, Outcome
@@ -60,12 +65,20 @@ def test_umeds_noise_is_parted_at_its_band_and_rivals_show_the_same_images() -> 
     assert np.array_equal(shown["LSP"], (128 + gain * lsp.noise[[2, 0]]).clip(0, 255))
 
 
-def test_it_is_drawn_for_plain_umed_beside_a_rival(tmp_path: Path) -> None:
+def test_it_is_drawn_for_plain_umed_beside_a_rival(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+
+    def seen(figure: Figure, *rest: Any) -> Picture:
+        drawn.append(figure)
+        return save(figure, *rest)
+
+    monkeypatch.setattr(comparison, "save", seen)
     umed = record("umed", samples(4, [0, 1, 2], 1), tmp_path)
     wider = record("umed", samples(8, [0, 1, 2], 1), tmp_path, Options(eps="8/255", band=2))
     em = record("em", samples(4, [0, 1, 2], 3), tmp_path)
     (picture,) = draw_comparisons(summarise([wider, umed, em]), tmp_path)
     assert Image.open(picture.path).width == 2000
+    assert {text.get_text() for text in drawn[0].texts if text.get_parse_math()} == {"$G_c$", "$G_t$"}
     assert "18 times" in picture.caption and "EM" in picture.alt
     (picture,) = draw_comparisons(summarise([wider, em]), tmp_path)
     assert "9 times" in picture.caption
