@@ -15,5 +15,5 @@ class Layout(Settings):
     rows: list[Factor] = setting(["protector"], "what a line of the table is")
     columns: list[Factor] = setting(["data"], "what a group of columns is")
     values: list[str] = setting(["accuracy"], "the metrics of each group, or psnr and ssim")
-    only: dict[str, str] = setting({}, "parts that must be so: {exploiter: mean of 4}")
+    only: dict[Factor, str] = setting({}, "parts that must be so: {exploiter: mean of 4}")
     average: bool = setting(False, "a last group: the mean over the others")

@@ -54,5 +54,6 @@ def test_parts_can_be_held_fast():
 def test_a_layout_that_is_none_is_refused_by_name():
     with pytest.raises(UserError, match="colums"):
         build(Layout, {"colums": ["data"]}, "x: layout")
-    with pytest.raises(UserError, match="rows"):
-        build(Layout, {"rows": ["seed"]}, "x: layout")
+    for name, wrong in (("rows", ["seed"]), ("only", {"seed": "0"})):
+        with pytest.raises(UserError, match=name):
+            build(Layout, {name: wrong}, "x: layout")
