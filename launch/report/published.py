@@ -30,6 +30,8 @@ def read_published(path: Path) -> Published:
             if rows.fieldnames is None or not set(COLUMNS) <= set(rows.fieldnames):
                 raise UserError(f"{path}: the first line must name the columns {', '.join(COLUMNS)}")
             for row in rows:
+                if None in row or None in row.values():
+                    raise UserError(f"{path}, line {rows.line_num} has not as many columns as the first line")
                 if not row["value"]:
                     continue
                 cell = (row["data"], row["protector"], row.get("options"), row["exploiter"])

@@ -161,9 +161,10 @@ def test_published_values_stand_beside_ours_and_missing_ones_stay_empty(
     none, umed = summarise(results, read_published(table))
     assert umed.scores["dsc"].difference == pytest.approx(4.0 - 0.92)
     assert none.scores["dsc"].published is None
-    table.write_text(header + "phantom-seg,umed,unet,none,dsc,low\n")
-    with pytest.raises(UserError, match="line 2"):
-        read_published(table)
+    for line in ("phantom-seg,umed,unet,none,dsc,low", "phantom-seg,umed,unet,dsc,0.92", "a,b,c,none,dsc,1,2"):
+        table.write_text(f"{header}{line}\n")
+        with pytest.raises(UserError, match="line 2"):
+            read_published(table)
 
 
 def run(*words: str) -> int:
