@@ -52,7 +52,11 @@ class Card:
 
 
 def cards_of(rows: Sequence[Row]) -> list[Card]:
-    """One for each protector and setting among ``rows`` of one data set, the strongest first, controls last."""
+    """One for each protector and setting among ``rows`` of one data set, the strongest first, controls last.
+
+    They are of the first exploiter; what an authorised user's model does with the images is no attack on them.
+    """
+    rows = [row for row in rows if row.exploiter is None or row.exploiter.authorised is None]
     if not rows:
         return []
     exploiter = rows[0].exploiter

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import re
 import warnings
 from collections.abc import Iterable
@@ -34,8 +35,8 @@ class Picture:
 
 
 def save(figure: Figure, folder: Path, name: str, data: str, kind: str, caption: str, alt: str) -> Picture:
-    """Write ``figure`` into ``folder`` as NAME.png."""
-    path = folder / f"{file_name(name)}.png"
+    """Write ``figure`` into ``folder`` as NAME.png, or NAME-2.png and so on where there is one of this name."""
+    path = _free(folder, file_name(name))
     content = io.BytesIO()
     FigureCanvasAgg(figure)
     with warnings.catch_warnings():
@@ -52,6 +53,12 @@ def file_name(text: str) -> str:
     """
     name = re.sub(r"[^A-Za-z0-9.=+]+", "-", text).strip("-.")
     return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _free(folder: Path, name: str) -> Path:
+    """Different sets may have the same name for a file: two of other letters than Latin ones have none at all."""
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(path for one in names if not (path := folder / f"{one}.png").exists())
 
 
 def forget(folder: Path) -> None:

@@ -60,9 +60,12 @@ def kept_samples(rows: Sequence[Row]) -> list[tuple[Row, Samples]]:
 
 
 def amplified(noise: NDArray[np.int16]) -> tuple[NDArray[np.uint8], int, int]:
-    """``noise`` on mid grey, as strong as fits; how many times as strong; and the largest change in grey levels."""
+    """``noise`` on mid grey, as strong as fits; how many times as strong; and the largest change in grey levels.
+
+    What exceeds half of the range is cut.
+    """
     largest = int(np.abs(noise).max(initial=0))
-    gain = 127 // largest if largest else 1
+    gain = max(1, 127 // largest) if largest else 1
     return (128 + gain * noise).clip(0, 255).astype(np.uint8), gain, largest
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from medveil.errors import UserError
 from medveil.launch.commands import report as command
+from medveil.launch.report.blink import data_uri
 from medveil.launch.report.cards import cards_of
 from medveil.launch.report.classes import reached
 from medveil.launch.report.collect import collect
@@ -22,6 +23,7 @@ from medveil.launch.report.cropping import gaps
 from medveil.launch.report.frontier import frontiers_of
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.published import read_published
+from medveil.launch.report.sheets import amplified
 from medveil.launch.report.summary import natural, summarise
 from medveil.launch.report.tables import csv_text, markdown_text
 from medveil.launch.report.worst import worst_cases
@@ -232,6 +234,27 @@ def test_a_card_is_held_against_the_strongest_control_in_the_worst_case() -> Non
     assert best.loss.mean == pytest.approx(25)
     assert best.beyond.mean == pytest.approx(25 - 5.5)
     assert best.beyond.spread == pytest.approx(math.sqrt(50 + 0.5))
+
+
+def test_cards_are_of_an_exploiter_and_not_of_an_authorised_users_model() -> None:
+    user = cell(0, 0, 0, exploiter=Exploiter("segmenter", authorised="my lungs"), clean=None)
+    user = replace(user, protected=Outcome({"differing_pixels": 0.004}))
+    (card,) = cards_of(summarise([user, cell(0, 0.9, 0.3)]))
+    assert (card.row.model, card.metric) == ("unet", "dsc")
+    assert cards_of(summarise([user])) == []
+
+
+def test_sets_whose_names_have_the_same_latin_letters_keep_their_own_figures(tmp_path: Path) -> None:
+    write_report([cell(0, 0.9, 0.1, data="Лёгкие"), cell(0, 0.9, 0.8, data="Печень")], tmp_path, "Trial")
+    bars = [path.read_bytes() for path in (tmp_path / "figures").glob("bars*.png")]
+    assert len(set(bars)) == 2
+    page = (tmp_path / "report.html").read_text()
+    assert all(data_uri(one) in page for one in bars)
+
+
+def test_noise_of_more_than_half_the_range_is_cut_and_not_hidden() -> None:
+    shown, gain, largest = amplified(np.array([[200, -200, 3]], dtype=np.int16))
+    assert (shown.tolist(), gain, largest) == ([[255, 0, 131]], 1, 200)
 
 
 def test_a_protector_tried_with_several_strengths_has_a_frontier(tmp_path: Path) -> None:
