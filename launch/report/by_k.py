@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from medveil.launch.report.figures import GRID, INK, STYLE, TITLE, WIDTH
 from medveil.launch.report.labels import STYLES, Labels, distinct, wrapped
 from medveil.launch.report.picture import Picture, save
-from medveil.launch.report.summary import METRICS, Row, Stat
+from medveil.launch.report.summary import Row, Stat, attack_text, metric_text
 from medveil.launch.results import Exploiter, Options
 
 FEWEST = 3
@@ -39,8 +39,8 @@ def draw_by_k(rows: Sequence[Row], folder: Path) -> list[Picture]:
 
 def _by_k(rows: Sequence[Row], lines: dict[Options, list[tuple[float, Row]]], labels: Labels, folder: Path) -> Picture:
     data, exploiter, attack, metric = rows[0].data, rows[0].exploiter, rows[0].attack, str(rows[0].headline)
-    name = METRICS.get(metric, metric)
-    suffix = f" · {attack}" if attack not in ("", "none") else ""
+    name = metric_text(metric)
+    suffix = f" · {attack}" if attack_text(attack) else ""
     title = wrapped(f"{data} · {labels.exploiter(rows[0])}{suffix}", TITLE)
     figure = Figure(figsize=(WIDTH, 3.2 + 0.17 * title.count("\n") + 0.17 * len(lines)), layout="constrained")
     axes = figure.subplots()

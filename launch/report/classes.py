@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from medveil.launch.report.figures import GRID, INK, STYLE, TITLE, WIDTH
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.picture import Picture, save
-from medveil.launch.report.summary import Row, Stat
+from medveil.launch.report.summary import Row, Stat, attack_text
 from medveil.launch.results import Outcome
 
 _CLEAN, _PROTECTED, _REST = "#9aa5b4", "#0f766e", "#d9dee5"
@@ -35,7 +35,7 @@ def reached(row: Row) -> tuple[Stat, Stat, Stat] | None:
     clean, protected, rest = [], [], []
     for cell in row.cells:
         chosen = cell.protected.protected_classes if cell.protected else []
-        if row.attack in ("", "none") and chosen and cell.clean and cell.clean.confusion:
+        if not attack_text(row.attack) and chosen and cell.clean and cell.clean.confusion:
             others = [number for number in range(len(cell.clean.confusion)) if number not in chosen]
             clean.append(_accuracy(cell.clean, chosen))
             protected.append(_accuracy(cell.protected, chosen))

@@ -15,7 +15,7 @@ from medveil.config import build
 from medveil.launch.report.figures import INK, MUTED, STYLE
 from medveil.launch.report.picture import Picture, save
 from medveil.launch.report.sheets import Samples, samples_of
-from medveil.launch.report.summary import Row
+from medveil.launch.report.summary import Row, by_data
 from medveil.umed import UMedConfig, maps
 
 RIVALS = ["em", "tap", "lsp", "ar", "sep"]
@@ -37,8 +37,7 @@ _GAP, _WIDE, _MARGIN, _HEAD = 0.05, 0.16, 0.05, 0.66  # inches
 def draw_comparisons(rows: Sequence[Row], folder: Path) -> list[Picture]:
     """One figure per data set of which UMed, with masks, and a rival kept the same images, into ``folder``."""
     with mpl.rc_context(STYLE):
-        names = sorted({row.data for row in rows})
-        return [picture for name in names for picture in _comparison([r for r in rows if r.data == name], folder)]
+        return [picture for of_data in by_data(rows).values() for picture in _comparison(of_data, folder)]
 
 
 def _comparison(rows: Sequence[Row], folder: Path) -> list[Picture]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.picture import Picture, save
-from medveil.launch.report.summary import METRICS, Row, Stat
+from medveil.launch.report.summary import Row, Stat, attack_text, by_data, metric_text
 from medveil.launch.report.worst import highlighted
 
 WIDTH = 5.0
@@ -53,8 +53,7 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Picture]:
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
     with mpl.rc_context(STYLE):
-        for data in sorted({row.data for row in rows}):
-            of_data = [row for row in rows if row.data == data]
+        for of_data in by_data(rows).values():
             labels = Labels.of(of_data)
             trained = {row.exploiter for row in of_data if row.scores and row.exploiter}
             for exploiter in sorted(trained, key=str):
@@ -72,7 +71,7 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Picture]:
 def _bars(rows: Sequence[Row], labels: Labels, folder: Path) -> Picture:
     """Clean beside protected for every row of one data set and exploiter."""
     data, exploiter, metric = rows[0].data, rows[0].exploiter, str(rows[0].headline)
-    name = METRICS.get(metric, metric)
+    name = metric_text(metric)
     title = wrapped(f"{data} · {labels.exploiter(rows[0])}", TITLE)
     texts = [wrapped(labels.row(row), LINE) for row in rows]
     # Inches: two bars of 0.16, and above them the text.
@@ -177,7 +176,7 @@ def draw_curves(axes: Axes, lines: Sequence[Line], name: str, relative: bool = F
 def _curves(rows: Sequence[Row], labels: Labels, folder: Path) -> Picture:
     """Clean test score by epoch: the clean exploiter once, the protected one for every row."""
     data, exploiter, attack, metric = rows[0].data, rows[0].exploiter, rows[0].attack, str(rows[0].headline)
-    name = METRICS.get(metric, metric)
+    name = metric_text(metric)
     lines: list[Line] = []
     clean = next((row for row in rows if curve(row, "clean")[0].size), None)
     if clean:
@@ -190,7 +189,7 @@ def _curves(rows: Sequence[Row], labels: Labels, folder: Path) -> Picture:
             label = wrapped(labels.protector(row), 38)
             lines.append(Line(label, labels.colour(row), labels.style(row), row))
     left = len(rows) - sum(min(count, VARIANTS) for count in shown.values())
-    suffix = f" · {attack}" if attack not in ("", "none") else ""
+    suffix = f" · {attack}" if attack_text(attack) else ""
     title = wrapped(f"{data} · {labels.exploiter(rows[0])}{suffix}", TITLE)
     height = sum(
         max(line.label.count("\n") + 1 for line in pair) for pair in (lines[i : i + 2] for i in range(0, len(lines), 2))

@@ -14,7 +14,7 @@ from medveil.launch.report.cards import Card, cards_of
 from medveil.launch.report.figures import GRID, INK, MUTED, STYLE, TITLE, WIDTH
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.picture import Picture, save
-from medveil.launch.report.summary import METRICS, Row, Stat
+from medveil.launch.report.summary import Row, Stat, by_data, metric_text
 
 FEWEST = 2
 """Strengths of one protector that make a frontier."""
@@ -46,8 +46,7 @@ def draw_frontiers(rows: Sequence[Row], folder: Path) -> list[Picture]:
     """One figure for each data set on which a protector was tried with several strengths."""
     pictures = []
     with mpl.rc_context(STYLE):
-        for data in sorted({row.data for row in rows}):
-            of_data = [row for row in rows if row.data == data]
+        for of_data in by_data(rows).values():
             if lines := frontiers_of(of_data):
                 pictures.append(_drawn(lines, Labels.of(of_data), folder))
     return pictures
@@ -55,7 +54,7 @@ def draw_frontiers(rows: Sequence[Row], folder: Path) -> list[Picture]:
 
 def _drawn(lines: dict[str, list[Point]], labels: Labels, folder: Path) -> Picture:
     card = next(iter(lines.values()))[0].card
-    row, name = card.row, METRICS.get(card.metric, card.metric)
+    row, name = card.row, metric_text(card.metric)
     attacks = max(one.card.attacks for line in lines.values() for one in line)
     title = wrapped(f"{row.data} · {labels.exploiter(row)}", TITLE)
     figure = Figure(figsize=(WIDTH, 3.7 + 0.17 * title.count("\n") + 0.1 * len(lines)), layout="constrained")

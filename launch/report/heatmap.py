@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medveil.launch.report.figures import MUTED, STYLE, TITLE, WIDTH
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.picture import Picture, save
-from medveil.launch.report.summary import METRICS, Row, Stat
+from medveil.launch.report.summary import Row, Stat, metric_text
 from medveil.launch.report.worst import attacks_of
 
 FEWEST = 4
@@ -80,7 +80,7 @@ def draw_heatmaps(rows: Sequence[Row], folder: Path) -> list[Picture]:
 def _heatmap(grid: Grid, folder: Path) -> Picture:
     names, attacks = grid.columns, grid.attacks
     values = np.vstack([grid.values, grid.worst])
-    shown = METRICS.get(grid.metric, grid.metric)
+    shown = metric_text(grid.metric)
     title = wrapped(grid.title, TITLE)
     heads = [wrapped(name, 26) for name in names]
     width = max(WIDTH, 2.0 + _COLUMN * len(names))

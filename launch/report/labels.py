@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from medveil.launch.errors import printable
-from medveil.launch.report.summary import Row
+from medveil.launch.report.summary import Row, attack_text
 from medveil.launch.results import Exploiter, Options
 
 COLOURS = {
@@ -52,7 +52,7 @@ class Labels:
 
     def row(self, row: Row) -> str:
         """The protector and, if there is one, the attack."""
-        return " · ".join([self.protector(row), *([row.attack] if row.attack not in ("", "none") else [])])
+        return " · ".join(part for part in (self.protector(row), attack_text(row.attack)) if part)
 
     def colour(self, row: Row) -> str:
         others = [name for name in dict.fromkeys(p for p, _ in self.options) if name not in COLOURS]

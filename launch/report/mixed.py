@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medveil.launch.report.figures import GRID, INK, MUTED, STYLE, TITLE, WIDTH, Line, draw_curves
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.picture import Picture, save
-from medveil.launch.report.summary import METRICS, Row
+from medveil.launch.report.summary import Row, by_data, metric_text
 
 PARTS = {"clean": "clean part alone", "protected": "protected part alone", "all": "the mix"}
 _COLOURS = {"clean": "#2563a8", "protected": "#b4431c", "all": "#0f766e"}
@@ -27,8 +27,7 @@ def draw_mixed(rows: Sequence[Row], folder: Path) -> list[Picture]:
     """What the rows hold of: curves of the mix and its parts, a t-SNE of the mix, confusion matrices."""
     pictures = []
     with mpl.rc_context(STYLE):
-        for data in sorted({row.data for row in rows}):
-            of_data = [row for row in rows if row.data == data and row.scores]
+        for of_data in by_data(row for row in rows if row.scores).values():
             labels = Labels.of(of_data)
             for row in of_data:
                 if _part(row) != "all":
@@ -61,7 +60,7 @@ def _title(row: Row, labels: Labels) -> str:
 
 def _curves(whole: Row, parts: Sequence[Row], labels: Labels, folder: Path) -> Picture:
     metric = str(whole.headline)
-    name = METRICS.get(metric, metric)
+    name = metric_text(metric)
     lines = [Line("all of it, clean", INK, (0, (2, 1.2)), whole, "clean")]
     for row in [*sorted(parts, key=_part), whole]:
         part = _part(row)

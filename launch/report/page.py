@@ -10,7 +10,7 @@ from medveil.launch.report.cards import Card, cards_of
 from medveil.launch.report.cropping import Gap, gaps
 from medveil.launch.report.heatmap import Grid, grids_of
 from medveil.launch.report.picture import Picture, of_kind
-from medveil.launch.report.summary import COST, METRICS, SIMILARITY, Row, metrics_of
+from medveil.launch.report.summary import COST, METRICS, SIMILARITY, Row, by_data, metrics_of
 from medveil.launch.report.tables import failures, number, releases
 from medveil.launch.results import CellResult
 from medveil.metrics import IN_PIXELS
@@ -59,8 +59,9 @@ def html_text(
     results: Sequence[CellResult], rows: Sequence[Row], pictures: Sequence[Picture], title: str, note: str = ""
 ) -> str:
     """The page, with every picture inside it."""
-    names = sorted({row.data for row in rows})
-    sections = [_section(f"set-{i}", data, rows, pictures) for i, data in enumerate(names, 1)]
+    sections = [
+        _section(f"set-{i}", data, of_data, pictures) for i, (data, of_data) in enumerate(by_data(rows).items(), 1)
+    ]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("medveil.launch.report", "."),
         autoescape=True,
@@ -87,8 +88,7 @@ def html_text(
     )
 
 
-def _section(anchor: str, data: str, rows: Sequence[Row], pictures: Sequence[Picture]) -> Section:
-    of_data = [row for row in rows if row.data == data]
+def _section(anchor: str, data: str, of_data: Sequence[Row], pictures: Sequence[Picture]) -> Section:
     audited = [row for row in of_data if row.scores]
     return Section(
         data=data,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from medveil.launch.report.summary import METRICS, Stat, summarise
+from medveil.launch.report.summary import Stat, metric_text, summarise
 from medveil.launch.report.worst import Worst, worst_cases
 from medveil.launch.results import CellResult
 
@@ -11,7 +11,7 @@ def headline(cells: Sequence[CellResult]) -> list[str]:
     """For each exploiter the worst case over the attacks; nothing where one attack alone was tried."""
     lines = []
     for one in worst_cases(summarise(cells)):
-        name = METRICS.get(one.metric, one.metric)
+        name = metric_text(one.metric)
         lines.append(f"worst case of {one.attacks} attacks on {one.row.exploiter_text}, {name} in percent:")
         lines += [f"  {_said(one.clean)} trained on originals, {_said(one.protected)} on the release as it is"]
         lines.append(f"  {_said(one.score.protected)} after {one.row.attack}{_back(one)}")

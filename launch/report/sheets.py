@@ -15,7 +15,7 @@ from medveil.launch.report.figures import MUTED, STYLE, VARIANTS, WIDTH
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.picture import Picture, save
 from medveil.launch.report.run_pictures import read_pictures
-from medveil.launch.report.summary import Row
+from medveil.launch.report.summary import Row, by_data
 from medveil.launch.results import Options
 
 SHEET_SAMPLES = 3
@@ -39,8 +39,7 @@ def draw_sheets(rows: Sequence[Row], folder: Path) -> list[Picture]:
     """One for each release of a data set that kept images."""
     pictures = []
     with mpl.rc_context(STYLE):
-        for data in sorted({row.data for row in rows}):
-            of_data = [row for row in rows if row.data == data]
+        for of_data in by_data(rows).values():
             labels = Labels.of(of_data)
             pictures += [_sheet(row, samples, labels, folder) for row, samples in kept_samples(of_data)]
     return pictures

@@ -104,7 +104,7 @@ class Row:
     @property
     def label(self) -> str:
         """Protector with its options and, if there is one, the attack: a name within one data set and exploiter."""
-        return " · ".join(part for part in (self.protector, str(self.options), _shown(self.attack)) if part)
+        return " · ".join(part for part in (self.protector, str(self.options), attack_text(self.attack)) if part)
 
     @property
     def model(self) -> str:
@@ -129,8 +129,22 @@ class Row:
         return ", ".join(text.format(training[name]) for name, text in words.items() if name in training)
 
 
-def _shown(attack: str) -> str:
+def attack_text(attack: str) -> str:
+    """``attack`` as titles show it; empty for none."""
     return "" if attack in ("", "none") else attack
+
+
+def metric_text(metric: str) -> str:
+    """The name of ``metric`` for people; one that :data:`METRICS` has not goes by its own."""
+    return METRICS.get(metric, metric)
+
+
+def by_data(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """The rows of each data set, in their order; the sets by name."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.data, []).append(row)
+    return dict(sorted(found.items()))
 
 
 def natural(text: str) -> tuple[tuple[int, float, str], ...]:
@@ -145,7 +159,7 @@ def order(result: CellResult | Row) -> tuple[object, ...]:
     return (
         result.data,
         result.exploiter_text,
-        _shown(result.attack),
+        attack_text(result.attack),
         rank,
         result.protector,
         natural(str(result.options)),

@@ -9,7 +9,7 @@ from medveil.launch.report.config import Layout
 from medveil.launch.report.cropping import Gap, gaps
 from medveil.launch.report.labels import plain_text, spoken
 from medveil.launch.report.layout import table_of
-from medveil.launch.report.summary import COST, METRICS, SIMILARITY, Row, Stat, metrics_of, order
+from medveil.launch.report.summary import COST, SIMILARITY, Row, Stat, by_data, metric_text, metrics_of, order
 from medveil.launch.report.worst import Worst, worst_cases
 from medveil.launch.results import CellResult, Options, Outcome
 from medveil.metrics import shown
@@ -86,13 +86,12 @@ def markdown_text(
     ]
     if layout is not None:
         lines += ["", "## As the paper lays it out: ours (published)", "", *_table(*table_of(rows, layout))]
-    for data in sorted({row.data for row in rows}):
+    for data, of_data in by_data(rows).items():
         lines += ["", f"## {plain_text(data)}"]
-        of_data = [row for row in rows if row.data == data]
         if cases := worst_cases(of_data):
             lines += ["", "### Worst case over the attacks", "", *_worst_table(cases)]
         for metric in metrics_of(o for row in of_data for c in row.cells for o in (c.protected, c.clean)):
-            lines += ["", f"### {METRICS.get(metric, plain_text(metric))}", "", *_metric_table(of_data, metric)]
+            lines += ["", f"### {plain_text(metric_text(metric))}", "", *_metric_table(of_data, metric)]
         only = [row for row in of_data if not row.scores]
         if only:
             body = [[r.protector, str(r.options), *_likeness(r), _seeds(r)] for r in only]

@@ -19,7 +19,7 @@ from medveil.launch.report.page import html_text
 from medveil.launch.report.picture import forget
 from medveil.launch.report.published import Published
 from medveil.launch.report.sheets import draw_sheets, kept_samples
-from medveil.launch.report.summary import Row, summarise
+from medveil.launch.report.summary import Row, by_data, summarise
 from medveil.launch.report.tables import csv_text, markdown_text
 from medveil.launch.report.worst import csv_text as worst_text
 from medveil.launch.report.worst import worst_cases
@@ -84,8 +84,8 @@ def write_report(
 
 def _check_pictures(rows: Sequence[Row]) -> None:
     """Raise UserError for a file that is none of a run, while an earlier report still stands."""
-    for data in sorted({row.data for row in rows}):
-        kept_samples([row for row in rows if row.data == data])
+    for of_data in by_data(rows).values():
+        kept_samples(of_data)
     seen_by_users(rows)
 
 
