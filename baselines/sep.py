@@ -40,7 +40,8 @@ class SEP(KeptNoise):
         stages = TrainThenAttack(self, data, runtime, config.epochs, config.augment, config.batch(data.task))
         if stages.training_steps < config.checkpoints:
             raise UserError(
-                f"{config.checkpoints} checkpoints do not fit in {stages.training_steps} training steps: more --epochs"
+                f"{config.checkpoints} checkpoints do not fit in {stages.training_steps} training steps: "
+                "give more --epochs"
             )
         ensemble = _Ensemble(config, stages, data)
 

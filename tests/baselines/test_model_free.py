@@ -69,7 +69,11 @@ def test_lsp_is_flat_in_patches_and_linearly_separable():
 
 @pytest.mark.parametrize(("side", "patch"), [(28, 7), (32, 8), (96, 14), (224, 32)])
 def test_the_patch_follows_the_size(side, patch):
-    assert LSP()._grid((1, side, side))[2] == patch
+    lsp = LSP().fit(pictures("classification"))
+    noise = lsp.pattern(["0"], keyed.keys_of(["a"]), (1, side, side))[0, 0]
+    assert (noise[:, 1:] != noise[:, :-1]).any(0).nonzero().flatten().tolist() == list(
+        range(patch - 1, side - 1, patch)
+    )
 
 
 def test_ars_matrix_is_its_loop_over_the_pixels():

@@ -200,20 +200,21 @@ def test_em_stops_when_the_training_error_is_low():
 
 
 @pytest.mark.parametrize(
-    ("method", "options", "task"),
+    ("method", "options", "task", "says"),
     [
-        (ErrorMinimising, {**EM, "region": "roi"}, "classification"),
-        (ErrorMinimising, {**EM, "wise": "class"}, "multilabel"),
-        (ErrorMinimising, {**EM, "variant": "salm"}, "segmentation"),
-        (ErrorMinimising, {**EM, "start": "stored"}, "segmentation"),
-        (SEP, {**SEP_OPTIONS, "checkpoints": 99}, "segmentation"),
-        (SEP, SEP_OPTIONS, "multilabel"),
-        (LSP, {"patch": 24}, "classification"),
-        (LSP, {"patch": 24, "psnr": 45}, "classification"),
+        (ErrorMinimising, {**EM, "region": "roi"}, "classification", "region roi"),
+        (ErrorMinimising, {**EM, "wise": "class"}, "multilabel", "multi-label"),
+        (ErrorMinimising, {**EM, "variant": "salm"}, "segmentation", "variant alternating"),
+        (ErrorMinimising, {**EM, "variant": "auto", "psnr": 40}, "classification", "smaller eps"),
+        (ErrorMinimising, {**EM, "start": "stored"}, "segmentation", "start stored"),
+        (SEP, {**SEP_OPTIONS, "checkpoints": 99}, "segmentation", "99 checkpoints"),
+        (SEP, SEP_OPTIONS, "multilabel", "multi-label"),
+        (LSP, {"patch": 24}, "classification", "smaller --patch"),
+        (LSP, {"patch": 24, "psnr": 45}, "classification", "smaller --patch"),
     ],
 )
-def test_settings_that_do_not_fit_the_task_are_told(method, options, task):
-    with pytest.raises(UserError):
+def test_settings_that_do_not_fit_the_task_are_told(method, options, task, says):
+    with pytest.raises(UserError, match=says):
         method(**options).fit(pictures(task), SingleProcess("cpu"))
 
 
