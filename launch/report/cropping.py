@@ -33,7 +33,7 @@ def gaps(rows: Sequence[Row]) -> list[Gap]:
             continue
         metric = str(row.headline)
         falls, falls_cropped = _drops(whole, metric), _drops(row, metric)
-        # (p - pc) - (c - cc) is how much smaller the drop c - p is without the crop than with it, turned round.
+        # (p - pc) - (c - cc) = (cc - pc) - (c - p): the drop with the crop, less the drop without it.
         gap = Stat.of(falls_cropped[seed] - falls[seed] for seed in falls if seed in falls_cropped)
         if gap is not None:
             found.append(Gap(whole, row, gap))
