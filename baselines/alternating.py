@@ -43,6 +43,7 @@ class Alternation:
             self._samples_start(self.store)
 
     def run(self) -> None:
+        """All rounds, or as many as the training error wants; the protector keeps the noise then. Resumes."""
         state = self.runtime.restore()
         done = 0 if state is None else self._resume(state)
         total = self.config.rounds * self.per_round

@@ -43,6 +43,11 @@ class TrainThenAttack:
         extra: Callable[[], State] = dict,
         load_extra: Callable[[State], None] = lambda state: None,
     ) -> None:
+        """Train, attack with ``craft``, and let the protector keep the noise. Goes on from a checkpoint.
+
+        ``trained`` is told after each step of the training how many are done; ``extra`` is what it keeps of them in a
+        checkpoint, which ``load_extra`` takes back.
+        """
         state = self.runtime.restore()
         done = 0
         if state is not None:
@@ -84,7 +89,7 @@ class TrainThenAttack:
             noise = craft(to_unit(samples.images), samples.targets, samples.keys)
         # Final at once, so kept as what is released of it: a checkpoint holds one byte where it would hold four.
         self.store.write(self.store.local_slice(batch), self.protector.whole(noise))
-        return noise.abs().sum() / max(1, noise.numel())
+        return noise.abs().sum() / max(1, noise.numel())  # what progress shows in place of a loss: there is none
 
     def _state(self, done: int, extra: Callable[[], State]) -> State:
         return {"surrogate": self.surrogate.state(), "noise": self.store.merged(), "extra": extra(), "done": done}

@@ -154,7 +154,7 @@ class TAPConfig(OptimisedConfig):
     goal: Literal["targeted", "untargeted"] = setting(
         "targeted", "towards a wrong target, or away from the true one (SALM's Eq. 7)", group="noise"
     )
-    shift: int = setting(1, "the wrong target is the class so much further", group="noise")
+    shift: int = setting(1, "the wrong target is the class so much further; of a mask its opposite", group="noise")
     epochs: int = setting(40, "epochs of training on the clean data", low=1)
     augment: bool = setting(True, "that training flips and crops")
     pgd_steps: int = setting(250, "steps of one attack", low=1, group="noise")
@@ -194,7 +194,9 @@ class SEPConfig(OptimisedConfig):
         "reduced", "a step along the mean gradient of all checkpoints, or along variance-reduced ones", group="noise"
     )
     shift: int | None = setting(
-        None, "the wrong target is the class so much further; by default half of the classes", group="noise"
+        None,
+        "the wrong target is the class so much further, by default by half of the classes; of a mask its opposite",
+        group="noise",
     )
     epochs: int = setting(120, "epochs of training on the clean data", low=1)
     augment: bool = setting(True, "that training flips and crops")

@@ -47,6 +47,7 @@ class Surrogate:
         return self.loss_of(logits, targets)
 
     def loss_of(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss per sample, float [N], of what the network said."""
         if self.task == "segmentation":
             return segmentation_loss(logits, targets)
         return classification_loss(logits, targets, self.task)
