@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-from medveil.launch.report.config import Layout
+from medveil.launch.report.config import Factor, Layout
 from medveil.launch.report.summary import METRICS, Row, Stat
 
 _NAMES = {**METRICS, "psnr": "PSNR", "ssim": "SSIM"}
@@ -24,23 +24,40 @@ Lines = dict[str, dict[str, dict[str, Value]]]
 
 
 def laid_out(rows: Sequence[Row], layout: Layout) -> Lines:
-    """The values of ``rows`` in the table that ``layout`` describes; a line that lacks a group has no average."""
-    lines: Lines = {}
-    groups: dict[str, None] = {}
+    """The values of ``rows`` in the table that ``layout`` describes; a line that lacks a group has no average.
+
+    Where rows that differ in what stands on neither side would fall into one cell, each has a line of its own.
+    """
+    placed = []
     for row in rows:
         parts = _parts(row)
-        if any(parts[part] != wanted for part, wanted in layout.only.items()):
-            continue
         values = {name: value for name in layout.values if (value := _value(row, name)) is not None}
-        if values:
-            group = _joined(parts, layout.columns)
-            groups[group] = None
-            lines.setdefault(_joined(parts, layout.rows), {}).setdefault(group, {}).update(values)
+        if values and all(parts[part] == wanted for part, wanted in layout.only.items()):
+            placed.append((parts, values))
+    lines, collided = _lines(placed, layout.rows, layout.columns)
+    if collided:
+        sides = {*layout.rows, *layout.columns}
+        telling = [part for part in get_args(Factor) if part not in sides and len({at[part] for at, _ in placed}) > 1]
+        lines, _ = _lines(placed, [*layout.rows, *telling], layout.columns)
+    groups = {group for line in lines.values() for group in line}
     if layout.average and len(groups) > 1:
         for line in lines.values():
             if len(line) == len(groups):
                 line[_AVERAGE] = {name: _mean([cells.get(name) for cells in line.values()]) for name in layout.values}
     return lines
+
+
+def _lines(
+    placed: Sequence[tuple[Mapping[str, str], Mapping[str, Value]]], rows: Sequence[str], columns: Sequence[str]
+) -> tuple[Lines, bool]:
+    """The table, and whether two different values of it fell into one cell."""
+    lines: Lines = {}
+    collided = False
+    for parts, values in placed:
+        cells = lines.setdefault(_joined(parts, rows), {}).setdefault(_joined(parts, columns), {})
+        collided = collided or any(cells.get(name, value) != value for name, value in values.items())
+        cells.update(values)
+    return lines, collided
 
 
 def table_of(rows: Sequence[Row], layout: Layout) -> tuple[list[str], list[list[str]]]:

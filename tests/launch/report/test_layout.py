@@ -46,6 +46,12 @@ def test_likeness_stands_across_data_sets():
     assert body == [["umed", "45.00 (50.00)", "99.00", "45.00", "99.00"]]
 
 
+def test_what_stands_on_neither_side_is_told_apart_and_not_overwritten():
+    layout = Layout(rows=["protector"], columns=["exploiter"], values=["dsc_pooled"])
+    _, body = table_of(rows(("umed",)), layout)
+    assert body == [["umed · busi", "45.00 (20.00)", "25.00 (10.00)"], ["umed · lungs", "", "95.00"]]
+
+
 def test_parts_can_be_held_fast():
     layout = Layout(rows=["protector"], columns=["exploiter"], values=["jaccard_pooled"], only={"data": "lungs"})
     assert table_of(rows(("umed",)), layout) == (["protector", "unet Jaccard, pooled"], [["umed", "45.00"]])
