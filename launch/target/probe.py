@@ -23,6 +23,7 @@ from medveil.launch.exploiters.training import train_exploiter
 from medveil.launch.reading import STORED
 from medveil.launch.release.compare import batch_size
 from medveil.launch.results import Outcome
+from medveil.launch.running.files import sha256_of
 from medveil.launch.running.processes import Processes
 from medveil.launch.running.runs import Run, owned
 from medveil.launch.running.runtime import DIVERGED, ProcessRuntime, running
@@ -81,7 +82,10 @@ class Bench:
 
 @dataclass(frozen=True)
 class Saved:
-    """The saved bytes of a probe. ``released``: its samples as a thief gets them; ``psnr``: mean over those changed."""
+    """The saved bytes of a probe.
+
+    ``name``: their hash; ``released``: the samples as a thief gets them; ``psnr``: in dB, mean over those changed.
+    """
 
     name: str
     released: Dataset
@@ -113,7 +117,9 @@ def protect(bench: Bench, protector: Protector, label: str, chosen: Mapping[str,
         if not kept.changed:
             raise UserError(f"{label}: no saved image differs from its original: nothing can be measured")
         whole = AsSaved(data, np.load(run.path / _SAVED, mmap_mode="r", allow_pickle=False))
-        return Saved(run.path.name, Subset(whole, kept.released), kept.psnr)
+        # By its bytes, so that two recipes that come to the same noise are trained on once.
+        known = hashlib.sha256(f"{sha256_of(run.path / _SAVED)} {kept.released}".encode()).hexdigest()[:16]
+        return Saved(known, Subset(whole, kept.released), kept.psnr)
 
 
 @dataclass(frozen=True)
