@@ -296,7 +296,18 @@ class PatternConfig(RandomSignsConfig):
         group="noise",
     )
     cell: int = setting(
-        1, "side of the checkerboard's squares, thickness of the rows and columns", unit="pixels", low=1, group="noise"
+        1,
+        "side of the squares that have one sign, thickness of the rows and columns",
+        unit="pixels",
+        low=1,
+        group="noise",
+    )
+    scales: int = setting(
+        1,
+        "equal parts of the noise, of cells of cell, twice and four times as many pixels, ...",
+        low=1,
+        high=5,
+        group="noise",
     )
     mask: Literal["own", "another"] = setting(
         "own", "whose mask the region is drawn from; another image's: a null, which must not protect", group="noise"
@@ -307,6 +318,11 @@ class PatternConfig(RandomSignsConfig):
         group="noise",
     )
     psnr: float | None = setting(None, _PSNR, unit="dB", above=0, group="noise")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pattern == "constant" and (self.cell > 1 or self.scales > 1):
+            raise ValueError("pattern constant has no cells: leave cell and scales away")
 
 
 @dataclass(frozen=True)

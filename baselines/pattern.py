@@ -89,7 +89,8 @@ class Pattern:
         settings, shape = self.settings, images.shape[1:]
         keys = keyed.keys_of(ids, images.device)
         masks = targets if self.others is None else self.others.of_ids(ids, targets)
-        size = self._bound(images, masks)
+        signs = self._signs(keys, shape)
+        size = self._bound(images, masks) * signs.abs()
         if settings.k < 100:
             chances = keyed.uniform(settings.seed, "random support", 0, keys, shape)
             size = size * topk_mask(chances, settings.k / 100)
@@ -97,17 +98,27 @@ class Pattern:
             own = keys if settings.pattern == "signs" else keyed.keys_of(_ONE, images.device)
             chance = keyed.uniform(settings.seed, "pattern rounding", 0, own, shape)
             size = dithered(scale * 255 * size, chance) / 255
-        return torch.clamp(to_unit(images) + size * self._signs(keys, shape), 0, 1)
+        return torch.clamp(to_unit(images) + size * signs.sign(), 0, 1)
 
     def _signs(self, keys: Tensor, shape: Sequence[int]) -> Tensor:
-        """+1 and -1, float32, of a shape that broadcasts to [N, C, H, W]."""
+        """From -1 to +1, float32, of a shape that broadcasts to [N, C, H, W]: the mean of each scale's pattern."""
         settings = self.settings
         if settings.pattern == "constant":
             return torch.ones(1, 1, 1, 1, device=keys.device)
+        cells = [settings.cell * 2**scale for scale in range(settings.scales)]
+        return torch.stack([self._of_cells(cell, keys, shape) for cell in cells]).mean(0)
+
+    def _of_cells(self, cell: int, keys: Tensor, shape: Sequence[int]) -> Tensor:
+        """+1 and -1, float32, one sign for each cell, of a shape that broadcasts to [N, C, H, W]."""
+        settings = self.settings
+        height, width = shape[-2:]
         if settings.pattern in ("checkerboard", "rows", "columns"):
-            return regular(settings.pattern, shape[-2], shape[-1], settings.cell, keys.device)[None, None]
+            return regular(settings.pattern, height, width, cell, keys.device)[None, None]
         own = keys if settings.pattern == "signs" else keyed.keys_of(_ONE, keys.device)
-        return ((keyed.words(settings.seed, "random signs", 0, own, shape) & 1) * 2 - 1).to(torch.float32)
+        purpose = "random signs" if cell == 1 else f"random signs of cells of {cell}"
+        drawn = keyed.words(settings.seed, purpose, 0, own, (*shape[:-2], -(-height // cell), -(-width // cell)))
+        signs = ((drawn & 1) * 2 - 1).to(torch.float32)
+        return signs.repeat_interleave(cell, -2).repeat_interleave(cell, -1)[..., :height, :width]
 
     def _bound(self, images: Tensor, masks: Tensor) -> Tensor:
         """The largest change, on the [0, 1] scale, float32 of a shape that broadcasts to the images."""

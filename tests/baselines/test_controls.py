@@ -100,6 +100,28 @@ def test_stripes_change_their_sign_along_one_axis_alone(pattern, axis):
     assert torch.equal(change[2:], -change[:-2]) and torch.equal(change[::2], change[1::2])
 
 
+@pytest.mark.parametrize("pattern", ["checkerboard", "signs", "fixed-signs", "rows"])
+def test_two_scales_are_the_mean_of_cells_and_of_cells_twice_as_large(pattern):
+    fine, coarse = (
+        pattern_change(lesions(), pattern=pattern, cell=cell, region="image", eps="4/255") for cell in (2, 4)
+    )
+    both = pattern_change(lesions(), pattern=pattern, cell=2, scales=2, region="image", eps="8/255")
+    assert torch.equal(both, fine + coarse)
+    assert set(both.flatten().tolist()) == {-8, 0, 8}
+
+
+def test_signs_of_a_cell_are_one_sign():
+    change = pattern_change(lesions(), pattern="signs", cell=4, region="image")[:, 0]
+    squares = change.view(6, 5, 4, 5, 4).transpose(2, 3).flatten(3)
+    assert torch.equal(squares, squares[..., :1].expand_as(squares))
+    assert not torch.equal(change[0], change[1])
+
+
+def test_a_constant_has_no_cells():
+    with pytest.raises(UserError, match="no cells"):
+        Pattern(pattern="constant", cell=4)
+
+
 def test_umeds_bound_is_eps_on_the_contour_and_less_inside():
     images, masks, _ = lesions().read(range(6))
     change = pattern_change(lesions(), pattern="constant", bound="lbp")
