@@ -20,6 +20,12 @@ _SEED = "seed of every random draw"
 _NARROW: Mapping[str, Any] = {"width": 8, "unet_width": 8, "unet_learning_rate": 1e-3}
 """Surrogates that a CPU can train, with a rate for them."""
 
+_OF_VARIANT: Mapping[str, tuple[str, ...]] = {
+    "alternating": ("rounds", "model_steps", "noise_steps", "relative_step", "stop_error", "augment"),
+    "salm": ("step_size", "pgd_steps", "transforms", "release", "steps", "decay_every"),
+}
+"""Settings of EM that only one of its variants has."""
+
 
 @dataclass(frozen=True)
 class OptimisedConfig(MethodSettings, ABC):
@@ -129,6 +135,14 @@ class ErrorMinimisingConfig(OptimisedConfig):
         """Whether EM is that of SALM's tables for data of ``task``."""
         plain = task != "segmentation" and self.wise == "sample" and not self.rounding
         return plain if self.variant == "auto" else self.variant == "salm"
+
+    def check_used(self, task: Task) -> None:
+        """Raise UserError for a setting, neither a default nor a preset's, of the variant that ``task`` does not get."""
+        used, other = ("salm", "alternating") if self.for_salm(task) else ("alternating", "salm")
+        for name in _OF_VARIANT[other]:
+            usual = [getattr(type(self), name), *(sizes[name] for sizes in self.presets.values() if name in sizes)]
+            if getattr(self, name) not in usual:
+                raise UserError(f"{name} is of variant {other}, and this is variant {used}: leave {name} away")
 
     def lengths(self, passes: int, count: int, task: Task) -> dict[str, Any]:
         seen = min(self.batch(task), count)  # by one step: a set smaller than a batch is one batch
@@ -323,6 +337,8 @@ class PatternConfig(RandomSignsConfig):
         super().__post_init__()
         if self.pattern == "constant" and (self.cell > 1 or self.scales > 1):
             raise ValueError("pattern constant has no cells: leave cell and scales away")
+        if self.mask == "another" and self.region == "image":
+            raise ValueError("mask another draws a region, and region image is all of it: take another region or mask")
 
 
 @dataclass(frozen=True)

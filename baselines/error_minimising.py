@@ -43,10 +43,12 @@ class ErrorMinimising(KeptNoise):
                 raise UserError("variant salm protects classification sets: take variant alternating for segmentation")
             if config.psnr is not None:
                 raise UserError("variant salm makes its noise anew for each image: give a smaller eps instead of psnr")
+            self.asked.check_used(data.task)
             self.salm = self._as_salm().fit(data, runtime)
             return self
         if config.start == "stored":
             raise UserError("start stored belongs to variant salm: take start random or zero")
+        self.asked.check_used(data.task)
         Alternation(self, data, runtime).run()
         self.match(data, runtime)
         return self

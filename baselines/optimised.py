@@ -27,7 +27,8 @@ class KeptNoise:
     Config: ClassVar[type[MethodSettings]]
 
     def __init__(self, **options: Any) -> None:
-        self.config: Any = build(self.Config, options, self.name)
+        self.asked: Any = build(self.Config, options, self.name)
+        self.config = self.asked
         self.task: Task = "classification"
         self.keys: Tensor | None = None
         self.levels: Tensor | None = None
@@ -42,7 +43,7 @@ class KeptNoise:
         """Note the task, and how long the fit is. Raises UserError when the region or the length does not fit."""
         self.task = data.task
         check_region(self.config.region, data.task)
-        self.config = self.config.sized(len(data), data.task)
+        self.config = self.asked.sized(len(data), data.task)
 
     def whole(self, noise: Tensor) -> Tensor:
         """``noise`` (float on the [0, 1] scale) in whole grey levels within the bound, int8."""

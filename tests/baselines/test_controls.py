@@ -142,6 +142,11 @@ def test_anothers_mask_is_never_the_own_nor_an_empty_one():
         Pattern(mask="another").fit(one)
 
 
+def test_anothers_mask_needs_a_region_that_is_drawn_from_it():
+    with pytest.raises(UserError, match="mask another.*region image"):
+        Pattern(mask="another", region="image")
+
+
 def test_a_pattern_outlives_its_fit():
     data = moved_lesions()
     images, masks, ids = data.read([4, 1])

@@ -134,7 +134,7 @@ def test_no_samples_get_no_noise(name):
 
 def test_em_forgets_what_it_was_fitted_to_before():
     """Classes make it SALM's, masks UMed's: whether it is fitted again or given another's state."""
-    quick = {**EM, "variant": "auto", "steps": 1, "pgd_steps": 1, "transforms": 1}
+    quick = {**ErrorMinimising.Config.presets["demo"], "width": 4, "unet_width": 2, "model_steps": 10, "passes": 13}
     data, runtime = pictures(), SingleProcess("cpu")
     alone = ErrorMinimising(**quick).fit(data, runtime)
     again = ErrorMinimising(**quick).fit(pictures("classification"), runtime)
@@ -206,6 +206,8 @@ def test_em_stops_when_the_training_error_is_low():
         (ErrorMinimising, {**EM, "wise": "class"}, "multilabel", "multi-label"),
         (ErrorMinimising, {**EM, "variant": "salm"}, "segmentation", "variant alternating"),
         (ErrorMinimising, {**EM, "variant": "auto", "psnr": 40}, "classification", "smaller eps"),
+        (ErrorMinimising, {"variant": "salm", "rounds": 9}, "classification", "rounds is of variant alternating"),
+        (ErrorMinimising, {"pgd_steps": 3}, "segmentation", "pgd_steps is of variant salm"),
         (ErrorMinimising, {**EM, "start": "stored"}, "segmentation", "start stored"),
         (SEP, {**SEP_OPTIONS, "checkpoints": 99}, "segmentation", "99 checkpoints"),
         (SEP, SEP_OPTIONS, "multilabel", "multi-label"),
