@@ -137,7 +137,7 @@ class ErrorMinimisingConfig(OptimisedConfig):
         return plain if self.variant == "auto" else self.variant == "salm"
 
     def check_used(self, task: Task) -> None:
-        """Raise UserError for a setting, neither a default nor a preset's, of the variant that ``task`` does not get."""
+        """Raise UserError for a setting that is neither a default nor a preset's, of the variant that is not used."""
         used, other = ("salm", "alternating") if self.for_salm(task) else ("alternating", "salm")
         for name in _OF_VARIANT[other]:
             usual = [getattr(type(self), name), *(sizes[name] for sizes in self.presets.values() if name in sizes)]

@@ -28,7 +28,7 @@ class KeptNoise:
 
     def __init__(self, **options: Any) -> None:
         self.asked: Any = build(self.Config, options, self.name)
-        self.config = self.asked
+        self.config: Any = self.asked
         self.task: Task = "classification"
         self.keys: Tensor | None = None
         self.levels: Tensor | None = None

@@ -13,7 +13,7 @@ from medveil.launch.data.bad import BadFiles, attempt
 from medveil.launch.data.grid import working_grid
 from medveil.launch.data.images import SUFFIXES, Decoded, decoding, read_image, read_mask, read_size, resize
 from medveil.launch.data.layout import MASK_NAME
-from medveil.launch.data.listing import files_in, images_in, listing, refuse_loose
+from medveil.launch.data.listing import add_once, class_folders, files_in, images_in, listing, refuse_loose
 from medveil.launch.data.native import NativeFile
 from medveil.launch.data.not_classes import refuse_masks
 from medveil.launch.data.seen import Sample, Seen, mapped, some
@@ -21,8 +21,6 @@ from medveil.launch.data.source import MANIFEST, Source
 from medveil.launch.data.store import Pixels, PixelStore
 
 _LARGEST_SQUARE = 512
-
-_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 def open_folder(
@@ -45,7 +43,7 @@ def open_folder(
     images, masks = root / "images", root / "masks"
     if classes is not None:
         found = _in_table(images if images.is_dir() else root, classes, notes, bad)
-        return _open_classes(found, root, spec, size, notes, bad)
+        return _open_classes(found, root, spec, size, alone, notes, bad)
     if images.is_dir() and masks.is_dir():
         samples = _pair(files_in(images, notes), files_in(masks, notes), masks, bad)
     elif images.is_dir() and not any(p.is_dir() for p in listing(images)):
@@ -53,8 +51,8 @@ def open_folder(
     elif masked := _busi(root, notes):
         samples = _pair(*masked, None, bad)
     else:
-        found = _in_folders(images if images.is_dir() else root, root, notes, alone)
-        return _open_classes(found, root, spec, size, notes, bad)
+        found = _in_folders(images if images.is_dir() else root, root, notes)
+        return _open_classes(found, root, spec, size, alone, notes, bad)
     return _open_masked(samples, root, spec, size, notes, bad)
 
 
@@ -63,13 +61,11 @@ def _busi(root: Path, notes: list[str]) -> tuple[dict[str, Path], dict[str, Path
     folders = [p for p in listing(root) if p.is_dir()] or [root]
     if not any(MASK_NAME.fullmatch(p.stem) for folder in folders for p in images_in(folder)):
         return None
-    refuse_loose(root, folders)
+    refuse_loose(root, folders, images_in(root))
     files: dict[str, Path] = {}
     for folder in folders:
         for stem, path in files_in(folder, notes).items():
-            if stem in files:
-                raise UserError(f"{files[stem]} and {path} have the same id {stem!r}: rename or remove one")
-            files[stem] = path
+            add_once(files, stem, path)
     masks = {stem: path for stem, path in files.items() if MASK_NAME.fullmatch(stem)}
     return {stem: path for stem, path in files.items() if stem not in masks}, masks
 
@@ -181,30 +177,20 @@ def _read_image(sample: Sample) -> Decoded:
     return read_image(sample.image)
 
 
-def _in_folders(folder: Path, root: Path, notes: list[str], alone: bool) -> list[Sample]:
+def _in_folders(folder: Path, root: Path, notes: list[str]) -> list[Sample]:
     """The images of the class folders in ``folder``."""
-    classes = [p for p in listing(folder) if p.is_dir()]
+    classes = class_folders(folder)
     if not classes:
         raise UserError(f"{root} holds no data set: give it images/ and masks/, NAME_mask files, or a folder per class")
-    refuse_loose(folder, classes)
-    names = [p.name for p in classes]
-    if {name.lower() for name in names} <= _SPLITS:
-        raise UserError(
-            f"{folder} holds splits ({', '.join(names)}), not classes: give one of them, such as {classes[0]}"
-        )
-    samples = []
+    refuse_loose(folder, classes, images_in(folder))
+    found = {one.name: files_in(one, notes) for one in classes}
     for one in classes:
-        files = files_in(one, notes)
-        if not files:
+        if not found[one.name]:
             raise UserError(f"{one} holds no PNG, JPEG, TIFF or BMP image: fill the class folder or remove it")
-        samples += [Sample(f"{one.name}/{stem}", path, class_name=one.name) for stem, path in files.items()]
-    if len(names) < 2 and not alone:
-        raise UserError(
-            f"{folder} has one class folder only ({names[0]}): there is nothing to classify "
-            "(a class alone is protected with --support DATA)"
-        )
-    refuse_masks(folder, {one: [s.image for s in samples if s.class_name == one] for one in names})
-    return samples
+    refuse_masks(folder, found, lambda path: read_image(path).pixels)
+    return [
+        Sample(f"{name}/{stem}", path, class_name=name) for name, files in found.items() for stem, path in files.items()
+    ]
 
 
 def _in_table(folder: Path, classes: Mapping[str, str], notes: list[str], bad: BadFiles) -> list[Sample]:
@@ -215,17 +201,14 @@ def _in_table(folder: Path, classes: Mapping[str, str], notes: list[str], bad: B
             samples.append(Sample(stem, path, class_name=classes[stem]))
         else:
             bad.add(stem, UserError(f"{path} has no class in the table of --labels-from: add {stem}"))
-    if len({sample.class_name for sample in samples}) < 2:
-        bad.check()
-        raise UserError(f"{folder} has images of fewer than two classes: there is nothing to classify")
     return samples
 
 
 def _open_classes(
-    samples: list[Sample], root: Path, spec: str, size: int | None, notes: list[str], bad: BadFiles
+    samples: list[Sample], root: Path, spec: str, size: int | None, alone: bool, notes: list[str], bad: BadFiles
 ) -> Source:
     samples.sort(key=lambda sample: sample.id)
-    names = sorted({sample.class_name or "" for sample in samples})
+    _classes_of(samples, root, alone, bad)
     kept: list[Sample] = []
     with decoding():
         height, width = _size(samples, root, size, bad)
@@ -238,6 +221,7 @@ def _open_classes(
             seen.add(sample, decoded, [])
             kept.append(sample)
     notes += _left_out(bad, kept, (images,))
+    names = _classes_of(kept, root, alone, bad)
     targets = torch.tensor([names.index(s.class_name or "") for s in kept])
     data = images.dataset(targets, [s.id for s in kept], "classification", len(names))
     return Source(
@@ -254,6 +238,18 @@ def _open_classes(
         files=[NativeFile(one.image, (), f"images/{_in_class(one)}.png", None, i) for i, one in enumerate(kept)],
         left_out=tuple(bad.found),
     )
+
+
+def _classes_of(samples: Sequence[Sample], root: Path, alone: bool, bad: BadFiles) -> list[str]:
+    """The names of their classes. Raises UserError for fewer than two, unless one ``alone`` will do."""
+    names = sorted({sample.class_name or "" for sample in samples})
+    if len(names) == 1 and not alone:
+        bad.check()
+        raise UserError(
+            f"{root} has one class only ({names[0]}): there is nothing to classify "
+            "(a class alone is protected with --support DATA)"
+        )
+    return names
 
 
 def _in_class(sample: Sample) -> str:

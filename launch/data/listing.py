@@ -6,6 +6,11 @@ from medveil.errors import UserError
 from medveil.launch.data.images import SUFFIXES
 from medveil.launch.data.seen import some
 
+LONGEST = 255
+"""Bytes of a name."""
+
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+
 
 def listing(folder: Path) -> list[Path]:
     """What lies in ``folder``, sorted; hidden files are passed over."""
@@ -14,19 +19,47 @@ def listing(folder: Path) -> list[Path]:
     except OSError as error:
         raise UserError(f"{folder} cannot be listed ({error.strerror}): check its permissions") from None
     for path in found:
-        if not path.name.isprintable():
+        if not is_plain(path.name):
             raise UserError(f"{str(path)!a} has a name that is not plain text: rename it")
     return found
+
+
+def is_plain(name: str) -> bool:
+    """Whether a release may have a file or folder of this name: no control characters, and none that separates."""
+    return name.isprintable() and not {"/", "\\"} & set(name) and len(name.encode()) <= LONGEST
+
+
+def add_once(files: dict[str, Path], stem: str, path: Path) -> None:
+    """Enter ``path`` as ``stem``. Raises UserError where another file has that id."""
+    if (other := files.setdefault(stem, path)) != path:
+        raise UserError(f"{other} and {path} have the same id {stem!r}: rename or remove one")
 
 
 def images_in(folder: Path) -> list[Path]:
     return [p for p in listing(folder) if p.suffix.lower() in SUFFIXES and not p.is_dir()]
 
 
-def refuse_loose(root: Path, folders: list[Path]) -> None:
-    """An image beside the folders of a layout would be left out without a word."""
-    if folders != [root] and (loose := images_in(root)):
+def class_folders(folder: Path) -> list[Path]:
+    """The folders in ``folder``. Raises UserError where they are called as splits."""
+    found = [path for path in listing(folder) if path.is_dir()]
+    names = [path.name for path in found]
+    if found and {name.lower() for name in names} <= _SPLITS:
+        raise UserError(
+            f"{folder} holds splits ({', '.join(names)}), not classes: give one of them, such as {found[0]}"
+        )
+    return found
+
+
+def refuse_loose(root: Path, folders: list[Path], loose: list[Path]) -> None:
+    """The images ``loose`` in ``root`` beside the ``folders`` of a layout would be left out without a word."""
+    if loose and folders not in ([], [root]):
         raise UserError(f"{loose[0]} lies beside the folders {folders[0].name}, ...: move it into one of them")
+
+
+def left_out(others: list[str], folder: Path, known: str) -> list[str]:
+    """A note of the files ``others`` of ``folder`` that are not ``known``, if there are any."""
+    named = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+    return [f"{some(len(others), 'file')} left out of {folder}, not {known}: {named}"] if others else []
 
 
 def files_in(folder: Path, notes: list[str]) -> dict[str, Path]:
@@ -38,11 +71,7 @@ def files_in(folder: Path, notes: list[str]) -> dict[str, Path]:
             raise UserError(f"{path} is a folder: images must lie directly in {folder}")
         if path.suffix.lower() not in SUFFIXES:
             others.append(path.name)
-        elif path.stem in files:
-            raise UserError(f"{files[path.stem]} and {path} have the same id {path.stem!r}: rename or remove one")
         else:
-            files[path.stem] = path
-    if others:
-        named = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        notes.append(f"{some(len(others), 'file')} left out of {folder}, not PNG, JPEG, TIFF or BMP: {named}")
+            add_once(files, path.stem, path)
+    notes += left_out(others, folder, "PNG, JPEG, TIFF or BMP")
     return files

@@ -3,7 +3,6 @@
 import hashlib
 import math
 import zipfile
-import zlib
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -18,11 +17,9 @@ from medveil.launch.data import store
 from medveil.launch.data.cache import Entry, Kept, entry
 from medveil.launch.data.images import MAX_PIXELS
 from medveil.launch.data.medmnist_sets import registered
-from medveil.launch.data.npz_arrays import Array, Header, header_of, members, take
+from medveil.launch.data.npz_arrays import DAMAGED, Array, Header, header_of, members, take
 from medveil.launch.data.source import MAX_CLASSES, Source
 from medveil.launch.data.store import MappedDataset, PixelStore
-
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError)
 
 
 def open_npz(
@@ -44,7 +41,7 @@ def open_npz(
             return _open(archive, path, spec, size, splits, cache)
     except UserError:
         raise
-    except _DAMAGED as error:
+    except DAMAGED as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} cannot be read ({reason}): it is damaged or no npz; fetch or write it again") from None
 

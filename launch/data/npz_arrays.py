@@ -1,11 +1,14 @@
 """The arrays of an npz file: headers first, then block by block, without pickles."""
 
 import hashlib
+import lzma
 import math
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -16,6 +19,9 @@ from medveil.errors import UserError
 from medveil.launch.data.store import PixelStore
 
 Array = npt.NDArray[Any]
+
+DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError, UnicodeDecodeError)
+"""What zipfile raises for an archive that is cut, changed, or packed in a way that it does not know."""
 
 _BLOCK_BYTES = 16 << 20
 
@@ -39,8 +45,12 @@ def members(archive: zipfile.ZipFile, path: Path) -> list[str]:
 
 def read_header(file: IO[bytes]) -> Header:
     """The header that begins here. Raises ValueError."""
-    read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
-    return Header(*read(file))
+    try:
+        read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
+        return Header(*read(file))
+    except (TypeError, KeyError, SyntaxError, RecursionError, OverflowError, TokenError) as error:
+        # Whatever numpy raises for a header that is not what it seems.
+        raise ValueError(f"its header says nothing ({' '.join(str(error).split())})") from None
 
 
 def header_of(archive: zipfile.ZipFile, name: str, path: Path) -> Header:

@@ -9,6 +9,7 @@ from medveil.errors import UserError
 from medveil.launch.data import npz, phantom
 from medveil.launch.data.config import AS_THEY_ARE, Reading
 from medveil.launch.data.folders import open_folder
+from medveil.launch.data.listing import is_plain
 from medveil.launch.data.medical.folder import Asked, open_medical
 from medveil.launch.data.medmnist_sets import fetch
 from medveil.launch.data.source import MANIFEST, Source
@@ -74,7 +75,7 @@ class Opener:
         classes = read_table(table, "--labels-from", "class")
         for name in classes.values():
             # They become folders of the release.
-            if "/" in name or name.startswith(".") or not name.isprintable():
+            if name.startswith(".") or not is_plain(name):
                 raise UserError(f"--labels-from {table}: {name!a} cannot be the name of a folder: rename the class")
         return classes
 

@@ -66,13 +66,18 @@ class Source:
         return {self.data.ids[index]: file.name for file in volumes for index in file.indices}
 
     def grouped(self, groups: Mapping[str, str] | None = None) -> Mapping[str, str] | None:
-        """What a hold-out keeps together: of a set with volumes the slices of each, with ``groups`` (of each id) the
-        volumes whose first slices are of one; else ``groups``.
+        """What a hold-out keeps together: the slices of a volume and the images that share a mask, as channels of a
+        case do; with ``groups`` (of each id) the cases whose first slices are of one. None: nothing.
         """
-        if all(file.planes == 1 for file in self.files):
+        first: dict[str, NativeFile] = {}  # of each case
+        owners = [file if file.mask is None else first.setdefault(file.mask, file) for file in self.files]
+        if all(file.planes == 1 for file in self.files) and len(set(owners)) == len(owners):
             return groups
         ids = self.data.ids
-        of_file = {file: file.name if groups is None else groups[ids[file.first]] for file in self.files}
+        of_file = {
+            file: owner.name if groups is None else groups[ids[owner.first]]
+            for file, owner in zip(self.files, owners, strict=True)
+        }
         return {ids[index]: of_file[file] for file in self.files for index in file.indices}
 
     @property

@@ -17,11 +17,14 @@ def read_table(path: Path, flag: str, column: str) -> dict[str, str]:
     """
     try:
         text = read_bytes(path, _BYTES).decode("utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+        table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        rows, columns = list(table), table.fieldnames or ()
     except FileNotFoundError:
         raise UserError(f"{flag} {path} does not exist: give a CSV file with the columns id and {column}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{flag} {path} cannot be read ({error}): save it as CSV in UTF-8") from None
+    if missing := {"id", column}.difference(columns):
+        raise UserError(f"{flag} {path} has no column {min(missing)}: begin it with the line id,{column}")
     found: dict[str, str] = {}
     for number, row in enumerate(rows, 2):
         sample, value = row.get("id"), row.get(column)

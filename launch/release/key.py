@@ -22,8 +22,9 @@ from medveil.launch.data.formats import files as formats
 from medveil.launch.data.formats.files import Kind
 from medveil.launch.data.formats.windows import Values
 from medveil.launch.data.images import decoding, read_image
+from medveil.launch.data.npz_arrays import read_header
 from medveil.launch.release.manifest import Manifest, Sample
-from medveil.launch.release.npz import read_header, unequal_members
+from medveil.launch.release.npz import unequal_members
 from medveil.launch.release.private import Original, PrivateManifest, Treated
 from medveil.launch.release.restore import Bytes, Entry, check, entries_of, next_image
 from medveil.launch.release.sealed import SealedReader, SealedWriter
@@ -243,7 +244,7 @@ def _image_pairs(
         if read_header(old) != header:
             raise UserError(f"{before.filename} has changed since it was protected: {split}_images has another shape")
         for i in range(count):
-            original, released = (next_image(file, header[0], count) for file in (old, new))
+            original, released = (next_image(file, header.shape, count) for file in (old, new))
             yield (original if i in opened else released), released
 
 

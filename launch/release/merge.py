@@ -1,23 +1,17 @@
 """Releases by several contributors as one, each sample as the one who protected it released it."""
 
-import hashlib
 import os
 import shutil
-import zipfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from pathlib import Path
-from typing import IO, TypeVar
-
-import numpy as np
-from numpy.lib import format as npy
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple, TypeVar
 
 from medveil.errors import UserError
-from medveil.launch.errors import VerificationFailed
+from medveil.launch.data.medical.datalists import DATASET, Description, datalist
 from medveil.launch.release.manifest import FORMAT, MANIFEST, Manifest, Sample, check_outside_releases
-from medveil.launch.release.npz import member_info, read_header, unequal_members
+from medveil.launch.release.merge_npz import merge_npz
 from medveil.launch.release.private import Bound, Contribution, Named, PrivateManifest, Totals, Treated
 from medveil.launch.running.files import make_private, open_to_others, sha256_of, sync_folder
 from medveil.launch.running.places import check_place, new_token, partial_of, run_beside
@@ -39,6 +33,26 @@ class _Release:
         if {sample.id for sample in private.samples} != {sample.id for sample in manifest.samples}:
             raise UserError(f"the private manifest of {path} is of other samples: name the run that it was made in")
         return _Release(path, manifest, private)
+
+    def treated(self) -> Set[str]:
+        """The ids of the samples that are protected, or lie in a file (of a volume) of which others are."""
+        protected = self.private.protected
+        if self.manifest.npz is not None:
+            return protected
+        files = {sample.file for sample in self.manifest.samples if sample.id in protected}
+        return {sample.id for sample in self.manifest.samples if sample.file in files}
+
+
+class _Image(NamedTuple):
+    """An image as a list of a set names it: a file, or the folder of a series."""
+
+    name: str
+    mask: str | None
+
+    @staticmethod
+    def of(sample: Sample) -> "_Image":
+        path = PurePosixPath(sample.file)
+        return _Image(str(path if len(path.parts) == 2 else path.parent), sample.mask)
 
 
 def merge(releases: Sequence[Path], out: Path, runs: Sequence[Path] = ()) -> Totals:
@@ -64,12 +78,14 @@ def merge(releases: Sequence[Path], out: Path, runs: Sequence[Path] = ()) -> Tot
     make_private(partial)
     try:
         chosen, owners = _chosen(given, owner), [given[number] for number in owner.values()]
-        npz_sha256 = None
+        npz_sha256, others = None, {}
         if given[0].manifest.npz is None:
             _merge_folders(chosen, owners, partial)
+            others = _write_others(given, chosen, partial)
         else:
-            npz_sha256 = _merge_npz(given, chosen, list(owner.values()), partial)
-        merged = _public(given, chosen, npz_sha256)
+            paths = [one.path / one.manifest.samples[0].file for one in given]
+            npz_sha256 = merge_npz(paths, chosen, list(owner.values()), partial / chosen[0].file)
+        merged = _public(given, chosen, npz_sha256, others)
         merged.write(partial)
         merged.check_intact(partial)
         private = _private(given, owner, sha256_of(partial / MANIFEST))
@@ -97,11 +113,12 @@ def _owners(given: Sequence[_Release]) -> dict[str, int]:
     """For each sample, the number of the release that it is taken from, in the order of the samples."""
     owner: dict[str, int] = {}
     digests: dict[str, str] = {}
+    treated = [one.treated() for one in given]
     for number, one in enumerate(given):
         for sample in one.manifest.samples:
             known = owner.get(sample.id)
-            mine = sample.id in one.private.protected
-            theirs = known is not None and sample.id in given[known].private.protected
+            mine = sample.id in treated[number]
+            theirs = known is not None and sample.id in treated[known]
             if known is not None and mine and theirs:
                 raise UserError(
                     f"{sample.id} is protected in {given[known].path} and in {one.path}: "
@@ -132,7 +149,9 @@ def _classes(given: Sequence[_Release]) -> tuple[str, ...]:
     return tuple(sorted({name for one in given for name in one.manifest.data.classes or ()}))
 
 
-def _public(given: Sequence[_Release], chosen: Sequence[Sample], npz_sha256: str | None) -> Manifest:
+def _public(
+    given: Sequence[_Release], chosen: Sequence[Sample], npz_sha256: str | None, others: dict[str, str]
+) -> Manifest:
     data = given[0].manifest.data
     licences = {one.manifest.licence for one in given}
     return Manifest(
@@ -140,6 +159,7 @@ def _public(given: Sequence[_Release], chosen: Sequence[Sample], npz_sha256: str
         data=replace(data, classes=_classes(given)) if data.kind == "class-folder" else data,
         samples=tuple(chosen),
         npz_sha256=npz_sha256,
+        others=others,
         licence=licences.pop() if len(licences) == 1 else None,
     )
 
@@ -199,8 +219,12 @@ def _mean(values: Sequence[tuple[float | None, int]]) -> float | None:
 
 
 def _merge_folders(chosen: Sequence[Sample], owners: Sequence[_Release], partial: Path) -> None:
+    copied: dict[str, str] = {}
     for sample, one in zip(chosen, owners, strict=True):
-        for name in sample.files():
+        for name, digest in sample.files().items():
+            if copied.get(name) == digest and (sample.plane is not None or name == sample.mask):
+                continue  # the planes of a volume share its file, and the channels of a case its mask
+            copied[name] = digest
             target = partial / name
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -212,66 +236,15 @@ def _merge_folders(chosen: Sequence[Sample], owners: Sequence[_Release], partial
             shutil.copyfile(one.path / name, target)
 
 
-def _merge_npz(given: Sequence[_Release], chosen: Sequence[Sample], owner: Sequence[int], partial: Path) -> str:
-    """The npz, written image by image; returns its sha256."""
-    name = chosen[0].file
-    protected = {sample.id.rpartition("/")[0] for sample in chosen}
-    members = {f"{split}_images.npy" for split in protected}
-    paths = [one.path / one.manifest.samples[0].file for one in given]
-    by_id = {sample.id: (number, sample.sha256) for sample, number in zip(chosen, owner, strict=True)}
-    with ExitStack() as stack:
-        archives = [stack.enter_context(_archive(path)) for path in paths]
-        for path, archive in zip(paths, archives, strict=True):
-            if lacking := members - set(archive.namelist()):
-                raise UserError(f"{path} has no {min(lacking)}, of which its manifest lists samples: make it again")
-        for one, archive in zip(given[1:], archives[1:], strict=True):
-            if differing := unequal_members(archives[0], archive, members):
-                raise UserError(
-                    f"{given[0].path} and {one.path} do not fit together: {', '.join(differing)} must be equal"
-                )
-        merged = stack.enter_context(zipfile.ZipFile(partial / name, "w", allowZip64=True))
-        for member in archives[0].infolist():
-            with merged.open(member_info(member), "w", force_zip64=True) as out:
-                files = [archive.open(member.filename) for archive in archives]
-                if member.filename not in members:
-                    shutil.copyfileobj(files[0], out, 1 << 20)
-                else:
-                    _merge_images(files, paths, member.filename.removesuffix("_images.npy"), by_id, out)
-    with zipfile.ZipFile(partial / name) as merged:
-        if (damaged := merged.testzip()) is not None:
-            raise VerificationFailed(f"{damaged} does not read back")
-    return sha256_of(partial / name)
-
-
-def _merge_images(
-    files: Sequence[IO[bytes]],
-    paths: Sequence[Path],
-    split: str,
-    by_id: Mapping[str, tuple[int, str]],
-    out: IO[bytes],
-) -> None:
-    """The images of one split, each from its owner's file."""
-    try:
-        headers = [read_header(file) for file in files]
-    except ValueError as error:
-        raise UserError(f"{split}_images cannot be read ({error}): make these releases again") from None
-    shape, fortran, dtype = headers[0]
-    if any(header != headers[0] for header in headers):
-        raise UserError(f"{split}_images has not the same shape in all releases")
-    if fortran or dtype != np.uint8 or not shape:
-        raise UserError(f"{paths[0]}: {split}_images is {dtype} {shape}, not images as a release has them")
-    npy.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    size = int(np.prod(shape[1:], dtype=np.int64))
-    for index in range(shape[0]):
-        images = [file.read(size) for file in files]
-        number, digest = by_id.get(f"{split}/{index}", (0, ""))
-        if hashlib.sha256(images[number]).hexdigest() != digest:
-            raise UserError(f"{paths[number]}: {split}/{index} is not as the manifest says: make this release again")
-        out.write(images[number])
-
-
-def _archive(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{path} cannot be read ({error}): make this release again") from None
+def _write_others(given: Sequence[_Release], chosen: Sequence[Sample], partial: Path) -> dict[str, str]:
+    """What programs that train on the set want to be told of all of it: names of files, and their sha256."""
+    if not any(one.manifest.others for one in given):
+        return {}
+    told = [Description.read(one.path) if DATASET in one.manifest.others else None for one in given]
+    for one, about in zip(given, told, strict=True):
+        if about != told[0]:
+            raise UserError(f"{given[0].path} and {one.path} do not fit together: their {DATASET} must say the same")
+    images = list(dict.fromkeys(_Image.of(sample) for sample in chosen))
+    for name, content in (datalist(images) if told[0] is None else told[0].of(images)).items():
+        (partial / name).write_text(content)
+    return {path.name: sha256_of(path) for path in sorted(partial.glob("*.json"))}

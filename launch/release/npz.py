@@ -5,7 +5,7 @@ import os
 import zipfile
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from torch import Tensor
 from medveil.dataset import Batch
 from medveil.errors import UserError
 from medveil.launch.data import Source
+from medveil.launch.data.npz_arrays import Header, header_of, read_header
 from medveil.launch.release.compare import Compared, Rendered, Saved, SavedFiles, batch_size, compare, rendered
 from medveil.protector import Protector
 from medveil.runtime import batches
@@ -35,7 +36,7 @@ class NpzFiles:
             split = sample.partition("/")[0]
             self.counts[split] = self.counts.get(split, 0) + 1
         with zipfile.ZipFile(self.original) as archive:
-            self.shapes = {split: _header(archive, f"{split}_images.npy")[0] for split in self.counts}
+            self.shapes = {split: header_of(archive, f"{split}_images", self.original).shape for split in self.counts}
         # Of volumes every slice is a sample.
         first = 1 if source.planes == 1 else 2
         self.forms = {split: shape[first:] for split, shape in self.shapes.items()}
@@ -96,9 +97,9 @@ class NpzFiles:
             first = 0
             for split, count in self.counts.items():
                 with archive.open(f"{split}_images.npy") as file:
-                    shape, fortran, dtype = read_header(file)
-                    if (shape, fortran, dtype) != (self.shapes[split], False, np.dtype(np.uint8)):
-                        raise ValueError(f"{split}_images was saved as {dtype} {shape}")
+                    header = read_header(file)
+                    if header != Header(self.shapes[split], False, np.dtype(np.uint8)):
+                        raise ValueError(f"{split}_images was saved as {header.dtype} {header.shape}")
                     form = self.forms[split]
                     size = int(np.prod(form, dtype=np.int64))
                     for start in range(0, count, batch):
@@ -150,21 +151,6 @@ def member_info(member: zipfile.ZipInfo) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(member.filename)
     info.compress_type = member.compress_type
     return info
-
-
-def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether it is in Fortran order, and type of the npy array that begins here. Raises ValueError."""
-    try:
-        version = npy.read_magic(file)
-        return npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
-    except (TypeError, KeyError, SyntaxError, RecursionError, OverflowError) as error:
-        # Whatever numpy raises for a header that is not what it seems.
-        raise ValueError(f"its header says nothing ({' '.join(str(error).split())})") from None
-
-
-def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    with archive.open(name) as file:
-        return read_header(file)
 
 
 def _copy_range(parts: Sequence[Path], start: int, size: int, out: IO[bytes]) -> None:

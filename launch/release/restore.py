@@ -24,9 +24,10 @@ from medveil.launch.data.formats import files as formats
 from medveil.launch.data.formats.files import Kind
 from medveil.launch.data.formats.windows import Values
 from medveil.launch.data.images import decoding
+from medveil.launch.data.npz_arrays import read_header
 from medveil.launch.reading import STORED
 from medveil.launch.release.manifest import Digest, Name, Text, check_outside_releases
-from medveil.launch.release.npz import member_info, read_header
+from medveil.launch.release.npz import member_info
 from medveil.launch.release.sealed import SealedReader
 from medveil.launch.release.secret import Secret
 from medveil.launch.release.voxels import rebuild, undone
@@ -133,7 +134,7 @@ def next_image(file: IO[bytes], shape: tuple[int, ...], count: int) -> Bytes:
 def _restored(sealed: SealedReader, number: int, entry: Entry, release: Path) -> Iterator[bytes]:
     if entry.form == "array":
         with zipfile.ZipFile(release / entry.released) as archive, archive.open(entry.member) as file:
-            shape = read_header(file)[0]
+            shape = read_header(file).shape
             for image in _images(sealed, number, entry, file, shape, set(entry.samples)):
                 yield image.tobytes()
     elif entry.form == "difference":
@@ -224,7 +225,7 @@ def _write_npz(
                 if member.filename not in arrays:
                     shutil.copyfileobj(file, target, 1 << 20)
                     continue
-                number, shape = arrays[member.filename], read_header(file)[0]
+                number, shape = arrays[member.filename], read_header(file).shape
                 npy.write_array_header_1_0(target, {"descr": "|u1", "fortran_order": False, "shape": shape})
                 digest = hashlib.sha256()
                 for image in _images(sealed, number, entries[number], file, shape, wanted):

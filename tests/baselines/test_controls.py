@@ -143,7 +143,7 @@ def test_anothers_mask_is_never_the_own_nor_an_empty_one():
 
 
 def test_anothers_mask_needs_a_region_that_is_drawn_from_it():
-    with pytest.raises(UserError, match="mask another.*region image"):
+    with pytest.raises(UserError, match=r"mask another.*region image"):
         Pattern(mask="another", region="image")
 
 

@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 from medveil.errors import UserError
-from medveil.launch.data.native import NativeFile
 from medveil.launch.reading import STORED, read_as
 
 DATASET = "dataset.json"
@@ -14,6 +14,16 @@ DATASET = "dataset.json"
 
 DATALIST = "datalist.json"
 """MONAI's list of the images of a set, as ``monai.data.load_decathlon_datalist`` reads it."""
+
+
+class Listed(Protocol):
+    """An image, by its ``name`` in a release and that of its ``mask``."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def mask(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -39,13 +49,13 @@ class Description:
         """Whether all channels are."""
         return bool(self.channel_names) and all(name.upper() == "CT" for name in self.channel_names.values())
 
-    def of(self, files: Sequence[NativeFile]) -> Mapping[str, str]:
+    def of(self, files: Sequence[Listed]) -> Mapping[str, str]:
         """Of a release of ``files``: what nnU-Net needs, and nothing else that was written there; and MONAI's list."""
         described = {**asdict(self), "numTraining": len({file.mask for file in files})}
         return {DATASET: _text(described), **datalist(files)}
 
 
-def datalist(files: Sequence[NativeFile]) -> Mapping[str, str]:
+def datalist(files: Sequence[Listed]) -> Mapping[str, str]:
     """:data:`DATALIST` of a release of ``files``, where these have masks: the images of one mask are its channels."""
     cases: dict[str, list[str]] = {}
     for file in files:

@@ -5,11 +5,11 @@ folder per class, in the root or in ``images/``, or a table of the images' class
 """
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from medveil.launch.data.formats.windows import CT, Values, Window, parse_window
 from medveil.launch.data.grid import working_grid
 from medveil.launch.data.images import decoding, resize
 from medveil.launch.data.labels import MOST, Foreground, numbered
+from medveil.launch.data.listing import add_once
 from medveil.launch.data.medical.datalists import DATASET, Description, datalist
 from medveil.launch.data.medical.files import MedicalFile, in_classes, in_table, of_nnunet, paired
 from medveil.launch.data.medical.graded import Graded
@@ -64,25 +65,28 @@ def open_medical(root: Path, spec: str, asked: Asked) -> Source | None:
     about: Description | None = None
     task: Task = "segmentation"
     images = root / "images" if (root / "images").is_dir() else root
+    notes: list[str] = []
     with decoding():
         if (root / "imagesTr").is_dir() and (root / DATASET).exists():
-            found, about = of_nnunet(root, bad), Description.read(root)
+            found, about = of_nnunet(root, notes, bad), Description.read(root)
             declared = declared or (CT if about.is_ct else None)
         elif asked.classes is not None:
-            found, task = in_table(images, asked.classes, bad), "classification"
+            found, task = in_table(images, asked.classes, notes, bad), "classification"
         elif images != root and (root / "masks").is_dir():
-            found = paired(images, root / "masks", bad)
+            found = paired(images, root / "masks", notes, bad)
         else:
-            found, task = in_classes(images), "classification"
+            found, task = in_classes(images, notes), "classification"
     kinds = {file.kind for file in found}
     if about is None and (kinds == {"picture", "sixteen"} or (kinds <= {"picture"} and not (bad.found and not kinds))):
         return None
     if task == "classification":
-        names = {file.class_name or "" for file in found}
-        refuse_masks(root, {name: [file.image for file in found if file.class_name == name] for name in names})
+        classes: dict[str, dict[str, MedicalFile]] = defaultdict(dict)
+        for file in found:
+            classes[file.class_name or ""][PurePath(file.id).name] = file
+        refuse_masks(root, classes, lambda file: _read(file, reading).values)
     if about is None and (odd := next((file for file in found if file.kind == "picture"), None)):
         raise UserError(f"{odd.image} is a picture of 8 bits among medical files: keep them in sets of their own")
-    source = _open(found, root, spec, asked, declared, task, bad)
+    source = _open(found, root, spec, asked, declared, task, notes, bad)
     return replace(source, others=datalist if about is None else about.of)
 
 
@@ -93,14 +97,16 @@ def _open(
     asked: Asked,
     declared: tuple[Window, ...] | None,
     task: Task,
+    notes: list[str],
     bad: BadFiles,
 ) -> Source:
-    if len({file.id for file in found}) < len(found):
-        raise UserError(f"{root} has two images of one name with different suffixes: rename or remove one")
+    files: dict[str, Path] = {}
+    for file in found:
+        add_once(files, file.id, file.image)
     reading = asked.reading
     with decoding():
         looked = _usable(found, reading, bad)
-        notes = bad.check()
+        notes += bad.check()
         if not looked:
             raise UserError(f"{root} holds no image that can be used: {bad.found[0][1]}")
         windows = windows_of(looked, reading, declared)

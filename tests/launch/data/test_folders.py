@@ -155,8 +155,22 @@ def test_a_table_tells_the_classes(tmp_path: Path) -> None:
     assert [file.name for file in source.files] == ["images/b/0.png", "images/a/1.png", "images/a/2.png"]
     table.write_text("id,class\n0,b\n1,b\n2,a\n")
     assert opener.open(str(tmp_path / "data")).fingerprint != source.fingerprint
+    table.write_text("id;class\n0;b\n1;a\n2;a\n")
+    with pytest.raises(UserError, match=r"has no column class: begin it with the line id,class"):
+        opener.open(str(tmp_path / "data"))
+    table.write_text("id,class\n0,b\n1,b\n2,a\n")
     with pytest.raises(UserError, match=r"3\.png has no class in the table"):
         replace(opener, skip_bad=False).open(str(tmp_path / "data"))
+
+
+def test_a_class_of_bad_files_alone_is_no_class(tmp_path: Path) -> None:
+    _classes(tmp_path)
+    for path in (tmp_path / "naevus").iterdir():
+        path.write_bytes(b"cut short")
+    with pytest.raises(UserError, match=r"has one class only \(melanoma\)"):
+        open_data(str(tmp_path), skip_bad=True)
+    _image(tmp_path / "scar" / "x.png")
+    assert open_data(str(tmp_path), skip_bad=True).class_names == ["melanoma", "scar"]
 
 
 def test_the_fingerprint_is_of_ids_and_bytes_not_of_paths(tmp_path: Path) -> None:
@@ -246,6 +260,7 @@ BAD_PAIRS: dict[str, tuple[Write, str]] = {
     "nothing in it": (_empty, "holds no PNG, JPEG, TIFF or BMP images"),
     "a truncated image": (_truncated, r"images/a\.png cannot be read"),
     "a folder among images": (lambda root: _image(root / "images" / "x" / "a.png"), r"images/x is a folder"),
+    "a name that separates": (lambda root: _image(root / "images" / "a\\b.png"), r"has a name that is not plain text"),
     "a name on two lines": (lambda root: _image(root / "images" / "a\nb.png"), r"a\\nb\.png' has a name"),
 }
 
@@ -274,7 +289,7 @@ def _as_splits(root: Path) -> None:
 BAD_CLASSES: dict[str, tuple[Write, str]] = {
     "an image beside the classes": (lambda root: _image(root / "x.png"), r"x\.png lies beside the folders"),
     "an empty class": (lambda root: (root / "other").mkdir(), "other holds no PNG"),
-    "one class": (_one_class, "one class folder only"),
+    "one class": (_one_class, r"has one class only \(melanoma\)"),
     "splits": (_as_splits, r"holds splits \(test, train\), not classes"),
     "one id twice": (lambda root: _image(root / "naevus" / "img_0.bmp"), "the same id 'img_0'"),
     "a deeper folder": (lambda root: _image(root / "naevus" / "deep" / "x.png"), "naevus/deep is a folder"),

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from medveil.errors import UserError
 from medveil.launch.audit.samples import clean_selection
 from medveil.launch.cli import main
-from medveil.launch.data import open_data
+from medveil.launch.data import open_data, split_holdout
 from medveil.launch.data.config import Reading
 from medveil.launch.data.formats import dicom, nifti, sixteen
 from medveil.launch.data.formats.windows import CT, TOLERANCE, Scale, change_in_levels
@@ -120,6 +122,30 @@ def test_a_hold_out_never_cuts_a_volume(volumes: Path, tmp_path: Path) -> None:
     assert len(held) == 1
     assert not held & released
     assert len(list((out / "images").iterdir())) == 2
+
+
+def test_a_hold_out_never_cuts_a_case(nnunet: Path) -> None:
+    """Its channels share one label map."""
+    source = open_data(str(nnunet))
+    for seed in range(4):
+        _, held = split_holdout(source.data, 0.5, seed, source.grouped())
+        assert len({source.data.ids[i].partition("_")[0] for i in held}) == 1
+
+
+def test_contributors_of_volumes_merge_into_a_set_that_nnunet_reads(nnunet: Path, tmp_path: Path) -> None:
+    parts = []
+    for i in range(2):
+        data = tmp_path / f"hospital{i}"
+        shutil.copytree(nnunet, data)
+        for path in data.rglob(f"case{1 - i}*"):
+            path.unlink()
+        parts.append(protect(data, tmp_path / f"part{i}"))
+    assert main(["merge", *map(str, parts), "--out", str(tmp_path / "merged")]) == 0
+    whole = open_data(str(tmp_path / "merged"))
+    assert (len(whole.data), whole.labels) == (24, (1, 2))
+    told = json.loads((tmp_path / "merged" / "dataset.json").read_text())
+    assert (told["numTraining"], told["channel_names"]) == (2, {"0": "CT", "1": "CT"})
+    assert len(json.loads((tmp_path / "merged" / "datalist.json").read_text())["training"]) == 2
 
 
 def test_nnunet_in_and_out(nnunet: Path, tmp_path: Path) -> None:
@@ -287,7 +313,15 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "two of one name": (
         lambda root: save(root / "images" / "case1.nii", volume(1)[0]),
-        "two images of one name",
+        "case1.nii.gz have the same id 'case1'",
+    ),
+    "a mask without image": (
+        lambda root: save(root / "masks" / "case9.nii.gz", volume(1)[1]),
+        "case9.nii.gz has no image called 'case9'",
+    ),
+    "a folder among volumes": (
+        lambda root: save(root / "images" / "patient" / "case1.nii.gz", volume(1)[0]),
+        "images/patient is a folder",
     ),
     "two masks of one image": (
         lambda root: save(root / "masks" / "case1.nii", volume(1)[1]),
@@ -312,6 +346,47 @@ def test_what_does_not_fit_is_one_line(
     assert said in printed
     assert printed.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} == {"data"}
+
+
+def flat(path: Path) -> None:
+    save(path, np.ones((8, 8, 4), np.uint8))
+
+
+def deep(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(0).integers(0, 65536, (16, 16), dtype=np.uint16)
+    Image.fromarray(values).save(path)
+
+
+@pytest.mark.parametrize(
+    ("write", "names", "said"),
+    [
+        (flat, ["train/0.nii.gz", "test/1.nii.gz"], "holds splits (test, train), not classes"),
+        (flat, ["a/0.nii.gz", "b/1.nii.gz", "2.nii.gz"], "2.nii.gz lies beside the folders a, ..."),
+        (deep, ["a/x.png", "a/x_mask.png", "b/y.png", "b/y_mask.png"], "x_mask, which is called as a mask"),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused(
+    write: Callable[[Path], None], names: list[str], said: str, tmp_path: Path
+) -> None:
+    for name in names:
+        write(tmp_path / name)
+    with pytest.raises(UserError, match=re.escape(said)):
+        open_data(str(tmp_path))
+
+
+def test_label_maps_beside_their_volumes_are_no_class(tmp_path: Path) -> None:
+    for i in range(2):
+        for folder, array in zip(("scans", "drawn"), volume(i), strict=True):
+            save(tmp_path / folder / f"{i}.nii.gz", array)
+    with pytest.raises(UserError, match="those of drawn/ look like masks"):
+        open_data(str(tmp_path))
+
+
+def test_files_of_no_known_format_are_told(volumes: Path, tmp_path: Path) -> None:
+    shutil.copytree(volumes, tmp_path / "data")
+    (tmp_path / "data" / "images" / "case9.nrrd").write_bytes(b"NRRD0004")
+    assert "case9.nrrd" in open_data(str(tmp_path / "data")).notes[0]
 
 
 @pytest.mark.parametrize(

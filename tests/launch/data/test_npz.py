@@ -218,11 +218,27 @@ def _no_array(path: Path) -> None:
         archive.writestr("train_images.npy", b"hello")
 
 
+def _newer(path: Path) -> None:
+    """An archive that says that a later version of ZIP is needed."""
+    np.savez(path, **_arrays())
+    content = bytearray(path.read_bytes())
+    content[content.find(b"PK\x01\x02") + 6] = 99
+    path.write_bytes(content)
+
+
+def _open_header(path: Path) -> None:
+    header = b"{'descr': '|u1'}" + b"(" * 600 + b"\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("train_images.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+
+
 FILES = {
     "a pickle": (_bomb, "would need pickle"),
     "a truncated file": (_cut, "cannot be read"),
     "a damaged file": (_flipped, "cannot be read .*Bad CRC"),
     "a truncated array": (_short_member, "train_images is truncated"),
+    "a later version of zip": (_newer, "cannot be read .*zip file version"),
+    "a header without end": (_open_header, "train_images cannot be read"),
     "no array": (_no_array, "train_images cannot be read"),
     "no archive": (lambda path: path.write_bytes(b"text"), "damaged or no npz"),
 }
