@@ -20,7 +20,7 @@ class Learned(nn.Module):
 
     def __init__(self, config: VeilConfig, channels: int, cell: int) -> None:
         super().__init__()
-        self.cells = [cell * 2**scale for scale in range(config.scales)]
+        self.cells = doubled(cell, config.scales)
         self.channels = channels
         count = config.scales * channels
         self.net = UNet(channels, count, config.width, config.depth) if config.noise == "generator" else None
@@ -39,17 +39,18 @@ class Learned(nn.Module):
 
 
 class Fixed(nn.Module):
-    """One tile for all images; nothing is learned. ``tile``: float [channels, T, T], an entry ``cells`` pixels wide."""
+    """One tile for all images, at several scales; nothing is learned. ``tile``: float [channels, T, T], an entry as
+    many pixels wide as each of ``cells`` in turn."""
 
     tile: Tensor
 
-    def __init__(self, channels: int, side: int, cells: int) -> None:
+    def __init__(self, channels: int, side: int, cells: list[int]) -> None:
         super().__init__()
         self.cells = cells
         self.register_buffer("tile", torch.zeros(channels, side, side))
 
     def forward(self, x: Tensor, _: Tensor) -> Tensor:
-        return _tiled(self.tile, self.cells, x)[:, None]
+        return torch.stack([_tiled(self.tile, cells, x) for cells in self.cells], 1)
 
 
 class Classwise(nn.Module):
@@ -70,6 +71,11 @@ class Classwise(nn.Module):
     def whole(self, cells: Tensor) -> Tensor:
         """Of what each cell of the pictures has, [classes, C, h, w], what each pixel has, [classes, C, H, W]."""
         return _spread(cells, self.cells)[..., : self.size[0], : self.size[1]]
+
+
+def doubled(cell: int, scales: int) -> list[int]:
+    """The sides of the cells of each scale, in pixels: ``cell``, twice and four times as many, and so on."""
+    return [cell * 2**scale for scale in range(scales)]
 
 
 def _averaged(raw: Tensor, cells: int) -> Tensor:

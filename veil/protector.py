@@ -15,7 +15,7 @@ from medveil.quantise import to_unit
 from medveil.runtime import Runtime, SingleProcess, State
 from medveil.surrogate import seeded
 from medveil.veil.config import VeilConfig
-from medveil.veil.noise import Classwise, Fixed, Learned
+from medveil.veil.noise import Classwise, Fixed, Learned, doubled
 from medveil.veil.place import Place, Shape
 from medveil.veil.race import Race
 from medveil.veil.tiles import SIDE, TILES
@@ -83,7 +83,7 @@ class Veil:
         if shape.task != "segmentation":
             return Classwise(shape.num_classes, shape.channels, shape.size, cell)
         if self.config.noise in ("raced", "checkerboard"):
-            fixed = Fixed(shape.channels, SIDE, cell)
+            fixed = Fixed(shape.channels, SIDE, doubled(cell, self.config.scales))
             fixed.tile.copy_(TILES["checkerboard"].expand_as(fixed.tile))
             return fixed
         return Learned(self.config, shape.channels, cell)

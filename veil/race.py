@@ -65,7 +65,7 @@ class Race:
             self._begin(tile, number)
         x, targets = to_unit(visit.samples.images), visit.samples.targets
         known = None if self.maps is None else self.maps.get(visit.mine, x, targets)
-        noise = self.place.bound(x, targets, known) * self.noise(x, targets)[:, 0]
+        noise = self.place.bound(x, targets, known) * self.noise(x, targets).mean(1)
         seen = swapping.shown(x, noise, visit)
         moment = number * config.heat + age
         if through_pipeline(config, moment, 1.0):

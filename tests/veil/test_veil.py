@@ -164,12 +164,15 @@ def test_the_race_is_won_by_what_tells_the_mask(monkeypatch):
     assert torch.equal(veil.noise.tile[0], TILES["checkerboard"])
 
 
-@pytest.mark.parametrize(("options", "side", "cell"), [({}, 64, 4), ({}, 48, 1), ({"finest": 1}, 64, 2)])
-def test_a_checkerboard_needs_no_fit_and_has_the_bytes_of_the_control(options, side, cell):
+@pytest.mark.parametrize(
+    ("options", "side", "cell", "scales"),
+    [({}, 64, 4, 1), ({}, 48, 1, 1), ({"finest": 1}, 64, 2, 1), ({"finest": 1, "scales": 2}, 64, 2, 2)],
+)
+def test_a_checkerboard_needs_no_fit_and_has_the_bytes_of_the_control(options, side, cell, scales):
     data = disks(4, size=side)
     images, masks, ids = data.read(range(4))
     veil = Veil(**options).fit(data, Halting(at=1))
-    control = Pattern(pattern="checkerboard", cell=cell, region="roi").fit(data, SingleProcess("cpu"))
+    control = Pattern(pattern="checkerboard", cell=cell, scales=scales, region="roi").fit(data, SingleProcess("cpu"))
     assert torch.equal(veil.perturb(images, masks, ids), control.perturb(images, masks, ids))
 
 
