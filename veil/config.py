@@ -31,6 +31,7 @@ class VeilConfig(MethodSettings):
     recipes: ClassVar[Recipes] = {
         "segmentation": {
             "cells of 4 pixels": {"noise": "checkerboard", "finest": 2},
+            "cells of 4, 8 and 16 pixels": {"noise": "checkerboard", "finest": 2, "scales": 3},
             "cells of 2 pixels": {"noise": "checkerboard", "finest": 1},
             "cells of 1 pixel": {"noise": "checkerboard", "finest": 0},
         },
