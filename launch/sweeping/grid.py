@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -135,19 +135,19 @@ class Sweep(Settings):
         return build(Layout, self.layout, f"{self.name}: layout") if self.layout else None
 
     def cells(self) -> list[Cell]:
-        """Every cell, in the order of the file. Raises UserError for what a cell's method or exploiter refuses."""
+        """Every cell, in the order of the file. Raises UserError for what a cell's method or exploiter refuses, and
+        where no block takes any of the seeds.
+        """
         self.laid_out()
-        cells: dict[Cell, None] = {}
-        for number, entry in enumerate(self.grid):
-            where = f"{self.name}: grid[{number}]"
-            if not isinstance(entry, Mapping):
-                raise UserError(f"{where} must be a mapping with data, protectors and exploiters")
-            if "defences" in entry:
-                raise UserError(f"{where}: 'defences' are called attacks now")
-            values = {**entry, "data": [entry["data"]]} if isinstance(entry.get("data"), str) else dict(entry)
-            for cell in self._cells_of(build(Block, values, where), where):
-                cells[cell] = None
-        return list(cells)
+        cells = list(dict.fromkeys(cell for where, block in self._blocks() for cell in self._cells_of(block, where)))
+        if not cells:
+            raise UserError(f"{self.name}: no block takes any of the seeds {', '.join(map(str, self.seeds))}")
+        return cells
+
+    def names(self) -> set[str]:
+        """The data that the grid names, also in blocks that take none of the seeds."""
+        every = ((where, replace(block, seeds=[])) for where, block in self._blocks())
+        return {name for where, block in every for cell in self._cells_of(block, where) for name in cell.names()}
 
     def place(self, data: str) -> str:
         """Where ``data`` of the grid is: the user's folder, or what the grid itself names."""
@@ -160,6 +160,17 @@ class Sweep(Settings):
     def lacks(self, cell: Cell) -> str | None:
         """The data that ``cell`` needs and whose folder the user has not given, or None."""
         return next((data for data in cell.names() if self.missing(data)), None)
+
+    def _blocks(self) -> Iterator[tuple[str, Block]]:
+        """Each with where it stands, for messages."""
+        for number, entry in enumerate(self.grid):
+            where = f"{self.name}: grid[{number}]"
+            if not isinstance(entry, Mapping):
+                raise UserError(f"{where} must be a mapping with data, protectors and exploiters")
+            if "defences" in entry:
+                raise UserError(f"{where}: 'defences' are called attacks now")
+            values = {**entry, "data": [entry["data"]]} if isinstance(entry.get("data"), str) else dict(entry)
+            yield where, build(Block, values, where)
 
     def _cells_of(self, block: Block, where: str) -> Iterator[Cell]:
         methods = [method for entry in block.protectors for method in _methods(entry, self.preset, where)]
@@ -180,6 +191,17 @@ class Sweep(Settings):
             yield Cell(data, size, holdout, method, exploiter, attack, seed, deepens=deepens)
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads what YAML of old takes for a number to the base of 60, such as the time 1:30:00, as it stands."""
+
+    def number(self, node: yaml.ScalarNode) -> int | str:
+        text = str(self.construct_scalar(node))
+        return text if ":" in text else self.construct_yaml_int(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.number)
+
+
 def read_sweep(path: Path, changes: Mapping[str, Any] | None = None) -> Sweep:
     """The sweep in a YAML file with ``changes`` over its top level and its preset's. Raises UserError naming the file.
 
@@ -187,7 +209,7 @@ def read_sweep(path: Path, changes: Mapping[str, Any] | None = None) -> Sweep:
     """
     changes = dict(changes or {})
     try:
-        values = yaml.safe_load(read_bytes(path, _BYTES))
+        values = yaml.load(read_bytes(path, _BYTES), _Loader)
     except FileNotFoundError as error:
         raise UserError(f"{path}: {error.strerror}: name a sweep file, such as launch/sweeps/demo.yaml") from error
     except RecursionError:
@@ -200,7 +222,9 @@ def read_sweep(path: Path, changes: Mapping[str, Any] | None = None) -> Sweep:
         raise UserError(f"{path} must hold a mapping with name and grid")
     told = changes.pop("folders", {})
     values = {"name": path.stem, **values, **changes}
-    values = {**values, **_mapping(_mapping(values.get("presets")).get(values.get("preset"))), **changes}
+    preset = values.get("preset")
+    sized = _mapping(values.get("presets")).get(preset) if isinstance(preset, str) else None
+    values = {**values, **_mapping(sized), **changes}
     if told:
         values["folders"] = {**_mapping(values.get("folders")), **told}
     if values.get("published") is not None:
@@ -259,6 +283,8 @@ def _expand(entry: Any, key: str, where: str) -> Iterator[dict[str, Any]]:
     values = {key: entry} if isinstance(entry, str) else entry
     if not isinstance(values, Mapping) or key not in values:
         raise UserError(f"{where}: {entry!r} must be a name or a mapping with {key!r}")
+    if "seed" in values:
+        raise UserError(f"{where}: {values[key]} has no seed of its own: give the sweep or this block seeds: [0, 1]")
     lists = [value if isinstance(value, list) else [value] for value in values.values()]
     for combination in itertools.product(*lists):
         for name, value in zip(values, combination, strict=True):

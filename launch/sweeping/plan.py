@@ -1,6 +1,7 @@
 """A sweep: its jobs, those of them that are missing run here, and what comes of each cell."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,9 +40,10 @@ def plan(sweep: Sweep, folder: SweepFolder) -> SweepPlan:
     cells += [more for cell in cells if cell.deepens and chosen for more in _deeper(sweep, cell, folder, chosen)]
     protects = {cell: _protect_job(sweep, cell, folder) for cell in cells}
     # A clean audit learns from any release of its data and seed which samples it has: one failed protector is no loss.
-    groups: dict[tuple[Any, ...], dict[str, Job]] = {}
+    groups: dict[tuple[Any, ...], dict[str, Job]] = defaultdict(dict)
     for cell, job in protects.items():
-        groups.setdefault(_samples(cell), {})[job.key] = job
+        if sweep.lacks(cell) is None:
+            groups[_samples(cell)][job.key] = job
     audits: dict[str, Job] = {}
     planned = []
     for cell, protect in protects.items():
@@ -57,12 +59,14 @@ def plan(sweep: Sweep, folder: SweepFolder) -> SweepPlan:
     jobs = _in_order(
         {job.key: job for job in protects.values()} | audits, [key for _, *keys in planned for key in keys]
     )
+    # Of a cell that lacks data some jobs may be those of others, which do not.
+    wanted = {key for cell, *keys in planned if sweep.lacks(cell) is None for key in keys}
     skipped = {
         key: f"no folder was given for {lacking} (--data {lacking}=FOLDER)"
         for cell, *keys in planned
         if (lacking := sweep.lacks(cell)) is not None
         for key in keys
-        if key
+        if key and key not in wanted
     }
     return SweepPlan(folder, [job for job in jobs if job.key not in skipped], planned, skipped)
 

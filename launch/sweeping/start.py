@@ -80,15 +80,15 @@ def dry_run(sweep: Sweep, folder: SweepFolder, slurm: Slurm | None) -> str:
 
 
 def _check_folders(sweep: Sweep, told: Start) -> None:
-    named = {name for cell in sweep.cells() for name in cell.names()}
+    cells, named = sweep.cells(), sweep.names()
     for name, place in told.folders.items():
         if name not in named:
             raise UserError(f"--data {name}={place}: {told.file} names no such data, only {', '.join(sorted(named))}")
-    missing = sorted(name for name in named if sweep.missing(name))
+    missing = sorted({name for cell in cells for name in cell.names() if sweep.missing(name)})
     if told.dry_run or not missing:
         return
     wanted = " ".join(f"--data {name}=FOLDER" for name in missing)
-    if len(missing) == len(named):
+    if all(sweep.lacks(cell) for cell in cells):
         raise UserError(f"{told.file} needs to know where you have its data: {wanted}")
     print(f"skipped, as no folder was given: {wanted}", file=sys.stderr)
 

@@ -9,7 +9,9 @@ import pytest
 from medveil.launch.cli import main
 from medveil.launch.commands.sweep import DEMO
 from medveil.launch.report.published import read_published
+from medveil.launch.sweeping.folder import SweepFolder
 from medveil.launch.sweeping.grid import read_sweep
+from medveil.launch.sweeping.plan import plan
 
 SWEEP = """
 name: tiny
@@ -70,6 +72,9 @@ def test_only_folders_are_held_out_by_default(tmp_path):
         ("seeds: [0, 1]", "sedes: [0, 1]", ["sedes"]),
         ("name: tiny", "name: ../tiny", ["name"]),
         ("grid:", "grid: [1, {", ["YAML"]),
+        ("name: tiny", "name: tiny\npreset: [cpu]", ["preset", "cpu"]),
+        ("mode: [paper", "seed: 7, mode: [paper", ["seed", "seeds:"]),
+        ("model: resnet18", "seed: 7, model: resnet18", ["seed", "seeds:"]),
     ],
 )
 def test_mistakes_are_named_before_anything_runs(tmp_path, capsys, wrong, right, words):
@@ -196,6 +201,48 @@ def test_a_block_may_take_some_of_the_seeds(tmp_path):
         ("phantom:seg", 0),
     ]
     assert [cell.data for cell in read_sweep(path, {"seeds": [1]}).cells()] == ["phantom:cls"]
+
+
+def test_data_of_a_block_that_takes_none_of_the_seeds_may_be_named(tmp_path, capsys):
+    path = tmp_path / "short.yaml"
+    path.write_text(
+        "seeds: [0, 1]\nfolders: {lesions: null, other: null}\ngrid:\n"
+        "  - {data: lesions, protectors: [random], seeds: [0]}\n  - {data: other, protectors: [random]}\n"
+    )
+    common = ["sweep", str(path), "--dry-run", "--seeds", "1", "--data", "other=phantom:seg"]
+    assert main([*common, "--data", "lesions=phantom:seg"]) == 0
+    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == ["other"]
+
+
+def test_a_sweep_of_which_no_block_takes_a_seed_is_refused(tmp_path, capsys):
+    path = tmp_path / "short.yaml"
+    path.write_text("seeds: [0, 1]\ngrid: [{data: phantom:cls, protectors: [random], seeds: [0]}]\n")
+    assert main(["sweep", str(path), "--dry-run", "--seeds", "1,2"]) == 2
+    assert "1, 2" in capsys.readouterr().err
+
+
+def test_a_time_without_quotes_is_hours_minutes_and_seconds(tmp_path):
+    """YAML of old reads 1:30:00 as one number to the base of 60."""
+    assert read_sweep(sweep(tmp_path, f"{SWEEP}slurm: {{time: 1:30:00}}\n")).slurm == {"time": "1:30:00"}
+
+
+def test_data_that_only_some_cells_lack_stops_no_other(tmp_path):
+    """They share a release, or the training on the originals."""
+    path = tmp_path / "short.yaml"
+    path.write_text(
+        "folders: {lesions: null}\ngrid:\n"
+        "  - {data: phantom:cls, protectors: [random], exploiters: [{model: unet, authorised: lesions}]}\n"
+        "  - {data: phantom:cls, protectors: [random, {method: salm, classes: '1', support: lesions}],"
+        " exploiters: [resnet18]}\n"
+    )
+    made = read_sweep(path)
+    planned = plan(made, SweepFolder(tmp_path))
+    jobs = {job.key: job for job in planned.jobs}
+    assert all(set(job.needs) <= jobs.keys() for job in planned.jobs)
+    for cell, *keys in planned.cells:
+        runs = [key in jobs for key in keys if key is not None]
+        assert all(runs) if made.lacks(cell) is None else not all(runs)
+        assert (keys[-1] in planned.skipped) == (made.lacks(cell) is not None)
 
 
 def test_a_demonstration_says_so_in_its_cells(tmp_path):
