@@ -23,7 +23,7 @@ from medveil.launch.exploiters.config import ExploiterConfig, Preset, exploiter_
 from medveil.launch.exploiters.models import check_known
 from medveil.launch.exploiters.names import VOLUMETRIC, WITH_WIDTH, check_model
 from medveil.launch.extras import require
-from medveil.launch.jobs.trials import MORE_SEEDS, WORST, Battery, cores, estimate, out_of_reach, train_all
+from medveil.launch.jobs.trials import MORE_SEEDS, WORST, Battery, estimate, out_of_reach, train_all, workers_by_default
 from medveil.launch.release.manifest import MANIFEST, check_outside_releases
 from medveil.launch.results import CellResult, Exploiter, Options, Outcome
 from medveil.launch.running.files import make_private, sha256_of
@@ -60,7 +60,7 @@ def run_audit(audit: Audit, dry_run: bool = False) -> list[CellResult]:
         trials = battery.trials()
         alone = processes.device.type == "cuda" or processes.world > 1
         place = _place(audit, 1 if alone else len(trials))
-        workers = 1 if alone else audit.workers or max(1, cores() // (place.threads or cores()))
+        workers = 1 if alone else audit.workers or workers_by_default(processes.device, place.threads)
         likeness = None
         few = 0 if dry_run else FEW
         lines = _headlines(audit, battery, trials, place, processes, workers, few) if processes.rank == 0 else []

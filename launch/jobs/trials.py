@@ -105,9 +105,10 @@ def out_of_reach(
     return found
 
 
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0))
+def workers_by_default(device: torch.device, threads: int | None) -> int:
+    """How many jobs of so many threads (None: of all) run side by side: what the cores take, one alone on a GPU."""
+    cores = len(os.sched_getaffinity(0))
+    return 1 if device.type == "cuda" else max(1, cores // (threads or cores))
 
 
 def estimate(trials: Sequence[Trial], place: Place, processes: Processes, workers: int) -> float:

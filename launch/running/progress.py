@@ -21,6 +21,12 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def clock(seconds: float) -> str:
+    """3675 -> "1:01:15"; days are hours too."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
 class Progress:
     """Shows how far ``label`` is. ``due`` tells when to show again, so that metrics are read only then.
 

@@ -11,8 +11,9 @@ from medveil.launch.errors import tell
 from medveil.launch.jobs import squeue
 from medveil.launch.jobs.job import Ending, Job, Record
 from medveil.launch.jobs.status import ACTIVE, Standing, of_cell, standings, tail
+from medveil.launch.running.progress import clock
 from medveil.launch.sweeping.grid import Sweep
-from medveil.launch.sweeping.outcome import publish
+from medveil.launch.sweeping.outcome import is_no_failure, publish
 from medveil.launch.sweeping.plan import SweepPlan
 
 POLL_SECONDS = 5.0
@@ -36,8 +37,8 @@ def show(sweep: Sweep, planned: SweepPlan) -> int:
         cells.append(standing)
         name = " ".join(" ".join(cell.columns()[:-1]).split())
         part = "" if standing.state == "done" or not standing.detail else f" ({key.split('-')[0]})"
-        said = f"{standing.state:<10}{name} seed {cell.seed}{part}{f': {standing.detail}' if standing.detail else ''}"
-        tell(said)
+        detail = f": {standing.detail}" if standing.detail else ""
+        tell(f"{standing.state:<10}{name} seed {cell.training_seed}{part}{detail}")
         if standing.state == "failed" and key not in explained:
             explained.add(key)
             for line in tail(jobs[key], planned.folder.submissions):
@@ -46,8 +47,7 @@ def show(sweep: Sweep, planned: SweepPlan) -> int:
     if not any(standing.state in ACTIVE for standing in stands.values()):
         publish(sweep, planned, _records(planned, stands))
         print(f"report: {planned.folder.page} (holds original images: keep it private)")
-    left_out = planned.skipped.values()
-    return int(any(s.state in ("failed", "skipped", "stopped") and s.detail not in left_out for s in cells))
+    return int(any(s.state in ("failed", "skipped", "stopped") and not is_no_failure(str(s)) for s in cells))
 
 
 def follow(planned: SweepPlan, deadline: float) -> bool:
@@ -57,21 +57,21 @@ def follow(planned: SweepPlan, deadline: float) -> bool:
     counts = ""
     while True:
         stands = standings(planned.jobs, planned.folder.submissions)
-        clock = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - begun))
+        since = clock(time.monotonic() - begun)
         for job in planned.jobs:
             standing = stands[job.key]
             # How far a job is changes all the time; that it is at it is said once.
             said = standing.state if standing.state in ("waiting", "running") else str(standing)
             if said != before.get(job.key, "waiting"):
-                tell(f"{clock} {job.title}: {said}")
+                tell(f"{since} {job.title}: {said}")
             before[job.key] = said
         if counts != (counts := _counts(list(stands.values()))):
-            print(f"{clock} {len(stands)} jobs: {counts}", flush=True)
+            print(f"{since} {len(stands)} jobs: {counts}", flush=True)
         if not any(standing.state in ACTIVE for standing in stands.values()):
             return True
         if time.monotonic() >= deadline:
             return False
-        _draw(f"{clock} {counts}; " + "; ".join(s.detail for s in stands.values() if s.state == "running" and s.detail))
+        _draw(f"{since} {counts}; " + "; ".join(s.detail for s in stands.values() if s.state == "running" and s.detail))
         time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
         _draw("")
 

@@ -117,7 +117,10 @@ class Sweep(Settings):
     precision: Precision = setting("fp32", "precision inside networks")
     device: Device = setting("auto", "where the runs compute; auto: on a GPU if there is one")
     workers: int | None = setting(
-        None, "runs side by side on this machine; 0: one after the other in this process", low=0
+        None,
+        "runs side by side on this machine; by default one for each core, on a GPU one alone; 0: one after the other "
+        "in this process",
+        low=0,
     )
     checkpoint_seconds: float = setting(CHECKPOINT_SECONDS, "time between checkpoints", unit="seconds", low=0)
     slurm: dict[str, Any] = setting({}, "what is asked of SLURM")

@@ -51,6 +51,11 @@ def results(plan: SweepPlan, records: Mapping[str, Record]) -> list[CellResult]:
     return rows
 
 
+def is_no_failure(status: str) -> bool:
+    """Whether ``status`` says that the cell cannot be run: its data was not named, or its attack is out of reach."""
+    return status.startswith(("skipped: no folder", "skipped: --attacks"))
+
+
 def _outcome(record: Record | None) -> Outcome | None:
     return record.results.outcome if record is not None and record.state == "done" else None
 

@@ -12,11 +12,13 @@ from medveil.errors import UserError
 from medveil.launch.errors import tell
 from medveil.launch.jobs.job import Job, Record
 from medveil.launch.jobs.local import run_inline, run_side_by_side
-from medveil.launch.jobs.trials import MORE_SEEDS, WORST
+from medveil.launch.jobs.trials import MORE_SEEDS, WORST, workers_by_default
 from medveil.launch.reading import read_own
 from medveil.launch.release.manifest import check_outside_releases
 from medveil.launch.results import CellResult
 from medveil.launch.running.files import write_private
+from medveil.launch.running.processes import pick_device
+from medveil.launch.running.progress import clock
 from medveil.launch.sweeping.deeper import deepened
 from medveil.launch.sweeping.folder import SweepFolder
 from medveil.launch.sweeping.grid import Sweep
@@ -53,16 +55,16 @@ def run(sweep: Sweep, folder: SweepFolder) -> list[CellResult]:
 
     def listen(job: Job, record: Record) -> None:
         records[job.key] = record
-        clock = time.strftime("%M:%S", time.gmtime(time.monotonic() - begun))
         if rank == 0:
-            line = f"{clock} [{len(records)}/{len(planned.jobs)}] {job.title}: {record.status}"
-            tell(line)
+            since = clock(time.monotonic() - begun)
+            tell(f"{since} [{len(records)}/{len(planned.jobs)}] {job.title}: {record.status}")
 
     def work(jobs: Sequence[Job]) -> None:
         if sweep.workers == 0 or world > 1:
             run_inline(jobs, listen)
         else:
-            run_side_by_side(jobs, sweep.workers or max(1, (os.cpu_count() or 1) // sweep.threads), listen)
+            workers = sweep.workers or workers_by_default(pick_device(sweep.device), sweep.threads)
+            run_side_by_side(jobs, workers, listen)
 
     try:
         work(planned.jobs)

@@ -20,6 +20,7 @@ from medveil.launch.sweeping.deeper import deepened
 from medveil.launch.sweeping.folder import SweepFolder
 from medveil.launch.sweeping.follow import cancel, follow, show
 from medveil.launch.sweeping.grid import Sweep, read_sweep
+from medveil.launch.sweeping.outcome import is_no_failure
 from medveil.launch.sweeping.plan import plan
 from medveil.launch.sweeping.run import prepare, prepared, run
 
@@ -42,10 +43,6 @@ class Start:
     resume: bool = False
     wait_minutes: float | None = None
     dry_run: bool = False
-
-
-_NO_FAILURE = ("skipped: no folder", "skipped: --attacks")
-"""How a cell begins that cannot be run: its data was not named, or its attack is out of reach."""
 
 
 def start(told: Start) -> int:
@@ -133,7 +130,7 @@ def _on_slurm(sweep: Sweep, folder: SweepFolder, slurm: Slurm, told: Start) -> i
 
 
 def _say_results(rows: Sequence[CellResult], folder: SweepFolder) -> int:
-    failed = [row for row in rows if row.status != "done" and not row.status.startswith(_NO_FAILURE)]
+    failed = [row for row in rows if row.status != "done" and not is_no_failure(row.status)]
     if os.environ.get("RANK", "0") == "0":
         print((folder.report / "results.md").read_text())
         print(f"report: {folder.page} (holds original images: keep it private)")

@@ -22,6 +22,7 @@ from medveil.launch.sweeping.folder import SweepFolder
 from medveil.launch.sweeping.grid import read_sweep
 from medveil.launch.sweeping.plan import plan
 from medveil.launch.sweeping.run import prepare
+from medveil.launch.sweeping.run import run as run_sweep
 from tests.launch import protecting
 
 SWEEP = """
@@ -102,9 +103,24 @@ def test_the_worst_attacks_of_a_word_get_more_seeds(tmp_path, monkeypatch, capsy
     assert len(list((out / "releases").glob("*/manifest.json"))) == 1
     assert {cell.attack for cell in cells if cell.seed and cell.clean} <= {"none"}
     assert "the worst 3 attacks on each release with 2 more seeds" in capsys.readouterr().out
+    # An attack that is out of reach is no failure here either, and each training is called by its own seed.
+    assert main(["sweep", "status", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert {f"seed {seed}" for seed in (0, 1, 2)} <= {line[-6:] for line in said.splitlines()}
     kept = {path: path.stat().st_mtime_ns for path in out.rglob("done.json")}
     assert run(tmp_path) == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("done.json")} == kept
+
+
+@pytest.mark.parametrize(("gpu", "workers"), [(False, 3), (True, 1)])
+def test_as_many_jobs_run_as_there_are_cores_or_one_on_a_gpu(folder, monkeypatch, gpu, workers):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {1, 2, 3})
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    told = []
+    monkeypatch.setattr("medveil.launch.sweeping.run.run_side_by_side", lambda jobs, count, listen: told.append(count))
+    run_sweep(read_sweep(folder / "tiny.yaml"), SweepFolder(folder / "runs" / "tiny"))
+    assert told == [workers]
 
 
 def test_each_release_is_audited_before_the_next_is_made(folder):
