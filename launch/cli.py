@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import os
 import platform
 import sys
@@ -33,6 +34,10 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; returns the exit code: 0 done, 2 for what the user can mend, 128 + signal when stopped."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name or a sign that the terminal's alphabet lacks ends no work of hours.
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _run(arguments)
     except BrokenPipeError:

@@ -162,12 +162,7 @@ class CellResult:
         words = [model, *([self.attack] if self.attack else []), str(self.seed)]
         return f"{re.sub(r'[^A-Za-z0-9_+]+', '-', '-'.join(words))}-{digest[:8]}"
 
-    def save(self, path: Path) -> None:
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        partial.replace(path)
-
     @staticmethod
     def load(path: Path) -> "CellResult":
-        """The record that :meth:`save` wrote. Raises UserError for a file that is none."""
+        """The record in the file ``path``. Raises UserError for a file that is none."""
         return read_as(CellResult, path, "a record of a run", "remove it or run its cell again")

@@ -43,7 +43,7 @@ _SHOWN = 3
 class AuthorisedJob:
     """A training on clean images, as plain values that can be pickled: ``trained_on``, a set with masks, and what its
     model is then run on: ``release`` and ``original``, both at ``size`` (None: the release's own). ``test``, ``preset``
-    and ``options``: as in :class:`medveil.launch.audit.train.ExploitJob`.
+    and ``options``: as in :class:`medveil.launch.audit.train.ExploitJob`; ``run``: as of :func:`plan_audit`.
     """
 
     place: Place
@@ -55,6 +55,7 @@ class AuthorisedJob:
     preset: Preset | Literal["auto"] = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    run: Path | None = None
 
 
 def run_authorised(job: AuthorisedJob) -> Outcome:
@@ -66,7 +67,7 @@ def run_authorised(job: AuthorisedJob) -> Outcome:
     Raises UserError when the set is not one for segmentation.
     """
     with joined(job.place.device) as processes:
-        plan = plan_audit(job.release, job.original, job.test, job.size, opener=job.place.opener)
+        plan = plan_audit(job.release, job.original, job.test, job.size, opener=job.place.opener, run=job.run)
         assert plan.clean is not None
         released, clean = plan.train.open(), plan.clean.open()
         theirs = job.place.opener.again(job.trained_on, released.size[0])

@@ -44,7 +44,11 @@ def main(args: argparse.Namespace) -> int:
     from medveil.launch.errors import tell
     from medveil.launch.protect.keys import keys_of, write_keys
 
-    target = Target(**Flags.given(args, Target))
+    calibration = Flags.given(args, Target)
+    target = Target(**calibration)
+    for flag in ("attacks", "effort"):
+        if flag in calibration and target.target is None:
+            raise UserError(f"--{flag} goes with --target, the score that the noise is to keep a model below")
     job, layout = bounded(_job(args), target), layout_of(args.data)
     options = KeyOptions(**Flags.given(args, KeyOptions))
     if job.groups is not None and not (job.holdout or options.key_for):

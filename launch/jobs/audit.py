@@ -25,10 +25,12 @@ from medveil.launch.exploiters.names import VOLUMETRIC, WITH_WIDTH, check_model
 from medveil.launch.extras import require
 from medveil.launch.jobs.trials import MORE_SEEDS, WORST, Battery, estimate, out_of_reach, train_all, workers_by_default
 from medveil.launch.release.manifest import MANIFEST, check_outside_releases
+from medveil.launch.report.collect import keep
 from medveil.launch.results import CellResult, Exploiter, Options, Outcome
 from medveil.launch.running.files import make_private, sha256_of
 from medveil.launch.running.places import check_apart, check_place
 from medveil.launch.running.processes import Processes, joined
+from medveil.metrics import shown
 from medveil.version import versions
 
 FEW = 4
@@ -42,6 +44,8 @@ def run_audit(audit: Audit, dry_run: bool = False) -> list[CellResult]:
 
     Raises UserError before anything is trained for what does not fit together.
     """
+    if audit.authorised is not None:
+        _check_alone(audit, dry_run)
     if len(audit.normalise) > 1:
         each = [replace(audit, normalise=(one,)) for one in dict.fromkeys(audit.normalise)]
         return [cell for one in each for cell in run_audit(one, dry_run)]
@@ -49,8 +53,6 @@ def run_audit(audit: Audit, dry_run: bool = False) -> list[CellResult]:
     check_outside_releases(audit.folder, itself=True)
     check_apart(audit.folder, audit.release, audit.original, audit.test)
     parse_attacks(audit.attacks)
-    if dry_run and audit.authorised is not None:
-        raise UserError("--dry-run tells of exploiters, not of --authorised: leave one of them out")
     opener = Opener(audit.cache, audit.skip_bad, audit.reading) if dry_run else _place(audit, 1).opener
     plan = plan_audit(audit.release, audit.original, audit.test, audit.size, audit.part, opener, audit.run)
     if audit.authorised is not None:
@@ -87,10 +89,22 @@ def run_audit(audit: Audit, dry_run: bool = False) -> list[CellResult]:
         cells = [_alike(cell, likeness) for cell in cells]
         if processes.rank == 0:
             for cell in cells:
-                _keep(cell, audit.folder)
+                keep(cell, audit.folder / cell.folder_name)
             done = [cell for cell in cells if cell.status == "done"]
             tell("\n".join([*table(done), *verdicts(done, plan.test.open())]))
     return cells
+
+
+def _check_alone(audit: Audit, dry_run: bool) -> None:
+    """Raise UserError for what says something of exploiters, beside --authorised, which trains none."""
+    of_exploiters = {
+        "--dry-run": dry_run,
+        "--part": audit.part != "all",
+        "--attacks": parse_attacks(audit.attacks) != ["none"],
+        "--normalise": audit.normalise != ("window",),
+    }
+    if given := [flag for flag, said in of_exploiters.items() if said]:
+        raise UserError(f"{given[0]} tells of exploiters, not of --authorised: leave one of them out")
 
 
 def _battery(audit: Audit, plan: AuditPlan, processes: Processes) -> Battery:
@@ -238,17 +252,14 @@ def _alike(cell: CellResult, likeness: Likeness | None) -> CellResult:
     )
 
 
-def _keep(cell: CellResult, folder: Path) -> None:
-    make_private(folder / cell.folder_name)
-    cell.save(folder / cell.folder_name / "result.json")
-
-
 def _with_authorised(audit: Audit, plan: AuditPlan, place: Place) -> list[CellResult]:
     """What ``authorised`` asks for: a line for each seed."""
     if audit.original is None or audit.authorised is None:
         raise UserError("--authorised compares released images with their originals: give --original DATA")
+    if len(audit.exploiter) > 1:
+        raise UserError(f"--authorised trains one model: give --exploiter one of {', '.join(audit.exploiter)}")
     make_private(audit.folder)
-    model, cells = ",".join(audit.exploiter) or "unet", []
+    model, cells = next(iter(audit.exploiter), "unet"), []
     for seed in audit.seeds or (0,):
         job = AuthorisedJob(
             place=place,
@@ -260,14 +271,15 @@ def _with_authorised(audit: Audit, plan: AuditPlan, place: Place) -> list[CellRe
             preset=audit.preset,
             options={**audit.options, "model": model},
             seed=seed,
+            run=audit.run,
         )
         outcome = run_authorised(job)
         named = Path(audit.authorised).stem
         exploiter = Exploiter(model, Options(audit.options), audit.preset, authorised=named)
         cell = _cell(audit, plan, exploiter=exploiter, attack="", seed=seed, protected=outcome)
-        _keep(cell, audit.folder)
+        keep(cell, audit.folder / cell.folder_name)
         cells.append(cell)
-        reached = ", ".join(f"{key} {100 * value:.1f}" for key, value in outcome.inside.items())
+        reached = ", ".join(f"{key} {shown(key, value):.1f}" for key, value in outcome.inside.items())
         tell(
             f"{model} trained on clean images of {audit.authorised} ({reached}) decides "
             f"{100 * outcome.last[METRIC]:.2f}% of the pixels differently on the released images, seed {seed}"

@@ -210,7 +210,7 @@ def _leave(job: Job, rank: int, record: Record) -> Record:
 def _log(job: Job, rank: int) -> Iterator[TextIO]:
     """The log, kept open for more lines at its end: the first process's, or another's beside it."""
     path = job.log_path.with_suffix(f".rank{rank}.log") if rank else job.log_path
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", buffering=1) as log:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", 1, "utf-8") as log:
         yield log
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from medveil.config import Settings, build, setting
 from medveil.errors import UserError
 
+_OPTION = re.compile(r"--([A-Za-z][\w-]*)(?:\s*[=\s]\s*(.*))?")
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 
 
@@ -54,8 +55,7 @@ class Slurm(Settings):
         super().__post_init__()
         minutes(self.time)
         for line in self.sbatch:
-            if not line.removeprefix("#SBATCH").strip().startswith("--"):
-                raise ValueError(f"{line!r} is not an sbatch option: it must begin with --, such as --exclusive")
+            _option(line)
         if self.gpus_per_node and self.tasks_per_node not in (None, self.gpus_per_node):
             raise ValueError("tasks_per_node is for nodes without GPUs: with them there is one process per GPU")
 
@@ -112,8 +112,12 @@ def settings(values: Mapping[str, Any], flags: Mapping[str, Any], what: str) -> 
 
 
 def _option(line: str) -> tuple[str, str | bool]:
-    """'#SBATCH --mail-type=END' as a name and a value; True where there is none."""
-    name, separator, value = line.removeprefix("#SBATCH").strip().removeprefix("--").partition("=")
-    if not separator:
-        name, _, value = name.partition(" ")
-    return name.strip(), shlex.split(value)[0] if value.strip() else True
+    """'#SBATCH --mail-type=END' as a name and a value; True where there is none. Raises ValueError for another line."""
+    found = _OPTION.fullmatch(line.removeprefix("#SBATCH").strip())
+    if found is None:
+        raise ValueError(f"{line!r} is not an sbatch option: it must begin with --, such as --exclusive")
+    try:
+        value = " ".join(shlex.split(found[2] or ""))
+    except ValueError:
+        raise ValueError(f"{line!r} has a quote that is not closed") from None
+    return found[1], value or True

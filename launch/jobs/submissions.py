@@ -26,8 +26,7 @@ class Submissions:
 
     def next_folder(self) -> Path:
         """A new folder for a submission: job ids may begin again at 1 when a cluster is set up anew."""
-        taken = [int(path.name) for path in self.path.glob("[0-9]*")]
-        return self.path / f"{max(taken, default=0) + 1:03d}"
+        return self.path / f"{max((int(path.name) for path in self._folders()), default=0) + 1:03d}"
 
     def folder_of(self, key: str) -> Path | None:
         """The folder of the newest submission of the job ``key``."""
@@ -39,7 +38,8 @@ class Submissions:
         return None if folder is None else (folder / _NOTE).stat().st_mtime
 
     def _folders(self) -> list[Path]:
-        return sorted((note.parent for note in self.path.glob(f"[0-9]*/{_NOTE}")), key=lambda folder: int(folder.name))
+        numbered = [path for path in self.path.glob("[0-9]*") if path.name.isdecimal()]
+        return sorted(numbered, key=lambda path: int(path.name))
 
 
 def _submitted(folder: Path) -> dict[str, str]:

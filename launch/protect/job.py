@@ -183,7 +183,10 @@ def _finished(run: Run, job: ProtectJob) -> bool:
     manifest = out / MANIFEST
     if noted is None or not manifest.is_file() or sha256_of(manifest) != noted.manifest:
         raise other_origin(job)
-    if (damaged := Manifest.read(out).first_damage(out)) is not None:
+    # The terms are no part of what the run computes, but of what the release says.
+    if (released := Manifest.read(out)).licence != job.licence:
+        raise other_origin(job)
+    if (damaged := released.first_damage(out)) is not None:
         raise UserError(f"{out / damaged} was changed after the release was written: remove {out} to write it again")
     return True
 

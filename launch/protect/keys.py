@@ -42,9 +42,9 @@ def keys_of(options: KeyOptions, out: Path) -> list[Key]:
         require("key")
     paths = [path for path, _ in asked]
     for path in paths:
-        if paths.count(path) > 1:
+        if [other.resolve() for other in paths].count(path.resolve()) > 1:
             raise UserError(f"two keys would be written as {path}: give each its own name")
-        if out.resolve() in path.resolve().parents:
+        if out.resolve() in (path.resolve(), *path.resolve().parents):
             raise UserError(f"--key {path} lies in the release, which is to be published: choose a place beside it")
         if os.path.lexists(path) and not os.path.lexists(out):
             raise UserError(f"--key {path} exists: choose another or remove it")

@@ -66,7 +66,7 @@ def _run(path: Path, name: str) -> ModuleType:
     sys.modules[name] = module  # pydantic looks types up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserError(f"--method {path} does not run: {type(error).__name__}: {error}") from error
     return module

@@ -71,10 +71,11 @@ def choose(
 
 def class_numbers(asked: Sequence[str], names: list[str] | None, count: int, spec: str, flag: str) -> list[int]:
     """The numbers of the classes called ``asked`` (all for none), ascending. Raises UserError for an unknown one."""
-    by_name = {name.lower(): number for number, name in enumerate(names or [])}
+    exactly = {name: number for number, name in enumerate(names or [])}
+    by_name = {name.lower(): number for name, number in exactly.items()}
     found = set()
     for one in asked:
-        number = by_name.get(one.lower(), int(one) if one.isdecimal() else -1)
+        number = exactly.get(one, by_name.get(one.lower(), int(one) if one.isdecimal() else -1))
         if not 0 <= number < count:
             known = "; ".join(f"{i} {name}" for i, name in enumerate(names)) if names else f"0 to {count - 1}"
             raise UserError(f"{flag}: {spec} has no class {one!r}: give names or numbers of {known}")

@@ -1,15 +1,16 @@
-"""Finds the records of finished and failed cells under a directory."""
+"""Keeps the records of finished and failed cells, and finds them under a directory."""
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from medveil.errors import UserError
 from medveil.launch.results import CellResult, Exploiter, Options
+from medveil.launch.running.files import make_private, write_private
 
 RECORD = "result.json"
-
 
 Key = tuple[str, str, Options, Exploiter | None, str, int]
 
@@ -17,6 +18,13 @@ Key = tuple[str, str, Options, Exploiter | None, str, int]
 def cell_key(result: CellResult) -> Key:
     """What makes a cell the same cell in two records."""
     return (result.data, result.protector, result.options, result.exploiter, result.attack, result.seed)
+
+
+def keep(result: CellResult, folder: Path) -> Path:
+    """Write the record of ``result`` into the private ``folder``, and return where it is."""
+    make_private(folder)
+    write_private(folder / RECORD, (json.dumps(asdict(result), indent=1) + "\n").encode())
+    return folder / RECORD
 
 
 def collect(folder: Path) -> list[CellResult]:

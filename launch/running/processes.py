@@ -5,6 +5,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import queue
 import signal
 import sys
 import tempfile
@@ -26,10 +27,13 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from medveil.errors import UserError
-from medveil.launch.errors import Interrupted, WorkerFailed
+from medveil.launch.errors import Interrupted, VerificationFailed, WorkerFailed
 from medveil.launch.running.machine import Device
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
+
+_TOLD = (UserError, OSError, Interrupted, VerificationFailed, ImportError, MemoryError)
+"""What is told in one line, whichever process it came from."""
 
 _GRACE_SECONDS = 20.0
 """How long the other processes may take to end after one has failed."""
@@ -143,8 +147,8 @@ def joined(wanted: Device = "auto", meeting: tuple[str, int, int] | None = None)
 def run_local(job: Callable[..., None], argument: Any, count: int) -> None:
     """``job(argument, meeting)`` in ``count`` new processes on this machine; ``job`` and ``argument`` must pickle.
 
-    The signals that stop a run are passed on to them. Raises the first error that one of them raised: UserError,
-    OSError and Interrupted as themselves, others as :class:`WorkerFailed`. They end when this process dies.
+    The signals that stop a run are passed on to them. Raises the first error that one of them raised: those of
+    :data:`_TOLD` as themselves, others as :class:`WorkerFailed`. They end when this process dies.
     """
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="medveil-") as folder:
@@ -173,7 +177,10 @@ def run_local(job: Callable[..., None], argument: Any, count: int) -> None:
             # What the others then say about a lost connection explains nothing.
             raise WorkerFailed(f"a process was ended by {signal.Signals(killed).name}: too little memory, or killed")
         if any(worker.exitcode != 0 for worker in workers):
-            raise errors.get(timeout=10.0)
+            try:
+                raise errors.get(timeout=10.0)
+            except queue.Empty:
+                raise WorkerFailed("a process ended without a word: see what it printed above") from None
 
 
 def _wait(workers: Sequence[BaseProcess]) -> int | None:
@@ -227,7 +234,7 @@ def _worker(job: Callable[..., None], argument: Any, meeting: tuple[str, int, in
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt):
             error = Interrupted(signal.SIGINT, "at once")
-        elif not isinstance(error, UserError | OSError | Interrupted):
+        elif not isinstance(error, _TOLD):
             error = WorkerFailed(f"process {meeting[1]} failed\n{traceback.format_exc()}")
         errors.put(error)
         errors.close()

@@ -128,8 +128,8 @@ class Run:
                     yield lock.parent, not _try_lock(file.fileno())
 
     def _append(self, name: str, text: str) -> None:
-        with os.fdopen(os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as file:
-            file.write(text)
+        with os.fdopen(os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
+            file.write(text.encode())
 
     def _take(self, patience: float) -> None:
         deadline = time.monotonic() + patience

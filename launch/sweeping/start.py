@@ -132,7 +132,7 @@ def _on_slurm(sweep: Sweep, folder: SweepFolder, slurm: Slurm, told: Start) -> i
 def _say_results(rows: Sequence[CellResult], folder: SweepFolder) -> int:
     failed = [row for row in rows if row.status != "done" and not is_no_failure(row.status)]
     if os.environ.get("RANK", "0") == "0":
-        print((folder.report / "results.md").read_text())
+        print((folder.report / "results.md").read_text("utf-8"))
         print(f"report: {folder.page} (holds original images: keep it private)")
     if any(row.status.startswith("interrupted") for row in failed):
         print("stopped; the same command goes on where it was", file=sys.stderr)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from medveil.launch.cli import main
+from medveil.launch.report.collect import keep
 from tests.launch.hostile.common import noise, refused, save
-from tests.launch.hostile.test_records import keep, record
+from tests.launch.hostile.test_records import record
 
 SWEEP = "name: s\ngrid:\n  - {data: phantom:seg:4:16, protectors: [random]}\n"
 VALUES = "data,protector,exploiter,attack,metric,value\na,b,c,d,e,"
@@ -54,7 +55,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, target in (("loop", "pool"), ("pool", "loop"), ("zero", "/dev/zero")):
             (root / name).symlink_to(target)
         os.mkfifo(root / "pipe")
-        keep(root / "runs" / "a", record())
+        keep(record(), root / "runs" / "a")
     return root
 
 

@@ -128,6 +128,7 @@ def test_times_are_read_as_sbatch_does(value: int | str, told: int) -> None:
         ({"nodes": 0}, "nodes must be at least 1"),
         ({"gpus_per_node": 2, "tasks_per_node": 4}, "one process per GPU"),
         ({"sbatch": ["exclusive"]}, "must begin with --"),
+        ({"sbatch": ["--comment='a"]}, "a quote that is not closed"),
         ({"audits": {"mem": "4G"}}, "no option 'mem'"),
         ({"audits": {"max_parallel": 2}}, "audits cannot have a max_parallel"),
     ],
@@ -140,6 +141,28 @@ def test_settings_that_are_refused(values: dict[str, object], message: str) -> N
 def test_the_command_line_is_over_the_file() -> None:
     slurm = settings({"nodes": 2, "partition": "a"}, {"partition": "b", "time": "2:00:00"}, "sweep.yaml")
     assert slurm == Slurm(nodes=2, partition="b", time="2:00:00")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("#SBATCH --exclusive", {"exclusive": True}),
+        ("--mail-type END,FAIL", {"mail-type": "END,FAIL"}),
+        ("--comment=two words", {"comment": "two words"}),
+        ("--comment='two words'", {"comment": "two words"}),
+    ],
+)
+def test_lines_for_sbatch_are_passed_on_whole(line: str, told: dict[str, object], tmp_path: Path) -> None:
+    assert Slurm(sbatch=[line]).parameters("a", 1, [], tmp_path)["additional_parameters"] == {"requeue": True, **told}
+
+
+def test_other_folders_beside_submissions_are_passed_over(tmp_path: Path) -> None:
+    for name in ("002", "003-old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "submitted.json").write_text(f'{{"job": "{name}"}}')
+    submissions = Submissions(tmp_path)
+    assert submissions.ids() == {"job": "002"}
+    assert submissions.next_folder() == tmp_path / "003"
 
 
 class Told:

@@ -97,6 +97,7 @@ def test_a_file_protects_with_settings_of_its_own(tmp_path: Path, capsys: pytest
         (STRIPES.replace("    Config = StripesConfig", ""), "Config must derive from MethodSettings"),
         ("import nothing_of_this_name", "does not run: ModuleNotFoundError"),
         ("def broken(:", "does not run: SyntaxError"),
+        ("raise SystemExit(0)", "does not run: SystemExit"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_line(

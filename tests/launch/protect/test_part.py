@@ -12,7 +12,7 @@ from medveil.errors import UserError
 from medveil.launch.audit.plan import plan_audit
 from medveil.launch.cli import main
 from medveil.launch.data import open_data
-from medveil.launch.protect.part import PartOptions, choose
+from medveil.launch.protect.part import PartOptions, choose, class_numbers
 from medveil.launch.release.manifest import Manifest
 from medveil.launch.release.merge import merge
 from medveil.launch.release.originals import classes_of_part
@@ -228,6 +228,12 @@ def test_options_that_do_not_fit_are_refused(data: str, options: PartOptions, sa
     source = open_data(data)
     with pytest.raises(UserError, match=said):
         choose(source, range(len(source.data)), options, 0)
+
+
+def test_classes_whose_names_differ_in_capitals_are_told_apart() -> None:
+    names = ["Benign", "benign", "other"]
+    found = [class_numbers([one], names, 3, "set", "--classes") for one in ("Benign", "benign", "OTHER")]
+    assert found == [[0], [1], [2]]
 
 
 def test_parts_are_options_of_a_sweeps_cells(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_an_output_of_other_origin_is_refused(tmp_path: Path, capsys: pytest.Cap
     assert protect(tmp_path / "out") == 0
     capsys.readouterr()
     before = contents(tmp_path / "out")
-    for flags in (["--eps", "5/255"], ["--seed", "4"], ["--holdout", "0.2"]):
+    for flags in (["--eps", "5/255"], ["--seed", "4"], ["--holdout", "0.2"], ["--licence", "no training"]):
         assert protect(tmp_path / "out", *flags) == 2
         assert "does not come from this data and these settings" in said(capsys)
     assert contents(tmp_path / "out") == before
@@ -76,6 +76,8 @@ def test_an_output_of_other_origin_is_refused(tmp_path: Path, capsys: pytest.Cap
         (["--method", "salm"], "is a segmentation set, which salm cannot protect"),
         (["--data", "/nowhere"], "/nowhere does not exist"),
         (["--method", "unknown"], "no method is called 'unknown'"),
+        (["--attacks", "full"], "--attacks goes with --target"),
+        (["--effort", "quick"], "--effort goes with --target"),
     ],
 )
 def test_mistakes_get_one_line_and_leave_nothing(

@@ -253,7 +253,9 @@ def test_a_finished_release_gets_its_key_afterwards(
     [
         (["--key-for", "val/*"], "--key-for val/*: give PART=PATH"),
         (["--key", "a.key", "--key-for", "val/*=a.key"], "two keys would be written as a.key"),
+        (["--key", "a.key", "--key-for", "val/*=b/../a.key"], "two keys would be written as a.key"),
         (["--key", "out/a.key"], "lies in the release"),
+        (["--key", "out"], "lies in the release"),
         (["--key", "there.key"], "there.key exists"),
         (["--key", "a.key", "--key-from", "raw", "--key-from", "raw"], "--key-from is given 2 times for 1 keys"),
         (["--key-from", "raw"], "--key-from is given 1 times for 0 keys"),

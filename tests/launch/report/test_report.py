@@ -18,7 +18,7 @@ from medveil.launch.commands import report as command
 from medveil.launch.report.blink import data_uri
 from medveil.launch.report.cards import cards_of
 from medveil.launch.report.classes import reached
-from medveil.launch.report.collect import collect
+from medveil.launch.report.collect import collect, keep
 from medveil.launch.report.cropping import gaps
 from medveil.launch.report.frontier import frontiers_of
 from medveil.launch.report.labels import Labels, wrapped
@@ -182,7 +182,7 @@ def test_page_is_whole_in_itself_and_warns_first(results: list[CellResult], tmp_
         folder.mkdir(parents=True)
         original = rng.integers(10, 240, (3, 16, 16, 1), dtype=np.uint8)
         np.savez(folder / "pictures.npz", original=original, protected=original + 4)
-        replace(result, pictures="pictures.npz").save(folder / "result.json")
+        keep(replace(result, pictures="pictures.npz"), folder)
     assert run(str(tmp_path / "runs"), "--title", "A <trial>") == 0
 
     out = tmp_path / "runs" / "report"
@@ -289,8 +289,7 @@ def test_without_originals_or_with_failures_only_there_is_still_a_report(tmp_pat
 
 def test_one_record_a_cell_and_a_finished_one_wins(results: list[CellResult], tmp_path: Path) -> None:
     for name, result in (("a", results[0]), ("b", replace(results[0], status="failed: x")), ("c", results[2])):
-        (tmp_path / name).mkdir()
-        result.save(tmp_path / name / "result.json")
+        keep(result, tmp_path / name)
     assert collect(tmp_path) == [results[2], results[0]]
 
 
@@ -394,8 +393,7 @@ def test_bars_of_the_protected_classes_stand_beside_those_of_the_originals() -> 
 
 def test_records_of_one_release_are_united_and_releases_called_alike_told_apart(tmp_path: Path) -> None:
     def kept(name: str, **changes: object) -> None:
-        (tmp_path / name).mkdir()
-        classified(0, 0.9, 0.6, **changes).save(tmp_path / name / "result.json")
+        keep(classified(0, 0.9, 0.6, **changes), tmp_path / name)
 
     kept("sweep", options=Options(k=10, mode="strict"), release="aa", release_name="protect-1")
     kept("audit", options=Options(mode="strict"), data="elsewhere", release="aa", exploiter=Exploiter("vgg11"))

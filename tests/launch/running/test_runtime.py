@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from medveil.errors import UserError
-from medveil.launch.errors import Interrupted
-from medveil.launch.running.processes import Processes
+from medveil.launch.errors import Interrupted, VerificationFailed
+from medveil.launch.running.processes import Processes, run_local
 from medveil.launch.running.runs import own
 from medveil.launch.running.runtime import ProcessRuntime, running
 from medveil.runtime import State
@@ -124,3 +124,15 @@ def test_precision_is_that_of_network_interiors(tmp_path: Path) -> None:
         runtime = ProcessRuntime(Processes(torch.device("cpu")), None, precision, None, None)  # type: ignore[arg-type]
         with runtime.autocast():
             assert layer(torch.ones(1, 4)).dtype == dtype
+
+
+def fail(error: Exception, _: tuple[str, int, int]) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("error", [VerificationFailed("a file differs"), ModuleNotFoundError("absent", name="PIL")])
+def test_what_is_told_in_one_line_is_so_from_another_process_too(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised:
+        run_local(fail, error, 1)
+    assert str(raised.value) == str(error)
+    assert getattr(raised.value, "name", None) == getattr(error, "name", None)

@@ -1,5 +1,6 @@
 """What a sweep file may say, the cells that it stands for, and the dry run."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,14 @@ def test_dry_run_prints_one_tab_separated_line_per_cell_and_writes_nothing(tmp_p
     assert len(lines) == 2 * 3 * 2 + 1
     assert all(len(line.split("\t")) == 6 and line.endswith("\t3") for line in lines)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_name_that_the_terminal_cannot_show_is_shown_as_an_escape(tmp_path, monkeypatch):
+    shown = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr("sys.stdout", shown)
+    assert main(["sweep", str(sweep(tmp_path, SWEEP.replace("phantom:seg", "Herzgröße"))), "--dry-run"]) == 0
+    shown.flush()
+    assert b"Herzgr\\xf6\\xdfe\tnone" in shown.buffer.getvalue()
 
 
 def test_only_folders_are_held_out_by_default(tmp_path):
