@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import struct
 import warnings
 import zlib
@@ -38,8 +37,7 @@ _TURNS: dict[int, Callable[[Pixels], Pixels]] = {
 }
 """What turns a mask as EXIF's orientation turns its image."""
 
-# Whatever Pillow's decoders raise for bytes that are not what they seem.
-_UNREADABLE = (
+UNREADABLE = (
     OSError,
     SyntaxError,
     ValueError,
@@ -50,6 +48,7 @@ _UNREADABLE = (
     struct.error,
     zlib.error,
 )
+"""Whatever Pillow's decoders raise for bytes that are not what they seem."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def read_image(path: Path) -> Decoded:
         ) from None
     except UserError:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}): replace it or move it away") from None
     pixels, change = _eight_bits(upright, path)
     if pixels.ndim == 3 and grey(pixels):
@@ -137,7 +136,7 @@ def _header(path: Path) -> tuple[tuple[int, int], int] | None:
         with open_regular(path) as file, Image.open(file, formats=_FORMATS) as image:
             orientation = image.getexif().get(_ORIENTATION, 1)
             return image.size, orientation if orientation in _TURNS else 1
-    except (*_UNREADABLE, UserError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except (*UNREADABLE, UserError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None
 
 
@@ -249,10 +248,7 @@ def _write(path: Path, pixels: npt.NDArray[Any], kind: str, **options: str) -> N
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()  # writers of TIFF go back and forth
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, **options)
-    with path.open("wb") as file:
-        file.write(buffer.getvalue())
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_bytes(buffer.getvalue())
 
 
 def read_png(path: Path) -> tuple[npt.NDArray[Any], str]:

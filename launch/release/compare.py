@@ -11,6 +11,7 @@ from medveil.dataset import Batch
 from medveil.launch.errors import VerificationFailed
 from medveil.protector import Protector
 from medveil.quantise import quantise
+from medveil.runtime import batches
 
 _BATCH_PIXELS = 1 << 19
 
@@ -65,14 +66,29 @@ class Rendered(NamedTuple):
     unchanged: bool
 
 
-def rendered(batch: Batch, protected: Tensor, protector: Protector) -> list[Rendered]:
-    """``protected`` (float32 [B, C, H, W] in [0, 1]) in whole grey levels, within the budget of ``protector``."""
-    released = quantise(protected, batch.images, protector.budget().levels)
-    unchanged = (released == batch.images).flatten(1).all(1)
-    return [
-        Rendered((image[0] if len(image) == 1 else image.permute(1, 2, 0)).numpy(), bool(same))
-        for image, same in zip(released, unchanged, strict=True)
-    ]
+class GreyLevels:
+    """What the files of releases of 8 bits have in common: one form for all, and nothing beside the samples."""
+
+    def portions(self, indices: Sequence[int], size: int) -> list[list[int]]:
+        """``indices`` in parts of ``size`` samples."""
+        return [list(some) for some in batches(indices, size)]
+
+    def render(self, indices: Sequence[int], batch: Batch, protected: Tensor, protector: Protector) -> list[Rendered]:
+        """``protected`` (float32 [B, C, H, W] in [0, 1]) in whole grey levels, within the budget of ``protector``."""
+        released = quantise(protected, batch.images, protector.budget().levels)
+        unchanged = (released == batch.images).flatten(1).all(1)
+        return [
+            Rendered((image[0] if len(image) == 1 else image.permute(1, 2, 0)).numpy(), bool(same))
+            for image, same in zip(released, unchanged, strict=True)
+        ]
+
+    def others(self) -> dict[str, str]:
+        """The files that belong to no sample, and their sha256: none."""
+        return {}
+
+    def visible(self) -> dict[str, dict[str, float]]:
+        """Images of 8 bits are looked at as they are: there is nothing to tell."""
+        return {}
 
 
 def batch_size(size: tuple[int, int]) -> int:

@@ -9,24 +9,15 @@ from torch import Tensor
 from medveil.dataset import Batch
 from medveil.launch.data import Source
 from medveil.launch.data.images import read_png, write_png
-from medveil.launch.release.compare import Compared, Rendered, Saved, SavedFiles, batch_size, compare, rendered
+from medveil.launch.release.compare import Compared, GreyLevels, Rendered, Saved, SavedFiles, batch_size, compare
 from medveil.protector import Protector
-from medveil.runtime import batches
 
 
-class FolderFiles:
+class FolderFiles(GreyLevels):
     """``images/NAME.png`` with ``masks/NAME.png`` (0 and 255), or ``images/CLASS/NAME.png``, under ``folder``."""
 
     def __init__(self, source: Source, folder: Path) -> None:
         self.source, self.folder = source, folder
-
-    def portions(self, indices: Sequence[int], size: int) -> list[list[int]]:
-        """``indices`` in parts of ``size`` samples."""
-        return [list(some) for some in batches(indices, size)]
-
-    def render(self, indices: Sequence[int], batch: Batch, protected: Tensor, protector: Protector) -> list[Rendered]:
-        """``protected`` in whole grey levels, within the budget."""
-        return rendered(batch, protected, protector)
 
     def write(self, rank: int, indices: Sequence[int], images: Sequence[Rendered], batch: Batch) -> None:
         """Save ``images`` and the targets of ``batch``."""
@@ -60,20 +51,12 @@ class FolderFiles:
             targets = torch.stack(masks) if segmentation else None
             yield Saved(some, torch.stack(images), None if targets is None else _binary(targets), files)
 
-    def others(self) -> dict[str, str]:
-        """The files that belong to no sample, and their sha256: none."""
-        return {}
-
     def expected(self, indices: Sequence[int]) -> set[str]:
         """Every file that the release must hold, and no other."""
         names = {self._image(index) for index in indices}
         if self.source.data.task == "segmentation":
             names |= {self._mask(index) for index in indices}
         return names
-
-    def visible(self) -> dict[str, dict[str, float]]:
-        """Images of 8 bits are looked at as they are: there is nothing to tell."""
-        return {}
 
     def differences(self) -> list[str]:
         """Nothing but the samples' own files is in a folder release."""

@@ -5,7 +5,6 @@ It tells a stranger what to load and whether it is whole. What was done to the i
 """
 
 import json
-import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -175,10 +174,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write it into ``folder``, whose files are there, and read it back. Raises :class:`VerificationFailed`."""
         text = json.dumps(_ADAPTER.dump_python(self, mode="json", exclude_defaults=True), indent=1, allow_nan=False)
-        with (folder / MANIFEST).open("w") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        (folder / MANIFEST).write_text(text + "\n")
         if Manifest.read(folder) != self:
             raise VerificationFailed("the manifest does not read back as it was written")
 

@@ -13,7 +13,7 @@ from medveil.launch.data.medical.datalists import DATASET, Description, datalist
 from medveil.launch.release.manifest import FORMAT, MANIFEST, Manifest, Sample, check_outside_releases
 from medveil.launch.release.merge_npz import merge_npz
 from medveil.launch.release.private import Bound, Contribution, Named, PrivateManifest, Totals, Treated
-from medveil.launch.running.files import make_private, open_to_others, sha256_of, sync_folder
+from medveil.launch.running.files import make_private, open_to_others, sha256_of, sync_folder, sync_tree
 from medveil.launch.running.places import check_place, new_token, partial_of, run_beside
 
 
@@ -87,6 +87,7 @@ def merge(releases: Sequence[Path], out: Path, runs: Sequence[Path] = ()) -> Tot
             npz_sha256 = merge_npz(paths, chosen, list(owner.values()), partial / chosen[0].file)
         merged = _public(given, chosen, npz_sha256, others)
         merged.write(partial)
+        sync_tree(partial)
         merged.check_intact(partial)
         private = _private(given, owner, sha256_of(partial / MANIFEST))
         for folder in (run_beside(out), run_beside(out) / "merged"):

@@ -1,7 +1,6 @@
 """The file of an npz release: the original's arrays in order, of which only the protected splits' images differ."""
 
 import hashlib
-import os
 import zipfile
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
@@ -17,14 +16,13 @@ from medveil.dataset import Batch
 from medveil.errors import UserError
 from medveil.launch.data import Source
 from medveil.launch.data.npz_arrays import Header, header_of, read_header
-from medveil.launch.release.compare import Compared, Rendered, Saved, SavedFiles, batch_size, compare, rendered
+from medveil.launch.release.compare import Compared, GreyLevels, Rendered, Saved, SavedFiles, batch_size, compare
 from medveil.protector import Protector
-from medveil.runtime import batches
 
 _BLOCK_BYTES = 1 << 20
 
 
-class NpzFiles:
+class NpzFiles(GreyLevels):
     """``NAME.npz`` under ``folder``. Each rank's images wait as raw bytes under ``work`` until it is put together."""
 
     def __init__(self, source: Source, folder: Path, work: Path) -> None:
@@ -45,14 +43,6 @@ class NpzFiles:
                 raise UserError(
                     f"{self.original}: {split}_images is grey and another split is coloured: save them alike"
                 )
-
-    def portions(self, indices: Sequence[int], size: int) -> list[list[int]]:
-        """``indices`` in parts of ``size`` samples."""
-        return [list(some) for some in batches(indices, size)]
-
-    def render(self, indices: Sequence[int], batch: Batch, protected: Tensor, protector: Protector) -> list[Rendered]:
-        """``protected`` in whole grey levels, within the budget."""
-        return rendered(batch, protected, protector)
 
     def write(self, rank: int, indices: Sequence[int], images: Sequence[Rendered], batch: Batch) -> None:
         """Append ``images`` to this rank's part; its shares come in ascending order."""
@@ -84,8 +74,6 @@ class NpzFiles:
                                 out.write(block)
         for path in parts:
             path.unlink()
-        with self.path.open("rb") as file:
-            os.fsync(file.fileno())
 
     def compared(self, indices: Sequence[int], protector: Protector) -> Iterator[Compared]:
         """The images in the file, read back in the order of the data set, beside its originals."""
@@ -114,17 +102,9 @@ class NpzFiles:
                         raise ValueError(f"{split}_images is longer than its header says")
                 first += count
 
-    def others(self) -> dict[str, str]:
-        """The files that belong to no sample, and their sha256: none."""
-        return {}
-
     def expected(self, indices: Sequence[int]) -> set[str]:
         """Every file that the release must hold, and no other."""
         return {self.path.name}
-
-    def visible(self) -> dict[str, dict[str, float]]:
-        """Images of 8 bits are looked at as they are: there is nothing to tell."""
-        return {}
 
     def differences(self) -> list[str]:
         """Arrays other than the protected splits' images that are not equal to the original's byte for byte."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -15,7 +15,6 @@ from medveil.launch.results import Options
 from medveil.launch.running.files import sha256_of, write_private
 from medveil.launch.running.places import run_beside
 
-FORMAT: Final = 2
 PRIVATE = "private.json"
 
 _BYTES = 512 << 20

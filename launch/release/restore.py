@@ -31,7 +31,7 @@ from medveil.launch.release.npz import member_info
 from medveil.launch.release.sealed import SealedReader
 from medveil.launch.release.secret import Secret
 from medveil.launch.release.voxels import rebuild, undone
-from medveil.launch.running.files import make_private, sha256_of, sync_folder
+from medveil.launch.running.files import make_private, sha256_of, sync_folder, sync_tree
 from medveil.launch.running.places import check_place
 from medveil.launch.running.progress import shown
 
@@ -104,6 +104,7 @@ def restore(release: Path, path: Path, secret: Secret, out: Path, only: Sequence
             arrays = {entries[number].member: number for number in chosen if entries[number].form == "array"}
             if arrays:
                 _write_npz(sealed, arrays, entries, release, partial, wanted)
+            sync_tree(partial)
             partial.rename(out)
         sync_folder(out.parent)
     return f"restored {len(wanted)} of the {len(known)} images that {path} opens: {out}"

@@ -54,4 +54,4 @@ def passphrase(key: Path, *, twice: bool) -> Secret:
     if len(typed) < SHORTEST:
         raise UserError(f"the passphrase of {key} is too short: at least {SHORTEST} characters")
     # One passphrase, however a keyboard composes its accents.
-    return Secret(unicodedata.normalize("NFC", typed).encode(), is_passphrase=True)
+    return Secret(unicodedata.normalize("NFC", typed).encode(errors="surrogateescape"), is_passphrase=True)

@@ -28,7 +28,7 @@ from medveil.launch.release.native import NativeFiles
 from medveil.launch.release.npz import NpzFiles
 from medveil.launch.release.private import Bound, Dropped, Named, PrivateManifest, Totals, Treated
 from medveil.launch.release.verify import Files, ReleasePlan, Summary, check_complete, verify
-from medveil.launch.running.files import drawn_once, make_private, open_to_others, sha256_of, sync_folder
+from medveil.launch.running.files import drawn_once, make_private, open_to_others, sha256_of, sync_folder, sync_tree
 from medveil.launch.running.places import abandoned, partial_of, work_of
 from medveil.launch.running.progress import shown
 from medveil.launch.running.runs import Run
@@ -212,6 +212,7 @@ def _finish(
     summary.dropped = len(dropped)
     npz_sha256 = sha256_of(files.path) if isinstance(files, NpzFiles) else None
     _public(plan, samples, npz_sha256, files.others()).write(partial)
+    sync_tree(partial)
     digest = sha256_of(partial / MANIFEST)
     run.check_owner()
     left_out = [Dropped(sample, printable(reason)[:1000]) for sample, reason in plan.source.left_out]

@@ -77,6 +77,12 @@ def sync_folder(path: Path) -> None:
         os.close(folder)
 
 
+def sync_tree(path: Path) -> None:
+    """Bring all files and folders in ``path`` onto the disk, before it gets its final name."""
+    for one in [*path.rglob("*"), path]:
+        sync_folder(one)
+
+
 def drawn_once(path: Path, cls: type[D], draw: Callable[[], D]) -> D:
     """The dataclass kept in the private file ``path``, drawn by whichever process comes first.
 

@@ -14,6 +14,7 @@ from medveil.errors import UserError
 from medveil.launch.data.formats.attributes import decode
 from medveil.launch.data.formats.stored import MAX_VOXELS, Stored
 from medveil.launch.data.formats.windows import BRAIN, CT, Scale, Values, Window, scale_of
+from medveil.launch.errors import FULL
 from medveil.launch.reading import open_regular
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def quiet(path: Path, what: str = "a DICOM file") -> Iterator[None]:
     except ImportError:
         raise UserError(f"{path}: reading {what} needs pydicom: pip install 'medveil[medical]'") from None
     except Exception as error:  # a parser's answer to damaged bytes may be any of dozens
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
         # pydicom puts a traceback into some of its messages.
         said = " ".join(str(error).partition("Traceback")[0].split())[:160]
         raise UserError(

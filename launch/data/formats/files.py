@@ -11,7 +11,7 @@ from medveil.errors import UserError
 from medveil.launch.data.formats import dicom, dicom_release, geometry, nifti, segmentation, series, sixteen
 from medveil.launch.data.formats.stored import Stored
 from medveil.launch.data.formats.windows import EIGHT_BITS, Values
-from medveil.launch.data.images import SUFFIXES, read_image, write_picture
+from medveil.launch.data.images import SUFFIXES, UNREADABLE, read_image, write_picture
 from medveil.launch.reading import open_regular
 
 Kind = Literal["dicom", "nifti", "picture", "sixteen"]
@@ -117,7 +117,7 @@ def _is_sixteen(path: Path) -> bool:
         # A pipe of that name would otherwise be waited for.
         with open_regular(path) as file, Image.open(file) as image:
             return sixteen.is_sixteen(image)
-    except (UserError, OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except (UserError, *UNREADABLE, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return False
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 from medveil.errors import UserError
 from medveil.launch.data.formats.stored import Stored
 from medveil.launch.data.formats.windows import Values
+from medveil.launch.data.images import UNREADABLE
 
 _PHOTOMETRIC = 262
 """The tag of a TIFF that says what its zeros mean."""
@@ -31,7 +32,7 @@ def read(path: Path) -> Stored:
             return stored(np.asarray(image), path)
     except UserError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (*UNREADABLE, Image.DecompressionBombError) as error:
         said = " ".join(str(error).split())[:160]
         raise UserError(f"{path} cannot be read ({said}): replace it or move it away") from None
 

@@ -61,6 +61,8 @@ class Asked:
 def open_medical(root: Path, spec: str, asked: Asked) -> Source | None:
     """The set in ``root``; None where it holds no medical file, but plain pictures. Raises :class:`UserError`."""
     reading, bad = asked.reading, BadFiles(root, asked.skip_bad)
+    if len(set(reading.labels)) > MOST:
+        raise UserError(f"--labels names {len(set(reading.labels))} values: at most {MOST} are told apart")
     declared = None if reading.windows is None else parse_windows(reading.windows)
     about: Description | None = None
     task: Task = "segmentation"

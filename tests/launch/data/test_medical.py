@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -389,9 +390,24 @@ def test_files_of_no_known_format_are_told(volumes: Path, tmp_path: Path) -> Non
     assert "case9.nrrd" in open_data(str(tmp_path / "data")).notes[0]
 
 
+def test_all_of_a_release_is_on_the_disk_before_it_has_its_name(
+    volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, real = set(), os.fsync
+
+    def fsync(number: int) -> None:
+        kept.add(Path(f"/proc/self/fd/{number}").readlink().name)
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    out = protect(volumes, tmp_path / "out")
+    assert kept >= {path.name for path in out.rglob("*")}
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
+        (["--labels", ",".join(map(str, range(1, 40)))], "--labels names 39 values: at most 32"),
         (["--size", "64"], "would resample"),
         (["--empty", "drop"], "volumes, which keep their slices"),
         (["--labels", "8,9"], "--labels 8,9 is in none of its label maps"),

@@ -18,7 +18,7 @@ from medveil.launch.cli import main
 from medveil.launch.release.key import write_key
 from medveil.launch.release.private import PrivateManifest
 from medveil.launch.release.restore import restore
-from medveil.launch.release.secret import Secret
+from medveil.launch.release.secret import Secret, passphrase
 from tests.launch.releases import manifest, write_manifest
 
 pytest.importorskip("cryptography")
@@ -333,3 +333,8 @@ def test_a_passphrase_is_asked_for_on_the_terminal_and_not_shown(masked: Path, t
     code, said = typed(["another passphrase"], ["restore", "r", "--key", "r.key", "--out", "other"], tmp_path)
     assert code == 2
     assert not (tmp_path / "other").exists()
+
+
+def test_a_passphrase_may_hold_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDVEIL_PASSPHRASE", os.fsdecode(b"fa\xe7ade-fa\xe7ade"))
+    assert passphrase(Path("r.key"), twice=False).value == b"fa\xe7ade-fa\xe7ade"

@@ -1,5 +1,6 @@
 """Real DICOM files: the bound on what is stored, what a release keeps, renews and removes, and what is refused."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -252,3 +253,13 @@ def test_what_cannot_be_released_is_one_line_that_names_the_file(case: str, tmp_
     assert "odd.dcm" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400 + len(str(path))
+
+
+def test_a_full_disk_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    stored = dicom.read(dicom_file("CT_small.dcm"), identified=True)
+    monkeypatch.setattr(Dataset, "save_as", full)
+    with pytest.raises(OSError, match="No space left"):
+        dicom_release.write(tmp_path / "x.dcm", dicom_file("CT_small.dcm"), stored.values, IDENTITY)

@@ -42,3 +42,15 @@ def test_a_file_whose_zeros_are_white_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content.replace(entry, struct.pack("<HHIHH", 262, 3, 1, 0, 0)))
     with pytest.raises(UserError, match=r"x\.tif is a TIFF in which 0 is white"):
         sixteen.read(path)
+
+
+def test_a_tiff_whose_second_image_is_nothing_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.tif"
+    write_picture(path, np.full((8, 8), 1000, np.uint16))
+    content = bytearray(path.read_bytes())
+    (first,) = struct.unpack_from("<I", content, 4)
+    (entries,) = struct.unpack_from("<H", content, first)
+    struct.pack_into("<I", content, first + 2 + 12 * entries, len(content))
+    path.write_bytes(content + struct.pack("<HI", 0, 0))
+    with pytest.raises(UserError, match=r"x\.tif"):
+        sixteen.read(path)
