@@ -79,7 +79,7 @@ def run_audit(audit: Audit, dry_run: bool = False) -> list[CellResult]:
         logs = audit.folder / "jobs"
         outcomes = train_all(trials, place, processes, workers, logs, tell)
         batteries = [battery]
-        if is_a_word(audit.attacks) and not audit.seeds:
+        if _goes_deeper(audit):
             batteries.append(battery.deeper(outcomes))
             if processes.rank == 0:
                 tell(f"the worst {WORST} with {MORE_SEEDS} more seeds: {', '.join(batteries[1].attacks)}")
@@ -93,6 +93,11 @@ def run_audit(audit: Audit, dry_run: bool = False) -> list[CellResult]:
             done = [cell for cell in cells if cell.status == "done"]
             tell("\n".join([*table(done), *verdicts(done, plan.test.open())]))
     return cells
+
+
+def _goes_deeper(audit: Audit) -> bool:
+    """Whether the worst attacks are trained with more seeds in the end."""
+    return is_a_word(audit.attacks) and not audit.seeds
 
 
 def _check_alone(audit: Audit, dry_run: bool) -> None:
@@ -216,8 +221,10 @@ def _headlines(
     if len(waiting) < len(trials):
         lines.append(f"{len(trials) - len(waiting)} of them were done before")
     if len(waiting) > few:
-        minutes = estimate(waiting, place, processes, workers) / 60
-        lines.append(f"about {minutes:.0f} minutes" if minutes >= 1.5 else "about a minute")
+        more = battery.dearest().trials() if _goes_deeper(audit) else []
+        minutes = estimate([*waiting, *more], place, processes, workers) / 60
+        long = f"about {minutes:.0f} minutes" if minutes >= 1.5 else "about a minute"
+        lines.append(long + f", the worst {WORST} with {MORE_SEEDS} more seeds among them" * bool(more))
     return lines
 
 

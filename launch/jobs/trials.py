@@ -76,13 +76,24 @@ class Battery:
 
     def deeper(self, outcomes: Mapping[Trial, Outcome]) -> "Battery":
         """The attacks that scored highest, against the same exploiters with other seeds."""
-        metric, configs, attacks = HEADLINE[self.plan.task], [], []
+        metric, attacks = HEADLINE[self.plan.task], list[str]()
         for config in self.configs:
             reached = {attack: outcomes[self.protected(config, attack)] for attack in self.within_reach(config)}
             scores = {attack: outcome.last[metric] for attack, outcome in reached.items()}
             attacks += sorted(scores, key=lambda attack: -scores[attack])[:WORST]
-            configs += [replace(config, seed=config.seed + more) for more in range(1, MORE_SEEDS + 1)]
-        return replace(self, configs=configs, attacks=list(dict.fromkeys(attacks)))
+        return self._more_seeds(list(dict.fromkeys(attacks)))
+
+    def dearest(self) -> "Battery":
+        """What :meth:`deeper` costs at most, for an estimate: the attacks that take longest, with other seeds."""
+        attacks = {
+            attack: parse_attack(attack).factor for config in self.configs for attack in self.within_reach(config)
+        }
+        return self._more_seeds(sorted(attacks, key=lambda attack: -attacks[attack])[:WORST])
+
+    def _more_seeds(self, attacks: Sequence[str]) -> "Battery":
+        more = range(1, MORE_SEEDS + 1)
+        configs = [replace(config, seed=config.seed + seed) for config in self.configs for seed in more]
+        return replace(self, configs=configs, attacks=attacks)
 
     def _trial(self, side: str, config: ExploiterConfig, attack: str) -> Trial:
         train = self.plan.train if side == "protected" else self.plan.clean

@@ -123,7 +123,8 @@ class _Calibration:
         return verdict(found, self.goal, bench.held.task, model, self.attacks, clean, len(bench.held))
 
     def about(self) -> str:
-        """What will be tried, and the most time that it takes: of all probes with all attacks."""
+        """What will be tried, and the most time that it takes: of all probes with all attacks, the originals and the
+        release."""
         bench, begun = self.bench, time.monotonic()
         runtime = SingleProcess(pick_device(self.job.device), self._dtype())
 
@@ -137,7 +138,8 @@ class _Calibration:
         chains = [parse_attack(attack) for attack in self.attacks]
         steps = sum(steps_of(config, len(bench.fitted), len(bench.held), chain) for chain in chains)
         probes, seeds = most_probes(len(self.recipes)), len(bench.exploiters)
-        whole = probes * (a_fit + step * steps * seeds)
+        originals = steps_of(config, len(bench.fitted), len(bench.held), parse_attack("none"))
+        whole = probes * (a_fit + step * steps * seeds) + step * originals * seeds + a_fit
         return (
             f"calibrating {self.job.method} to {self.goal:g}: at most {probes} probes of {len(bench.fitted)} images, "
             f"measured on {len(bench.held)} others with {len(chains)} attack{'s' * (len(chains) > 1)} and {seeds} "

@@ -408,7 +408,7 @@ def test_standard_tries_every_attack_and_the_worst_three_again(
     assert min(reached[attack] for attack in worst) >= max(reached[attack] for attack in set(reached) - worst)
     assert {cell.attack for cell in cells if cell.clean and not cell.seed} == {"none"}
     printed = capsys.readouterr().out
-    assert "about a minute" in printed
+    assert "about a minute, the worst 3 with 2 more seeds among them" in printed
     assert "worst case of 4 attacks on unet width=2" in printed
     trained = len(list((out / "runs").glob("*/done.json")))
     assert audit(release, *flags, "--attacks", "none,blur,bits3,mix20,median", "--seeds", "0") == 0
