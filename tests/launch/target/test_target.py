@@ -96,8 +96,9 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
 
 
 def calibrate(out: Path, *flags: str, data: str = "phantom:seg:100:16", method: str = "pattern") -> int:
-    usual = ["--preset", "demo", "--threads", "1", "--seed", "1", "--attacks", "none", "--effort", "quick"]
-    return main(["protect", data, "--method", method, *usual, "--out", str(out), *flags])
+    usual = ["--preset", "demo", "--threads", "1", "--seed", "1"]
+    of_probes = ["--attacks", "none", "--effort", "quick"] if "--target" in flags else []
+    return main(["protect", data, "--method", method, *usual, *of_probes, "--out", str(out), *flags])
 
 
 def test_a_cut_calibration_goes_on_and_its_promise_is_that_of_the_release(
