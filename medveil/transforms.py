@@ -59,5 +59,7 @@ def draw_affine(
 
 def apply_affine(x: Tensor, theta: Tensor, nearest: bool = False) -> Tensor:
     """``x`` float [B, C, H, W] resampled (bilinear, or nearest for masks), zeros outside; differentiable in ``x``."""
+    if len(x) == 0:  # a process's share of a batch that is smaller than the processes are many; torch refuses it
+        return x
     grid = F.affine_grid(theta.to(x.dtype), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, mode="nearest" if nearest else "bilinear", align_corners=False)

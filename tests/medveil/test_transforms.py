@@ -45,3 +45,11 @@ def test_affine_keeps_image_and_mask_together():
     assert set(moved.unique().tolist()) <= {0.0, 1.0}
     assert ((image > 0.5) == (moved > 0.5)).float().mean() > 0.98
     assert not torch.equal(moved, mask)
+
+
+def test_the_empty_share_of_a_small_batch_is_transformed_too():
+    """One of several processes may have no image of the last batch."""
+    x = torch.rand(0, 3, 8, 8, requires_grad=True)
+    moved = apply_affine(x, draw_affine(0, "t", 0, keyed.keys_of([])))
+    moved.sum().backward()
+    assert moved.shape == x.shape == x.grad.shape
