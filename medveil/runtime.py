@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from medveil.errors import UserError
 from medveil.shards import cuts
 
 State = dict[str, Any]
@@ -106,6 +107,22 @@ def joined_batches(order: Sequence[T], batch_size: int) -> list[Sequence[T]]:
     if len(cut) > 1 and len(cut[-1]) == 1:
         cut[-2:] = [[*cut[-2], *cut[-1]]]
     return cut
+
+
+def trainable_batches(order: Sequence[T], batch_size: int, pixels: int) -> list[Sequence[T]]:
+    """:func:`batches` for networks whose last level has so many ``pixels`` of each image.
+
+    Of one pixel, a last batch of a single image joins its neighbour, as batch-norm cannot train on a single value.
+    Raises UserError where every batch would be a single image of one pixel.
+    """
+    if pixels > 1:
+        return batches(order, batch_size)
+    if min(len(order), batch_size) == 1:
+        raise UserError(
+            "images of this size come down to a single pixel in the network, and batch-norm cannot train on one value: "
+            "give larger images, or at least two with a batch_size of 2 or more"
+        )
+    return joined_batches(order, batch_size)
 
 
 def entry_of(state: Mapping[str, Any], key: str) -> Any:

@@ -1,9 +1,11 @@
 """Every setting of SALM, and an option for each place where the paper's text, equations and algorithm disagree."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from medveil.config import Levels, budget, setting
+from medveil.errors import UserError
 from medveil.method import MethodSettings, Presets
 from medveil.task import Task
 
@@ -73,8 +75,8 @@ class SALMConfig(MethodSettings):
     decay_every: int = setting(2000, "steps after which its learning rate falls to a tenth", low=1)
     batch_size: int = setting(128, "images of one step", low=1)
     learning_rate: float = setting(0.1, "learning rate of the source model", above=0)
-    momentum: float = setting(0.9, "momentum of the source model")
-    weight_decay: float = setting(5e-4, "weight decay of the source model")
+    momentum: float = setting(0.9, "momentum of the source model", low=0)
+    weight_decay: float = setting(5e-4, "weight decay of the source model", low=0)
     width: int = setting(64, "channels of the source model's first stage", low=1)
     graph: bool = setting(
         True, "on CUDA a visit to a full batch is one graph, recorded once and replayed (not run on a GPU yet)"
@@ -92,6 +94,14 @@ class SALMConfig(MethodSettings):
     @property
     def keeps_noise(self) -> bool:
         return self.start == "stored"
+
+    def check_size(self, channels: int, size: tuple[int, int]) -> None:
+        """Raise UserError where k selects nothing of images of ``channels`` and ``size``, height and width."""
+        count = math.prod(size) * (channels if self.by == "element" else 1)
+        if self.fraction * count + 1e-9 < 1:
+            least = 100 / count
+            mend = f"at most {100 - least:.4g}" if self.literal_percentile else f"at least {least:.4g}"
+            raise UserError(f"k = {self.k:g} selects none of the {count} {self.by}s of an image: give {mend}")
 
     @property
     def fraction(self) -> float:

@@ -17,11 +17,11 @@ from medveil.folding import folded, refold
 from medveil.graphs import Replayed
 from medveil.losses import classification_loss, global_mean
 from medveil.method import MethodSettings
-from medveil.networks import ResNet18, stem_for
+from medveil.networks import ResNet18, last_stage, stem_for
 from medveil.optimisers import fused_on
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
-from medveil.runtime import Runtime, SingleProcess, State, batches, local_slice
+from medveil.runtime import Runtime, SingleProcess, State, batches, local_slice, trainable_batches
 from medveil.salm.config import SALMConfig
 from medveil.salm.noise import Visit
 from medveil.shards import cuts
@@ -46,9 +46,13 @@ class SALM:
         self._replayed: dict[str, Replayed] = {}
 
     def fit(self, data: Dataset, runtime: Runtime | None = None) -> "SALM":
-        """Train the source model with the noise against it. Raises ``ValueError`` for a segmentation set."""
+        """Train the source model with the noise against it. Raises ``ValueError`` for a segmentation set, and UserError
+        when k leaves no element to move, and when images are too few and too small to train on."""
         if data.task not in self.config.tasks:
             raise ValueError(f"{self.name} protects classification sets, not {data.task}")
+        self.config.check_size(data.channels, data.size)
+        pixels = last_stage(data.size)
+        per_epoch = len(trainable_batches(range(len(data)), self.config.batch_size, pixels))
         if runtime is not None:
             self.runtime = runtime
         self._create(data.task, data.channels, data.num_classes, data.size)
@@ -57,11 +61,10 @@ class SALM:
         done = 0 if state is None else trainer.resume(state)
         if state is None:
             trainer.begin()
-        per_epoch = -(-len(data) // self.config.batch_size)
         while done < self.config.steps:
             epoch, place = divmod(done, per_epoch)
             order = keyed.permutation(len(data), self.config.seed, "salm order", epoch)
-            rest = batches(order[place * self.config.batch_size :], self.config.batch_size)
+            rest = trainable_batches(order, self.config.batch_size, pixels)[place:]
             for batch, samples in zip(rest, trainer.samples(rest), strict=True):
                 loss = trainer.step(batch, samples, done)
                 done += 1

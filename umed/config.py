@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from medveil.config import Levels, budget, setting
+from medveil.errors import UserError
 from medveil.method import MethodSettings, Presets
 from medveil.task import Task
 
@@ -74,6 +75,12 @@ class UMedConfig(MethodSettings):
         super().__post_init__()
         if self.contour == "none" and self.texture == "none":
             raise ValueError("contour and texture cannot both be none: nothing would be protected")
+
+    def check_used(self) -> None:
+        """Raise UserError for a setting of a texture that is not used."""
+        for name, texture in (("lbp", "lbp"), ("noise_level", "contrast")):
+            if self.texture != texture and getattr(self, name) != getattr(type(self), name):
+                raise UserError(f"{name} is of texture {texture}, and texture is {self.texture}: leave {name} away")
 
     def generating(self, epoch: int) -> bool:
         """Whether epoch ``epoch`` (from 0) updates the generators (Algorithm 1), else the surrogate."""

@@ -15,11 +15,11 @@ from medveil.feed import Feed, Samples
 from medveil.kernels import lbp_adaptive_clip
 from medveil.losses import global_mean, segmentation_loss
 from medveil.method import MethodSettings
-from medveil.networks import UNet
+from medveil.networks import UNet, deepest
 from medveil.optimisers import fused_on
 from medveil.protector import Budget
 from medveil.quantise import to_unit, whole_levels
-from medveil.runtime import Runtime, SingleProcess, State, batches, local_slice
+from medveil.runtime import Runtime, SingleProcess, State, local_slice, trainable_batches
 from medveil.surrogate import frozen, seeded
 from medveil.transforms import apply_affine, draw_affine
 from medveil.umed import maps
@@ -37,23 +37,26 @@ class UMed:
         self.config: UMedConfig = build(UMedConfig, options, "umed")
 
     def fit(self, data: Dataset, runtime: Runtime | None = None) -> "UMed":
-        """Train the generators on ``data``. Raises ``ValueError`` when it is not a segmentation set."""
+        """Train the generators on ``data``. Raises ``ValueError`` when it is not a segmentation set, and UserError for
+        a setting of a texture that is not used and when images are too few and too small to train on."""
         if data.task not in self.config.tasks:
             raise ValueError(f"UMed protects segmentation sets, not {data.task}")
         config = self.config
+        config.check_used()
         runtime = runtime or SingleProcess()
+        pixels = deepest(data.size, config.depth)
+        per_epoch = len(trainable_batches(range(len(data)), config.batch_size, pixels))
         self._create(data.channels, runtime.device)
         trainer = _Trainer(self, data, runtime)
         state = runtime.restore()
         done = 0 if state is None else trainer.resume(state)
-        per_epoch = -(-len(data) // config.batch_size)
         total = config.epochs * per_epoch
         while done < total:
             epoch, place = divmod(done, per_epoch)
             if place == 0 and config.surrogate == "anew" and not config.generating(epoch):
                 trainer.renew(epoch)
             order = keyed.permutation(len(data), config.seed, "umed order", epoch)
-            rest = batches(order[place * config.batch_size :], config.batch_size)
+            rest = trainable_batches(order, config.batch_size, pixels)[place:]
             for batch, samples in zip(rest, trainer.samples(rest), strict=True):
                 loss = trainer.step(batch, samples, epoch)
                 done += 1

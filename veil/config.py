@@ -1,10 +1,12 @@
 """Every setting of Veil, with its default."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from medveil.config import Levels, budget, setting
+from medveil.errors import UserError
 from medveil.method import MethodSettings, Presets, Recipes
 from medveil.task import Task
 from medveil.umed.config import UMedConfig
@@ -14,6 +16,19 @@ _RADIUS: Mapping[Task, float] = {"segmentation": 4 / 255, "classification": 8 / 
 
 _COARSE_FROM = 64
 """The shorter side of images, in pixels, on which a checkerboard is coarse: smaller ones are given up to attacks."""
+
+
+_LEARNED = frozenset({"generator", "pattern", "classes"})
+_ON_MASKS = frozenset({"checkerboard", "raced", "generator", "pattern"})
+_USED_BY: Mapping[str, frozenset[str]] = {
+    "k": frozenset({"classes"}),
+    **dict.fromkeys(("noise", "region", "band", "texture", "lbp", "scales"), _ON_MASKS),
+    "tile": frozenset({"pattern"}),
+    "alone": frozenset({"generator", "pattern"}),
+    **dict.fromkeys(("swap", "masking", "pipeline_from"), _LEARNED),
+    "pipeline": _LEARNED | {"raced"},
+}
+"""For settings of what the noise is and withstands, the kinds of noise that they say something of."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +115,10 @@ class VeilConfig(MethodSettings):
         0.0, "share of the steps whose images go through blur, JPEG, a resizer or the like", low=0, high=1
     )
     pipeline_from: float = setting(
-        0.3, "share of the fit before the pipeline sets in, mildly; its strength then grows to the end", low=0, below=1
+        0.3,
+        "share of the fit before the pipeline sets in, mildly, to grow until the end; a race has all of it at once",
+        low=0,
+        below=1,
     )
     steps: int = setting(6000, "length of the fit", unit="steps", low=1)
     batch_size: int = setting(16, "images of one step", low=2)
@@ -113,6 +131,29 @@ class VeilConfig(MethodSettings):
     width: int = setting(64, "channels of the first level of the generator and the surrogates", low=1)
     depth: int = setting(4, "levels of the generator and the surrogates below the first", low=1, high=8)
     seed: int = setting(0, "seed of every random draw")
+
+    def check(self, task: Task, channels: int, size: tuple[int, int]) -> None:
+        """Raise UserError for a setting that is no default and would be dropped in silence on data of ``task``, and for
+        a k that selects nothing of images of ``channels`` and ``size``, height and width."""
+        kind = self.noise if task == "segmentation" else "classes"
+        where = f"noise {kind}" if task == "segmentation" else "images with classes"
+        where += ", for which nothing is fitted" if kind == "checkerboard" else ""
+        given = [name for name in _USED_BY if getattr(self, name) != getattr(type(self), name)]
+        for name in given:
+            if kind not in _USED_BY[name]:
+                raise UserError(f"{name} says nothing of {where}: leave {name} away")
+        if "lbp" in given and self.texture != "lbp":
+            raise UserError(f"lbp is of texture lbp, and texture is {self.texture}: leave lbp away")
+        if "band" in given and self.region == "roi" and self.texture == "fixed":
+            raise UserError("band says nothing where region is roi and texture is fixed: leave band away")
+        if "alone" in given and self.scales == 1:
+            raise UserError("alone shows one scale without the others: give scales of 2 or more")
+        count = channels * math.prod(size)
+        if kind == "classes" and self.k / 100 * count + 1e-9 < 1:
+            least = 100 / count
+            raise UserError(
+                f"k = {self.k:g} selects none of the {count} elements of an image: give at least {least:.4g}"
+            )
 
     def smallest_cell(self, task: Task, size: tuple[int, int]) -> int:
         """The side of the smallest cells of the noise on images of ``size``, in pixels.

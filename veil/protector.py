@@ -32,9 +32,11 @@ class Veil:
         self.config: VeilConfig = build(VeilConfig, options, "veil")
 
     def fit(self, data: Dataset, runtime: Runtime | None = None) -> "Veil":
-        """Fit the noise to ``data``. Raises ``ValueError`` when it is a multi-label set."""
+        """Fit the noise to ``data``. Raises ``ValueError`` when it is a multi-label set, and UserError for settings
+        that say nothing of such data or noise."""
         if data.task not in self.config.tasks:
             raise ValueError(f"Veil protects sets with masks or classes, not {data.task}")
+        self.config.check(data.task, data.channels, data.size)
         runtime = runtime or SingleProcess()
         self._create(Shape.of(data), runtime.device)
         if isinstance(self.noise, Fixed) and self.config.noise != "raced":

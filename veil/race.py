@@ -1,6 +1,6 @@
 """The race: of several fixed tiles the one that fresh networks meet first, found by knock-out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -51,9 +51,9 @@ class Race:
         batches = map(self._batch, range(first, self.total))
         return swapping.visits(self.feed, self.runtime, batches, 1, self.config.seed, first)
 
-    def _batch(self, step: int) -> list[int]:
+    def _batch(self, step: int) -> Sequence[int]:
         turn, age = divmod(step, self.config.heat)
-        return batch_at(len(self.data), self.config, f"veil race {self._round(turn)[0]}", age)
+        return batch_at(len(self.data), self.config, self.place.shape, f"veil race {self._round(turn)[0]}", age)
 
     def step(self, step: int, visit: swapping.Visit) -> Tensor:
         """The mean loss of the global batch of ``step``, detached."""

@@ -1,6 +1,6 @@
 """How noise is learned: it and young surrogates descend the same loss, so that one backward pass serves both."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +14,14 @@ from medveil.kernels import topk_mask
 from medveil.losses import classification_loss, global_mean, segmentation_loss
 from medveil.optimisers import fused_on
 from medveil.quantise import to_unit
-from medveil.runtime import Runtime, State
+from medveil.runtime import Runtime, State, trainable_batches
 from medveil.umed import maps
 from medveil.veil import spectrum, swapping
 from medveil.veil.config import VeilConfig
 from medveil.veil.noise import Classwise, Learned
 from medveil.veil.pipeline import pipeline
-from medveil.veil.place import Place
-from medveil.veil.young import Young, network
+from medveil.veil.place import Place, Shape
+from medveil.veil.young import Young, network, smallest
 
 
 class Training:
@@ -43,8 +43,8 @@ class Training:
 
     def visits(self, first: int) -> Iterator[swapping.Visit]:
         """What every step from ``first`` on is to be given."""
-        config = self.config
-        batches = (batch_at(len(self.data), config, "veil order", step) for step in range(first, self.total))
+        config, shape = self.config, self.place.shape
+        batches = (batch_at(len(self.data), config, shape, "veil order", step) for step in range(first, self.total))
         return swapping.visits(self.feed, self.runtime, batches, config.swap, config.seed, first)
 
     def step(self, step: int, visit: swapping.Visit) -> Tensor:
@@ -112,11 +112,15 @@ class Training:
         return done
 
 
-def batch_at(count: int, config: VeilConfig, purpose: str, step: int) -> list[int]:
-    """The global batch of ``step``, when ``count`` samples are walked through in a new order each epoch."""
-    epoch, place = divmod(step, -(-count // config.batch_size))
-    first = place * config.batch_size
-    return keyed.permutation(count, config.seed, purpose, epoch)[first : first + config.batch_size]
+def batch_at(count: int, config: VeilConfig, shape: Shape, purpose: str, step: int) -> Sequence[int]:
+    """The global batch of ``step``, when ``count`` samples of ``shape`` are walked through in a new order each epoch.
+
+    Raises UserError when they are too few and too small to train on.
+    """
+    pixels = smallest(config, shape)
+    epoch, place = divmod(step, len(trainable_batches(range(count), config.batch_size, pixels)))
+    order = keyed.permutation(count, config.seed, purpose, epoch)
+    return trainable_batches(order, config.batch_size, pixels)[place]
 
 
 def losses(logits: Tensor, targets: Tensor, task: Task) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import Adam
 
-from medveil.networks import ResNet18, UNet, stem_for
+from medveil.networks import ResNet18, UNet, deepest, last_stage, stem_for
 from medveil.optimisers import fused_on
 from medveil.runtime import Runtime, State
 from medveil.surrogate import seeded
@@ -20,6 +20,11 @@ def network(config: VeilConfig, shape: Shape) -> nn.Module:
     if shape.task == "segmentation":
         return UNet(shape.channels, 1, config.width, config.depth)
     return ResNet18(shape.channels, shape.num_classes, config.width, stem_for(shape.size))
+
+
+def smallest(config: VeilConfig, shape: Shape) -> int:
+    """Pixels of an image of ``shape`` in the last level of :func:`network`, and of a generator."""
+    return deepest(shape.size, config.depth) if shape.task == "segmentation" else last_stage(shape.size)
 
 
 def fresh(create: Callable[[], nn.Module], seed: int, purpose: str) -> nn.Module:

@@ -1,5 +1,6 @@
 """ResNet-18 (He et al., CVPR 2016) with a choice of stem and width."""
 
+import math
 from typing import Literal
 
 from torch import Tensor, nn
@@ -15,6 +16,12 @@ SMALL = 64
 
 def stem_for(size: tuple[int, int]) -> Stem:
     return "small" if min(size) < SMALL else "large"
+
+
+def last_stage(size: tuple[int, int]) -> int:
+    """Pixels in the last stage of a :class:`ResNet18` with the stem for images of ``size``, height and width."""
+    shrunk = 8 if stem_for(size) == "small" else 32
+    return math.prod(-(-side // shrunk) for side in size)
 
 
 class Residual(nn.Module):

@@ -1,5 +1,7 @@
 """U-Net (Ronneberger et al., MICCAI 2015) with padded convolutions and batch-norm, for images of any size."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +16,11 @@ def _double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
             nn.ReLU(inplace=True),
         ]
     return nn.Sequential(*layers)
+
+
+def deepest(size: tuple[int, int], depth: int) -> int:
+    """Pixels at the bottleneck of a :class:`UNet` of ``depth`` for images of ``size``, height and width."""
+    return math.prod(-(-side // 2**depth) for side in size)
 
 
 class UNet(nn.Module):

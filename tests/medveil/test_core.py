@@ -8,10 +8,15 @@ import torch
 from torch import nn
 
 from medveil.config import Levels, Settings, budget, build, setting
+from medveil.dataset import ArrayDataset, Task
 from medveil.errors import UserError
 from medveil.losses import classification_loss, global_mean, segmentation_loss
 from medveil.quantise import quantise, to_unit, whole_levels
+from medveil.runtime import SingleProcess
+from medveil.salm import SALM
 from medveil.surrogate import frozen, input_gradient, seeded
+from medveil.umed import UMed
+from medveil.veil import Veil
 
 
 @pytest.mark.parametrize(("radius", "levels"), [(4 / 255, 4), (8 / 255, 8), (0.01, 2), (1.6 / 255, 1), (1.0, 255)])
@@ -99,3 +104,53 @@ def test_seeded_weights_do_not_touch_the_global_generator():
     first, second = (seeded(lambda: nn.Linear(4, 4), 5, "weights") for _ in range(2))
     assert torch.equal(first.weight, second.weight)
     assert torch.equal(torch.rand(1), expected)
+
+
+def _small(count: int, side: int, task: Task) -> ArrayDataset:
+    images = torch.randint(0, 256, (count, 1, side, side), dtype=torch.uint8)
+    targets = (
+        torch.zeros(count, 1, side, side, dtype=torch.uint8) if task == "segmentation" else torch.arange(count) % 2
+    )
+    targets[..., 2:-2] = 1
+    return ArrayDataset(images, targets, [f"id{i}" for i in range(count)], task, 1 if task == "segmentation" else 2)
+
+
+@pytest.mark.parametrize(
+    ("protector", "side", "task", "options"),
+    [
+        (UMed, 16, "segmentation", {"epochs": 5}),
+        (SALM, 8, "classification", {"steps": 4, "pgd_steps": 1, "transforms": 1}),
+        (Veil, 16, "segmentation", {"steps": 4, "noise": "generator"}),
+        (Veil, 16, "segmentation", {"heat": 3, "noise": "raced"}),
+        (Veil, 8, "classification", {"steps": 4}),
+    ],
+)
+def test_a_last_image_of_one_pixel_in_the_network_is_trained_on_with_others(protector, side, task, options):
+    """Batch-norm cannot train on a single value: five images by fours leave one over."""
+    options = {"width": 2, "batch_size": 4, **options}
+    seen = []
+
+    class Watching(SingleProcess):
+        def wrap(self, module):
+            module.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+            return module
+
+    protector(**options).fit(_small(5, side, task), Watching("cpu"))
+    assert set(seen) == {5}
+    with pytest.raises(UserError, match="single pixel"):
+        protector(**options).fit(_small(1, side, task), SingleProcess("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("options", "least"),
+    [({"k": 0.3}, "0.3906"), ({"k": 0.3, "by": "pixel"}, "0.3906"), ({"k": 100, "literal_percentile": True}, "99.61")],
+)
+def test_a_share_that_selects_nothing_is_refused_before_the_fit(options, least):
+    """All of the fit would have moved nothing: a random start would have been released as it is, or the originals."""
+    with pytest.raises(UserError, match=f"selects none of the 256 .* {least}"):
+        SALM(**options).fit(_small(4, 16, "classification"), SingleProcess("cpu"))
+
+
+def test_veil_refuses_a_share_that_selects_nothing_too():
+    with pytest.raises(UserError, match=r"selects none of the 256 elements .* 0\.3906"):
+        Veil(k=0.3).fit(_small(4, 16, "classification"), SingleProcess("cpu"))

@@ -169,6 +169,12 @@ def test_impossible_settings_are_refused(options):
         UMed(**options)
 
 
+@pytest.mark.parametrize("options", [{"lbp": "uniform"}, {"texture": "lbp", "noise_level": 4}])
+def test_a_setting_of_a_texture_that_is_not_used_is_refused(options):
+    with pytest.raises(UserError, match="is of texture"):
+        UMed(**TINY, **options).fit(disks(), SingleProcess("cpu"))
+
+
 def test_generators_and_surrogate_are_compiled_wherever_they_are_called(monkeypatch):
     made, called = [], []
 

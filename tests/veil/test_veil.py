@@ -28,6 +28,7 @@ TINY = {
     "restart": 2,
     "surrogates": 2,
 }
+OF_CLASSES = {name: value for name, value in TINY.items() if name != "noise"}
 EVERYTHING = {
     "scales": 2,
     "alone": 0.5,
@@ -194,20 +195,20 @@ def stripes(count: int = 48, channels: int = 1) -> ArrayDataset:
 @pytest.mark.parametrize(("channels", "finest"), [(1, 0), (3, 0), (1, 1)])
 def test_noise_of_classes_is_as_sparse_and_as_small_as_told(channels, finest):
     data = stripes(channels=channels)
-    veil = Veil(**TINY, k=5, eps="6/255", finest=finest).fit(data, SingleProcess("cpu"))
+    veil = Veil(**OF_CLASSES, k=5, eps="6/255", finest=finest).fit(data, SingleProcess("cpu"))
     images, classes, ids = data.read(range(len(data)))
     saved = quantise(veil.perturb(images, classes, ids), images, veil.budget().levels)
     change = (saved.int() - images.int()).abs()
     assert 1 < change.max() <= 6
     assert 0 < (change > 0).flatten(1).sum(1).max() <= int(0.05 * 256 * channels)
-    again = Veil(**TINY, k=5, eps="6/255", finest=finest)
+    again = Veil(**OF_CLASSES, k=5, eps="6/255", finest=finest)
     again.load_state_dict(veil.state_dict())
     assert torch.equal(again.perturb(images, classes, ids), veil.perturb(images, classes, ids))
 
 
 def test_noise_of_classes_is_made_of_cells():
     data = stripes(count=6)
-    veil = Veil(**TINY, k=100, eps="6/255", finest=2).fit(data, SingleProcess("cpu"))
+    veil = Veil(**OF_CLASSES, k=100, eps="6/255", finest=2).fit(data, SingleProcess("cpu"))
     targets = torch.arange(3)
     noise = veil.perturb(torch.full((3, 1, 16, 16), 128, dtype=torch.uint8), targets, ["a", "b", "c"]) - 128 / 255
     cells = noise[..., ::4, ::4]
@@ -218,7 +219,7 @@ def test_noise_of_classes_is_made_of_cells():
 def test_an_interrupted_fit_of_classes_ends_as_an_uninterrupted_one():
     data = stripes()
     images, classes, ids = data.read(range(len(data)))
-    options = {**TINY, "restart": 5}
+    options = {**OF_CLASSES, "restart": 5}
     halting = Halting(at=3)
     with pytest.raises(InterruptedError):
         Veil(**options).fit(data, halting)
@@ -243,3 +244,27 @@ def test_the_pipeline_sets_in_late_and_grows():
 def test_impossible_settings_are_refused(options):
     with pytest.raises(UserError, match="veil"):
         Veil(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"noise": "checkerboard", "pipeline": 1}, "pipeline says nothing of noise checkerboard"),
+        ({"noise": "checkerboard", "swap": 1}, "swap"),
+        ({"noise": "raced", "masking": 0.5}, "masking says nothing of noise raced"),
+        ({"noise": "generator", "tile": 5}, "tile"),
+        ({"k": 20}, "k says nothing of noise generator"),
+        ({"band": 3}, "band"),
+        ({"lbp": "uniform"}, "lbp is of texture lbp"),
+        ({"alone": 0.5}, "scales of 2 or more"),
+    ],
+)
+def test_settings_that_would_be_dropped_in_silence_are_refused(options, words):
+    with pytest.raises(UserError, match=words):
+        Veil(**{**TINY, **options}).fit(disks(), SingleProcess("cpu"))
+
+
+@pytest.mark.parametrize("options", [{"noise": "raced"}, {"scales": 2}, {"texture": "lbp"}, {"alone": 0.5}])
+def test_settings_of_masks_are_refused_for_classes(options):
+    with pytest.raises(UserError, match="says nothing of images with classes"):
+        Veil(**{**OF_CLASSES, **options}).fit(stripes(), SingleProcess("cpu"))
