@@ -27,6 +27,7 @@ from medveil.runtime import Runtime, SingleProcess, State
 from medveil.task import Task
 from medveil.umed import maps
 from medveil.umed.config import UMedConfig
+from medveil.veil.tiles import turns
 
 _ONE = ["every image"]
 """What a pattern that all images share is drawn by."""
@@ -155,8 +156,8 @@ class RandomSigns(Pattern):
 def regular(pattern: str, height: int, width: int, cell: int, device: torch.device) -> Tensor:
     """+1 and -1 in turn, every ``cell`` pixels: down the ``rows``, along the ``columns``, or along both as a
     ``checkerboard``; float32 [height, width]."""
-    rows = 1.0 - 2.0 * (torch.arange(height, device=device) // cell % 2)[:, None]
-    columns = 1.0 - 2.0 * (torch.arange(width, device=device) // cell % 2)
+    rows = turns(torch.arange(height, device=device), cell)[:, None]
+    columns = turns(torch.arange(width, device=device), cell)
     if pattern == "rows":
         return rows.expand(height, width)
     return columns.expand(height, width) if pattern == "columns" else rows * columns

@@ -70,6 +70,6 @@ class Place:
         """Where a change is allowed, bool [N, 1, H, W]; None: everywhere."""
         return maps.support(self.config.place, targets) if self.has_masks else None
 
-    def cache(self, count: int) -> maps.MapCache | None:
-        """For the maps of ``count`` samples; None where there are no masks."""
-        return maps.MapCache(self.config.place, count, self.shape.size) if self.has_masks else None
+    def cache(self, count: int, device: torch.device) -> maps.MapCache | None:
+        """For the maps of ``count`` samples, kept on ``device``; None where there are no masks."""
+        return maps.MapCache(self.config.place, count, self.shape.size, device=device) if self.has_masks else None

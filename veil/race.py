@@ -33,13 +33,14 @@ class Race:
         self.noise, self.place, self.config, self.data, self.runtime = noise, place, place.config, data, runtime
         self.names = list(TILES)
         self.left = list(range(len(self.names)))
-        self.sums = torch.zeros(len(self.names), dtype=torch.float64)
+        # On the device, so that no step waits for it; read at the end of a round.
+        self.sums = torch.zeros(len(self.names), dtype=torch.float64, device=runtime.device)
         self.surrogate = network(self.config, place.shape).to(runtime.device)
         self.wrapped = runtime.wrap(self.surrogate)
         rate, device = self.config.surrogate_learning_rate, runtime.device
         self.optimiser = Adam(self.surrogate.parameters(), rate, **fused_on(device))
         self.feed = Feed.of_protector(data, device)
-        self.maps = place.cache(len(data))
+        self.maps = place.cache(len(data), device)
         self.rounds = [count for count in halves(len(self.names)) if count > 1]
 
     @property
@@ -77,7 +78,7 @@ class Race:
         loss.backward()
         self.optimiser.step()
         loss = self.runtime.all_reduce(loss.detach()) / self.runtime.world
-        self.sums[tile] += float(loss) / config.heat
+        self.sums[tile] += loss.double() / config.heat
         if age == config.heat - 1 and place == self.rounds[number] - 1:
             self._end(number)
         return loss
@@ -91,7 +92,8 @@ class Race:
     def _end(self, number: int) -> None:
         """The better half goes on; the last one is the noise."""
         kept = halves(len(self.names))[number + 1]
-        self.left = sorted(self.left, key=lambda tile: float(self.sums[tile]))[:kept]
+        sums = self.sums.tolist()
+        self.left = sorted(self.left, key=lambda tile: sums[tile])[:kept]
         self.noise.tile.copy_(TILES[self.names[self.left[0]]].expand_as(self.noise.tile))
 
     def _round(self, turn: int) -> tuple[int, int]:
@@ -117,7 +119,8 @@ class Race:
         self.noise.load_state_dict(state["noise"])
         self.surrogate.load_state_dict(state["surrogate"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.left, self.sums = state["left"], state["sums"]
+        self.left = state["left"]
+        self.sums.copy_(state["sums"])
         done: int = state["done"]
         return done
 

@@ -8,22 +8,22 @@ from torch import Tensor
 SIDE = 8
 
 
-def _turns(places: Tensor, cells: int) -> Tensor:
-    """+1 and -1 in turn along ``places``, ``cells`` of each."""
+def turns(places: Tensor, cells: int) -> Tensor:
+    """+1 and -1 in turn along ``places`` (whole numbers from 0 on), ``cells`` of each; float32 of their shape."""
     return 1.0 - 2.0 * ((places // cells) % 2)
 
 
 def _tiles() -> dict[str, Tensor]:
     rows, columns = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
     return {
-        "checkerboard": _turns(rows, 1) * _turns(columns, 1),
-        "rows": _turns(rows, 1),
-        "columns": _turns(columns, 1),
-        "diagonals": _turns(rows + columns, 2),
-        "rows of 2": _turns(rows, 2),
-        "columns of 2": _turns(columns, 2),
-        "cells of 2": _turns(rows, 2) * _turns(columns, 2),
-        "cells of 4": _turns(rows, 4) * _turns(columns, 4),
+        "checkerboard": turns(rows, 1) * turns(columns, 1),
+        "rows": turns(rows, 1),
+        "columns": turns(columns, 1),
+        "diagonals": turns(rows + columns, 2),
+        "rows of 2": turns(rows, 2),
+        "columns of 2": turns(columns, 2),
+        "cells of 2": turns(rows, 2) * turns(columns, 2),
+        "cells of 4": turns(rows, 4) * turns(columns, 4),
     }
 
 

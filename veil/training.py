@@ -34,7 +34,7 @@ class Training:
         self.optimiser = Adam(noise.parameters(), self.config.rate(generator), **fused_on(runtime.device))
         self.feed = Feed.of_protector(data, runtime.device)
         self.young = Young(self.config, lambda: network(self.config, place.shape), runtime)
-        self.maps = place.cache(len(data))
+        self.maps = place.cache(len(data), runtime.device)
         self.gradients: Tensor | None = None
 
     @property

@@ -52,7 +52,8 @@ def conv_relu(conv: nn.Conv2d, x: Tensor, other: Tensor | None = None) -> Tensor
     autocast. On CUDA one kernel of cuDNN's. Raises ``ValueError`` for weights that want gradients, and for other
     paddings.
     """
-    if conv.weight.requires_grad or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+    trained = conv.weight.requires_grad or (conv.bias is not None and conv.bias.requires_grad)
+    if trained or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         raise ValueError("conv must pad with zeros, by numbers, and its weights must not want gradients")
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(x.device.type))

@@ -46,7 +46,10 @@ def test_registrations_hold():
 
 
 def test_weights_that_are_trained_are_refused():
-    with pytest.raises(ValueError, match="gradients"):
-        conv_relu(nn.Conv2d(3, 4, 3), torch.randn(1, 3, 5, 5))
+    conv = nn.Conv2d(3, 4, 3)
+    for one in (conv.weight, conv.bias):  # either alone too: it would have got no gradient
+        with pytest.raises(ValueError, match="gradients"):
+            conv_relu(conv, torch.randn(1, 3, 5, 5))
+        one.requires_grad_(False)
     with pytest.raises(ValueError, match="whole number"):
         flip_shift(torch.randn(2, 1, 5, 5), torch.zeros(3, 3, dtype=torch.int64), 1)
