@@ -181,7 +181,7 @@ def _pair(value: int | tuple[int, int] | list[int]) -> list[int]:
     return [value, value] if isinstance(value, int) else list(value)
 
 
-def _prepared(x: Tensor, weight_v: Tensor, weight_c: Tensor) -> Tensor:
+def _prepared(x: Tensor, weight_v: Tensor, weight_c: Tensor, bias: Tensor | None) -> Tensor:
     """``x`` in the dtype that autocast asks for; ``ValueError`` where it or the shapes do not fit."""
     if weight_v.shape != weight_c.shape or weight_v.ndim != 4 or tuple(weight_v.shape[2:]) != (3, 3):
         raise ValueError(
@@ -189,6 +189,8 @@ def _prepared(x: Tensor, weight_v: Tensor, weight_c: Tensor) -> Tensor:
         )
     if x.ndim != 4 or x.shape[1] != weight_v.shape[1]:
         raise ValueError(f"x must be [N, {weight_v.shape[1]}, H, W] for these kernels, not {list(x.shape)}")
+    if bias is not None and bias.shape != weight_v.shape[:1]:  # our kernels would read beyond its end
+        raise ValueError(f"bias must be [{weight_v.shape[0]}] for these kernels, not {list(bias.shape)}")
     if not x.dtype.is_floating_point:
         raise ValueError(f"x must be floating, not {x.dtype}: divide grey levels by 255")
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
@@ -210,10 +212,10 @@ def cdc_conv2d(
     ``x`` [N, C, H, W] floating; ``weight_v`` and ``weight_c`` [O, C, 3, 3]; ``bias`` [O] or None. Returns [N, O, H',
     W'] in the dtype of ``x`` (under autocast: the autocast dtype; the two kernels are folded in their own precision
     first). Differentiable once in all four tensors, at the cost of one convolution forward and one backward.
-    Raises ``ValueError`` when the kernels are not two 3x3 kernels of the same shape for the channels of ``x``, and when
-    ``x`` is not floating.
+    Raises ``ValueError`` when the kernels are not two 3x3 kernels of the same shape for the channels of ``x``, when the
+    bias is not one number for each output, and when ``x`` is not floating.
     """
-    x = _prepared(x, weight_v, weight_c)
+    x = _prepared(x, weight_v, weight_c, bias)
     inputs = x, weight_v, weight_c, bias, _pair(stride), _pair(padding), _pair(dilation)
     if x.device.type in DIRECT and _unwatched(x):
         return direct(*inputs)
@@ -239,7 +241,7 @@ def cdc_conv2d_stats(
     which loses the digits that a mean much larger than the deviation takes up. Both results are differentiable once
     in all four tensors. Arguments and errors as :func:`cdc_conv2d`.
     """
-    x = _prepared(x, weight_v, weight_c)
+    x = _prepared(x, weight_v, weight_c, bias)
     geometry = _pair(stride), _pair(padding), _pair(dilation)
     out, sums, _ = _CDC_STATS(x, weight_v, weight_c, bias, *geometry, relu)
     return out, sums

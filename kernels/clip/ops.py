@@ -174,8 +174,8 @@ def lbp_adaptive_clip(
             raise ValueError(f"{name} must be [{x.shape[0]}, 1, {x.shape[2]}, {x.shape[3]}], not {list(image.shape)}")
     if texture is None and x.shape[1] not in (1, 3):
         raise ValueError(f"texture must be given for images of {x.shape[1]} channels: it is computed for 1 or 3")
-    if not eps > 0 or band < 0:
-        raise ValueError(f"eps must be above 0 and band 0 or more, not eps={eps}, band={band}")
+    if not 0 < eps <= 1 or band < 0:
+        raise ValueError(f"eps must be above 0 and at most 1, and band 0 or more, not eps={eps}, band={band}")
     if x.requires_grad:
         raise ValueError("x is data and gets no gradient here: detach it")
     contour_noise, texture_noise = contour_noise.to(x.dtype), texture_noise.to(x.dtype)

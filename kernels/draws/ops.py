@@ -63,8 +63,10 @@ def flip_shift(x: Tensor, words: Tensor, padding: int, flip: bool = True) -> Ten
 
     ``x`` floating [N, C, H, W]; ``words`` int64 [T, 3] of 32 bits, T a multiple of N: T / N images come of each sample,
     next to each other, [T, C, H, W]. The first two words give shifts of up to ``padding`` pixels down and across,
-    the last bit of the third, if ``flip``, a horizontal flip.
+    the last bit of the third, if ``flip``, a horizontal flip. Raises ``ValueError`` for words of another shape.
     """
+    if words.ndim != 2 or words.shape[1] != 3:
+        raise ValueError(f"words must be [T, 3], not {list(words.shape)}")
     if words.shape[0] % max(1, x.shape[0]):
         raise ValueError(f"{words.shape[0]} transforms are not a whole number for each of {x.shape[0]} images")
     out: Tensor = torch.ops.medveil.flip_shift(x, words, padding, flip)

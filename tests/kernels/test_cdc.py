@@ -156,6 +156,8 @@ def test_shapes_and_dtypes_that_do_not_fit():
         cdc_conv2d(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 1, 1))
     with pytest.raises(ValueError, match=r"x must be floating, not torch.uint8"):
         cdc_conv2d(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3))
+    with pytest.raises(ValueError, match=r"bias must be \[1\]"):
+        cdc_conv2d(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3), torch.zeros(2))
     with pytest.raises(ValueError, match=r"x must be \[N, 2, H, W\]"):
         cdc_conv2d(torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 3))
 

@@ -148,6 +148,7 @@ def test_mistakes():
         ({"clip": "soft"}, "clip must be one of"),
         ({"lbp": "var"}, "lbp must be one of"),
         ({"eps": 0.0}, "eps must be above 0"),
+        ({"eps": 4.0}, "at most 1"),  # grey levels
         ({"mask": mask[0]}, "mask must be"),
         ({"texture_noise": x[:, :1]}, "of one shape"),
         ({"x": torch.rand(1, 3, 4, 4, requires_grad=True)}, "detach"),

@@ -51,5 +51,7 @@ def test_weights_that_are_trained_are_refused():
         with pytest.raises(ValueError, match="gradients"):
             conv_relu(conv, torch.randn(1, 3, 5, 5))
         one.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"words must be \[T, 3\]"):
+        flip_shift(torch.randn(2, 1, 5, 5), torch.zeros(2, 2, dtype=torch.int64), 1)
     with pytest.raises(ValueError, match="whole number"):
         flip_shift(torch.randn(2, 1, 5, 5), torch.zeros(3, 3, dtype=torch.int64), 1)
