@@ -76,7 +76,7 @@ def test_a_group_stays_on_one_side_of_a_holdout(tmp_path: Path) -> None:
         ("none.csv", "none.csv does not exist"),
         ("id,group\na_1,x\n", "a_2 has no group"),
         ("id,group\na_1,x\na_1,y\n", "line 3: a_1 has two values of group"),
-        ("id,patient\na_1,x\n", "line 2: the columns id and group must be filled"),
+        ("id,patient\na_1,x\n", "has no column group: begin it with the line id,group"),
         ("id,group\na_1,\n", "line 2: the columns id and group must be filled"),
     ],
 )
