@@ -27,6 +27,7 @@ class KeptNoise:
     Config: ClassVar[type[MethodSettings]]
 
     def __init__(self, **options: Any) -> None:
+        # As the user has set it; a fit with passes changes the lengths in config.
         self.asked: Any = build(self.Config, options, self.name)
         self.config: Any = self.asked
         self.task: Task = "classification"

@@ -16,6 +16,7 @@ from medveil.baselines.classes import check_region, default_eps, region_of
 from medveil.baselines.config import PatternConfig, RandomSignsConfig
 from medveil.baselines.masks import OtherMasks
 from medveil.baselines.matching import dithered, scale_to
+from medveil.cells import doubled, regular, spread
 from medveil.config import build, plain
 from medveil.dataset import Batch, Dataset
 from medveil.errors import UserError
@@ -27,7 +28,6 @@ from medveil.runtime import Runtime, SingleProcess, State
 from medveil.task import Task
 from medveil.umed import maps
 from medveil.umed.config import UMedConfig
-from medveil.veil.tiles import turns
 
 _ONE = ["every image"]
 """What a pattern that all images share is drawn by."""
@@ -106,7 +106,7 @@ class Pattern:
         settings = self.settings
         if settings.pattern == "constant":
             return torch.ones(1, 1, 1, 1, device=keys.device)
-        cells = [settings.cell * 2**scale for scale in range(settings.scales)]
+        cells = doubled(settings.cell, settings.scales)
         return torch.stack([self._of_cells(cell, keys, shape) for cell in cells]).mean(0)
 
     def _of_cells(self, cell: int, keys: Tensor, shape: Sequence[int]) -> Tensor:
@@ -118,8 +118,7 @@ class Pattern:
         own = keys if settings.pattern == "signs" else keyed.keys_of(_ONE, keys.device)
         purpose = "random signs" if cell == 1 else f"random signs of cells of {cell}"
         drawn = keyed.words(settings.seed, purpose, 0, own, (*shape[:-2], -(-height // cell), -(-width // cell)))
-        signs = ((drawn & 1) * 2 - 1).to(torch.float32)
-        return signs.repeat_interleave(cell, -2).repeat_interleave(cell, -1)[..., :height, :width]
+        return spread(((drawn & 1) * 2 - 1).to(torch.float32), cell, height, width)
 
     def _bound(self, images: Tensor, masks: Tensor) -> Tensor:
         """The largest change, on the [0, 1] scale, float32 of a shape that broadcasts to the images."""
@@ -151,13 +150,3 @@ class RandomSigns(Pattern):
 
     name: ClassVar[str] = RandomSignsConfig.name
     Config: ClassVar[type[MethodSettings]] = RandomSignsConfig
-
-
-def regular(pattern: str, height: int, width: int, cell: int, device: torch.device) -> Tensor:
-    """+1 and -1 in turn, every ``cell`` pixels: down the ``rows``, along the ``columns``, or along both as a
-    ``checkerboard``; float32 [height, width]."""
-    rows = turns(torch.arange(height, device=device), cell)[:, None]
-    columns = turns(torch.arange(width, device=device), cell)
-    if pattern == "rows":
-        return rows.expand(height, width)
-    return columns.expand(height, width) if pattern == "columns" else rows * columns

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from medveil.config import Levels, budget, setting
 from medveil.errors import UserError
+from medveil.kernels.topk import topk_count
 from medveil.method import MethodSettings, Presets
 from medveil.task import Task
 
@@ -98,7 +99,7 @@ class SALMConfig(MethodSettings):
     def check_size(self, channels: int, size: tuple[int, int]) -> None:
         """Raise UserError where k selects nothing of images of ``channels`` and ``size``, height and width."""
         count = math.prod(size) * (channels if self.by == "element" else 1)
-        if self.fraction * count + 1e-9 < 1:
+        if not topk_count(self.fraction, count):
             least = 100 / count
             mend = f"at most {100 - least:.4g}" if self.literal_percentile else f"at least {least:.4g}"
             raise UserError(f"k = {self.k:g} selects none of the {count} {self.by}s of an image: give {mend}")

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-FOLDERS = ({"kernels"}, {"medveil"}, {"umed", "salm"}, {"veil"}, {"baselines"}, {"launch"}, {"benchmarks"})
+FOLDERS = ({"kernels"}, {"medveil"}, {"umed", "salm"}, {"veil", "baselines"}, {"launch"}, {"benchmarks"})
 """From the ground up; those of one floor do not import each other."""
 
 ROOMS = (

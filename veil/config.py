@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from medveil.config import Levels, budget, setting
 from medveil.errors import UserError
+from medveil.kernels.topk import topk_count
 from medveil.method import MethodSettings, Presets, Recipes
 from medveil.task import Task
 from medveil.umed.config import UMedConfig
@@ -149,7 +150,7 @@ class VeilConfig(MethodSettings):
         if "alone" in given and self.scales == 1:
             raise UserError("alone shows one scale without the others: give scales of 2 or more")
         count = channels * math.prod(size)
-        if kind == "classes" and self.k / 100 * count + 1e-9 < 1:
+        if kind == "classes" and not topk_count(self.k / 100, count):
             least = 100 / count
             raise UserError(
                 f"k = {self.k:g} selects none of the {count} elements of an image: give at least {least:.4g}"

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medveil.cells import doubled, spread
 from medveil.networks import UNet
 from medveil.veil.config import VeilConfig
 
@@ -70,12 +71,7 @@ class Classwise(nn.Module):
 
     def whole(self, cells: Tensor) -> Tensor:
         """Of what each cell of the pictures has, [classes, C, h, w], what each pixel has, [classes, C, H, W]."""
-        return _spread(cells, self.cells)[..., : self.size[0], : self.size[1]]
-
-
-def doubled(cell: int, scales: int) -> list[int]:
-    """The sides of the cells of each scale, in pixels: ``cell``, twice and four times as many, and so on."""
-    return [cell * 2**scale for scale in range(scales)]
+        return spread(cells, self.cells, *self.size)
 
 
 def _averaged(raw: Tensor, cells: int) -> Tensor:
@@ -83,16 +79,11 @@ def _averaged(raw: Tensor, cells: int) -> Tensor:
     if cells == 1:
         return raw
     means = F.avg_pool2d(raw, cells, ceil_mode=True)
-    return _spread(means, cells)[..., : raw.shape[-2], : raw.shape[-1]]
+    return spread(means, cells, raw.shape[-2], raw.shape[-1])
 
 
 def _tiled(tile: Tensor, cells: int, x: Tensor) -> Tensor:
     """``tile`` [C, T, T], each entry a square of ``cells`` pixels, repeated to the size of ``x`` [N, C, H, W]."""
-    large = _spread(tile[None], cells)
-    rows, columns = (-(-side // large.shape[-1]) for side in x.shape[-2:])
-    whole = large.repeat(1, 1, rows, columns)[..., : x.shape[-2], : x.shape[-1]]
-    return whole.expand(len(x), -1, -1, -1)
-
-
-def _spread(raw: Tensor, cells: int) -> Tensor:
-    return raw.repeat_interleave(cells, -2).repeat_interleave(cells, -1)
+    height, width = x.shape[-2:]
+    rows, columns = (-(-side // (tile.shape[-1] * cells)) for side in (height, width))
+    return spread(tile.repeat(1, rows, columns), cells, height, width).expand(len(x), -1, -1, -1)

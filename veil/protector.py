@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from medveil.cells import doubled
 from medveil.config import build
 from medveil.dataset import Dataset
 from medveil.method import MethodSettings
@@ -15,7 +16,7 @@ from medveil.quantise import to_unit
 from medveil.runtime import Runtime, SingleProcess, State
 from medveil.surrogate import seeded
 from medveil.veil.config import VeilConfig
-from medveil.veil.noise import Classwise, Fixed, Learned, doubled
+from medveil.veil.noise import Classwise, Fixed, Learned
 from medveil.veil.place import Place, Shape
 from medveil.veil.race import Race
 from medveil.veil.tiles import SIDE, TILES

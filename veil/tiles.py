@@ -5,12 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from medveil.cells import turns
+
 SIDE = 8
-
-
-def turns(places: Tensor, cells: int) -> Tensor:
-    """+1 and -1 in turn along ``places`` (whole numbers from 0 on), ``cells`` of each; float32 of their shape."""
-    return 1.0 - 2.0 * ((places // cells) % 2)
 
 
 def _tiles() -> dict[str, Tensor]:

@@ -2,5 +2,6 @@
 
 from medveil.kernels.topk.ops import nan_seen, topk_grad_mask, topk_mask, topk_masked_step
 from medveil.kernels.topk.reference import NanGradient
+from medveil.kernels.topk.reference import count as topk_count
 
-__all__ = ["NanGradient", "nan_seen", "topk_grad_mask", "topk_mask", "topk_masked_step"]
+__all__ = ["NanGradient", "nan_seen", "topk_count", "topk_grad_mask", "topk_mask", "topk_masked_step"]

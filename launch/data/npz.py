@@ -20,6 +20,7 @@ from medveil.launch.data.medmnist_sets import registered
 from medveil.launch.data.npz_arrays import DAMAGED, Array, Header, header_of, members, take
 from medveil.launch.data.source import MAX_CLASSES, Source
 from medveil.launch.data.store import MappedDataset, PixelStore
+from medveil.launch.errors import FULL
 
 
 def open_npz(
@@ -42,6 +43,8 @@ def open_npz(
     except UserError:
         raise
     except DAMAGED as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} cannot be read ({reason}): it is damaged or no npz; fetch or write it again") from None
 

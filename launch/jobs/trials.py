@@ -85,10 +85,8 @@ class Battery:
 
     def dearest(self) -> "Battery":
         """What :meth:`deeper` costs at most, for an estimate: the attacks that take longest, with other seeds."""
-        attacks = {
-            attack: parse_attack(attack).factor for config in self.configs for attack in self.within_reach(config)
-        }
-        return self._more_seeds(sorted(attacks, key=lambda attack: -attacks[attack])[:WORST])
+        attacks = dict.fromkeys(attack for config in self.configs for attack in self.within_reach(config))
+        return self._more_seeds(sorted(attacks, key=lambda attack: -parse_attack(attack).factor)[:WORST])
 
     def _more_seeds(self, attacks: Sequence[str]) -> "Battery":
         more = range(1, MORE_SEEDS + 1)

@@ -81,11 +81,12 @@ def _merge_images(
 
 
 def _archive(path: Path) -> zipfile.ZipFile:
+    """Open for reading, and read once to its end. Raises UserError where it is damaged."""
     try:
-        archive = zipfile.ZipFile(path)
-        damaged = archive.testzip()
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
     except (*DAMAGED, RuntimeError) as error:  # encrypted, too
         damaged = str(error)
     if damaged is not None:
         raise UserError(f"{path} cannot be read ({damaged}): make this release again")
-    return archive
+    return zipfile.ZipFile(path)

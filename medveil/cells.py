@@ -1,0 +1,29 @@
+"""Cells: squares of pixels that share one value, and signs that change from one to the next."""
+
+import torch
+from torch import Tensor
+
+
+def doubled(cell: int, scales: int) -> list[int]:
+    """The sides of the cells of each scale, in pixels: ``cell``, twice and four times as many, and so on."""
+    return [cell * 2**scale for scale in range(scales)]
+
+
+def turns(places: Tensor, cell: int) -> Tensor:
+    """+1 and -1 in turn along ``places`` (whole numbers from 0 on), ``cell`` of each; float32 of their shape."""
+    return 1.0 - 2.0 * ((places // cell) % 2)
+
+
+def regular(pattern: str, height: int, width: int, cell: int, device: torch.device) -> Tensor:
+    """+1 and -1 in turn, every ``cell`` pixels: down the ``rows``, along the ``columns``, or along both as a
+    ``checkerboard``; float32 [height, width]."""
+    rows = turns(torch.arange(height, device=device), cell)[:, None]
+    columns = turns(torch.arange(width, device=device), cell)
+    if pattern == "rows":
+        return rows.expand(height, width)
+    return columns.expand(height, width) if pattern == "columns" else rows * columns
+
+
+def spread(values: Tensor, cell: int, height: int, width: int) -> Tensor:
+    """``values`` [..., h, w] of cells as what each pixel has, [..., height, width], cut off at the border."""
+    return values.repeat_interleave(cell, -2).repeat_interleave(cell, -1)[..., :height, :width]
