@@ -6,7 +6,6 @@ from typing import ClassVar, Literal
 
 from medveil.config import Levels, budget, setting
 from medveil.errors import UserError
-from medveil.kernels.topk import topk_count
 from medveil.method import MethodSettings, Presets
 from medveil.task import Task
 
@@ -98,6 +97,8 @@ class SALMConfig(MethodSettings):
 
     def check_size(self, channels: int, size: tuple[int, int]) -> None:
         """Raise UserError where k selects nothing of images of ``channels`` and ``size``, height and width."""
+        from medveil.kernels.topk import topk_count  # here, as help is shown without torch
+
         count = math.prod(size) * (channels if self.by == "element" else 1)
         if not topk_count(self.fraction, count):
             least = 100 / count

@@ -7,7 +7,6 @@ from typing import ClassVar, Literal
 
 from medveil.config import Levels, budget, setting
 from medveil.errors import UserError
-from medveil.kernels.topk import topk_count
 from medveil.method import MethodSettings, Presets, Recipes
 from medveil.task import Task
 from medveil.umed.config import UMedConfig
@@ -149,6 +148,8 @@ class VeilConfig(MethodSettings):
             raise UserError("band says nothing where region is roi and texture is fixed: leave band away")
         if "alone" in given and self.scales == 1:
             raise UserError("alone shows one scale without the others: give scales of 2 or more")
+        from medveil.kernels.topk import topk_count  # here, as help is shown without torch
+
         count = channels * math.prod(size)
         if kind == "classes" and not topk_count(self.k / 100, count):
             least = 100 / count
