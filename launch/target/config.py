@@ -19,6 +19,11 @@ STRENGTHS = {"low": 4, "medium": 8, "high": 12}
 SEEDS = {"quick": 1, "normal": 3, "thorough": 5}
 """Trainings of each attack, by effort."""
 
+LAST = 3
+"""A score is the highest of so many last points of a learning curve: from one to the next it moves by ten points and
+more, and a thief may stop at any of them. So a promise does not rest on one lucky epoch.
+"""
+
 VALIDATION = 0.2
 """The share of the images that probes leave out, to measure on."""
 

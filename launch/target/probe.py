@@ -27,6 +27,7 @@ from medveil.launch.running.files import sha256_of
 from medveil.launch.running.processes import Processes
 from medveil.launch.running.runs import Run, owned
 from medveil.launch.running.runtime import DIVERGED, ProcessRuntime, running
+from medveil.launch.target.config import LAST
 from medveil.launch.target.words import METRIC
 from medveil.metrics import psnr
 from medveil.protector import Empty, Protector
@@ -64,7 +65,7 @@ class Bench:
         metric, variants = METRIC[data.task], parse_attack(attack).variants()
         outcomes = [self._trained(data, name, chain, config, len(variants) > 1) for chain in variants]
         best = max(outcomes, key=lambda one: one.validation.get(metric, 0.0)) if len(outcomes) > 1 else outcomes[0]
-        return 100 * best.last[metric]
+        return highest(best, metric)
 
     def _trained(self, data: Dataset, name: str, chain: Chain, config: ExploiterConfig, compared: bool) -> Outcome:
         """Of one training, done or read. ``compared``: with other settings of the attack, on validation images."""
@@ -173,6 +174,12 @@ def _keep(bench: Bench, protector: Protector, run: Run, runtime: Runtime) -> dic
     run.check_owner()
     partial.replace(run.path / _SAVED)
     return plain(Kept(released, len(decibels), fmean(decibels) if decibels else 0.0))
+
+
+def highest(outcome: Outcome, metric: str) -> float:
+    """The highest of the :data:`LAST` last values of a learning curve, in percent."""
+    moments = [float(moment[metric]) for moment in outcome.curve[-LAST:]]
+    return 100 * max([outcome.last[metric], *moments])
 
 
 def check_reach(attacks: Sequence[str], data: Dataset) -> None:

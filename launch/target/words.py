@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from medveil.dataset import Task
-from medveil.launch.target.config import TOP
+from medveil.launch.target.config import LAST, TOP
 from medveil.launch.target.search import Found, Probe
 
 METRIC: dict[Task, str] = {"segmentation": "dsc", "classification": "balanced_accuracy", "multilabel": "auc"}
@@ -25,7 +25,10 @@ def verdict(
     """The promise, or that there is none. ``clean``: what the originals taught; ``tested``: images measured on."""
     probe, metric = found.probe, _NAMES[METRIC[task]]
     seeds = "one seed" if len(clean) == 1 else f"mean and deviation of {len(clean)} seeds"
-    measured = f"({seeds}; on {tested} images that neither the noise nor the models had seen; the originals teach "
+    measured = (
+        f"({seeds}; each the highest of a training's last {LAST} scores; on {tested} images that neither the noise "
+    )
+    measured += "nor the models had seen; the originals teach "
     measured += f"{sum(clean) / len(clean):.1f})"
     tried = ", ".join(attacks)
     if not found.kept:

@@ -135,6 +135,12 @@ def test_recipes_that_come_to_the_same_bytes_are_trained_on_once(
     assert trainings.count == 5
 
 
+def test_a_promise_does_not_rest_on_a_lucky_last_epoch() -> None:
+    falling = [{"epoch": epoch, "dsc": dsc} for epoch, dsc in enumerate([0.9, 0.8, 0.3, 0.5, 0.1], 1)]
+    assert probing.highest(Outcome({"dsc": 0.1}, curve=falling), "dsc") == 50
+    assert probing.highest(Outcome({"dsc": 0.1}), "dsc") == 10
+
+
 def test_what_cannot_be_measured_is_refused_before_any_noise(
     tmp_path: Path, trainings: Trainings, capsys: pytest.CaptureFixture[str]
 ) -> None:
