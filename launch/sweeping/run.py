@@ -16,6 +16,7 @@ from medveil.launch.jobs.trials import MORE_SEEDS, WORST, workers_by_default
 from medveil.launch.reading import read_own
 from medveil.launch.release.manifest import check_outside_releases
 from medveil.launch.results import CellResult
+from medveil.launch.running.bfloat import say_if_slow
 from medveil.launch.running.files import write_private
 from medveil.launch.running.processes import pick_device
 from medveil.launch.running.progress import clock
@@ -52,6 +53,7 @@ def run(sweep: Sweep, folder: SweepFolder) -> list[CellResult]:
     planned = prepare(sweep, folder) if rank == 0 else plan(sweep, folder)
     records: dict[str, Record] = {}
     begun = time.monotonic()
+    say_if_slow(sweep.precision, pick_device(sweep.device))
 
     def listen(job: Job, record: Record) -> None:
         records[job.key] = record

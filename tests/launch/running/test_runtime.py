@@ -12,6 +12,8 @@ from torch import Tensor
 
 from medveil.errors import UserError
 from medveil.launch.errors import Interrupted, VerificationFailed
+from medveil.launch.running import bfloat
+from medveil.launch.running.machine import Precision
 from medveil.launch.running.processes import Processes, run_local
 from medveil.launch.running.runs import own
 from medveil.launch.running.runtime import ProcessRuntime, running
@@ -25,6 +27,20 @@ def runtime_in(root: Path, every: float = 1e9) -> Iterator[ProcessRuntime]:
         running(Processes(torch.device("cpu")), run, "fp32", "test", every, quiet=True) as runtime,
     ):
         yield runtime
+
+
+@pytest.mark.parametrize(
+    ("cpu", "precision", "lines"), [("AVX2", "bf16", 1), ("AVX512", "bf16", 0), ("AVX2", "fp32", 0)]
+)
+def test_bf16_on_a_cpu_without_it_is_said_once(
+    cpu: str, precision: Precision, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: cpu)
+    bfloat.said.cache_clear()
+    for _ in range(2):
+        with running(Processes(torch.device("cpu")), None, precision, "test", quiet=True):
+            pass
+    assert capsys.readouterr().err.count("--precision fp32") == lines
 
 
 def fit(runtime: ProcessRuntime, total: int = 10, signal_at: int | None = None, number: int = signal.SIGTERM) -> Tensor:
