@@ -25,6 +25,7 @@ from medveil.method import MethodSettings
 from medveil.protector import Budget
 from medveil.quantise import quantise, to_unit, whole_levels
 from medveil.runtime import Runtime, SingleProcess, State
+from medveil.sparsity import check_selects
 from medveil.task import Task
 from medveil.umed import maps
 from medveil.umed.config import UMedConfig
@@ -49,13 +50,14 @@ class Pattern:
     def fit(self, data: Dataset, runtime: Runtime | None = None) -> "Pattern":
         """Note the task, keep the masks if others' are wanted, and find the scale that gives the wanted PSNR.
 
-        Raises UserError when a setting does not fit the task, and when no scale gives that PSNR.
+        Raises UserError when a setting does not fit the task, k selects nothing, or no scale gives that PSNR.
         """
         settings, runtime = self.settings, runtime or SingleProcess()
         self.task = data.task
         check_region("image" if settings.region == "auto" else settings.region, data.task)
         if data.task != "segmentation" and (settings.mask == "another" or settings.bound != "eps"):
             raise UserError(f"mask another and UMed's bound need masks, and {data.task} data has none: leave them away")
+        check_selects(settings.k, data.channels * math.prod(data.size))
         if settings.mask == "another":
             self.others = OtherMasks.of(data, settings.seed)
         if settings.psnr is not None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from medveil.config import Levels, budget, setting
-from medveil.errors import UserError
 from medveil.method import MethodSettings, Presets
+from medveil.sparsity import check_selects
 from medveil.task import Task
 
 
@@ -97,13 +97,8 @@ class SALMConfig(MethodSettings):
 
     def check_size(self, channels: int, size: tuple[int, int]) -> None:
         """Raise UserError where k selects nothing of images of ``channels`` and ``size``, height and width."""
-        from medveil.kernels.topk import topk_count  # here, as help is shown without torch
-
         count = math.prod(size) * (channels if self.by == "element" else 1)
-        if not topk_count(self.fraction, count):
-            least = 100 / count
-            mend = f"at most {100 - least:.4g}" if self.literal_percentile else f"at least {least:.4g}"
-            raise UserError(f"k = {self.k:g} selects none of the {count} {self.by}s of an image: give {mend}")
+        check_selects(self.k, count, self.by, self.literal_percentile)
 
     @property
     def fraction(self) -> float:

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from medveil.config import Levels, budget, setting
 from medveil.errors import UserError
 from medveil.method import MethodSettings, Presets, Recipes
+from medveil.sparsity import check_selects
 from medveil.task import Task
 from medveil.umed.config import UMedConfig
 
@@ -148,14 +149,8 @@ class VeilConfig(MethodSettings):
             raise UserError("band says nothing where region is roi and texture is fixed: leave band away")
         if "alone" in given and self.scales == 1:
             raise UserError("alone shows one scale without the others: give scales of 2 or more")
-        from medveil.kernels.topk import topk_count  # here, as help is shown without torch
-
-        count = channels * math.prod(size)
-        if kind == "classes" and not topk_count(self.k / 100, count):
-            least = 100 / count
-            raise UserError(
-                f"k = {self.k:g} selects none of the {count} elements of an image: give at least {least:.4g}"
-            )
+        if kind == "classes":
+            check_selects(self.k, channels * math.prod(size))
 
     def smallest_cell(self, task: Task, size: tuple[int, int]) -> int:
         """The side of the smallest cells of the noise on images of ``size``, in pixels.

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from medveil.baselines.pattern import Pattern, RandomSigns
 from medveil.config import Levels, Settings, budget, build, setting
 from medveil.dataset import ArrayDataset, Task
 from medveil.errors import UserError
@@ -151,6 +152,7 @@ def test_a_share_that_selects_nothing_is_refused_before_the_fit(options, least):
         SALM(**options).fit(_small(4, 16, "classification"), SingleProcess("cpu"))
 
 
-def test_veil_refuses_a_share_that_selects_nothing_too():
+@pytest.mark.parametrize("protector", [Veil, RandomSigns, Pattern])
+def test_others_refuse_a_share_that_selects_nothing_too(protector):
     with pytest.raises(UserError, match=r"selects none of the 256 elements .* 0\.3906"):
-        Veil(k=0.3).fit(_small(4, 16, "classification"), SingleProcess("cpu"))
+        protector(k=0.3).fit(_small(4, 16, "classification"), SingleProcess("cpu"))
