@@ -1,6 +1,7 @@
 """How noise is learned: it and young surrogates descend the same loss, so that one backward pass serves both."""
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -119,8 +120,13 @@ def batch_at(count: int, config: VeilConfig, shape: Shape, purpose: str, step: i
     """
     pixels = smallest(config, shape)
     epoch, place = divmod(step, len(trainable_batches(range(count), config.batch_size, pixels)))
-    order = keyed.permutation(count, config.seed, purpose, epoch)
-    return trainable_batches(order, config.batch_size, pixels)[place]
+    return _batches_of(count, config.batch_size, pixels, config.seed, purpose, epoch)[place]
+
+
+@lru_cache(maxsize=2)
+def _batches_of(count: int, size: int, pixels: int, seed: int, purpose: str, epoch: int) -> list[Sequence[int]]:
+    # Kept while an epoch lasts: of 100,000 samples an order takes as long to draw as a GPU takes for a step.
+    return trainable_batches(keyed.permutation(count, seed, purpose, epoch), size, pixels)
 
 
 def losses(logits: Tensor, targets: Tensor, task: Task) -> Tensor:
