@@ -1,12 +1,16 @@
 """What a sweep has submitted to SLURM: a numbered folder for each submission, with its jobs' ids, pickles and logs."""
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from medveil.errors import UserError
 from medveil.launch.reading import read_own
 from medveil.launch.running.files import write_private
+from medveil.launch.running.runs import try_lock
 
 _NOTE = "submitted.json"
 
@@ -16,6 +20,17 @@ class Submissions:
     """``path`` holds the numbered folders."""
 
     path: Path
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other process submits jobs of this sweep within the context. Raises UserError where one does already."""
+        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if not try_lock(lock):
+                raise UserError(f"{self.path.parent}: another command is submitting this sweep's jobs: wait for it")
+            yield
+        finally:
+            os.close(lock)
 
     def ids(self) -> dict[str, str]:
         """SLURM's id of each job's newest submission, by the job's key."""

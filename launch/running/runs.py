@@ -125,7 +125,7 @@ class Run:
         for lock in sorted(self.path.parent.glob("*/lock")):
             if lock.parent != self.path and lock.is_file():
                 with lock.open("r+b") as file:
-                    yield lock.parent, not _try_lock(file.fileno())
+                    yield lock.parent, not try_lock(file.fileno())
 
     def _append(self, name: str, text: str) -> None:
         with os.fdopen(os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
@@ -147,13 +147,14 @@ class Run:
         write_private(self.path / "owner.json", canonical(asdict(mine)).encode())
 
     def _try_lock(self) -> bool:
-        return _try_lock(self._lock)
+        return try_lock(self._lock)
 
     def _release(self) -> None:
         os.close(self._lock)
 
 
-def _try_lock(file: int) -> bool:
+def try_lock(file: int) -> bool:
+    """Whether this process has the lock of the open ``file`` now, or the file system knows no locks; never waits."""
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -21,7 +21,7 @@ from medveil.launch.sweeping.folder import SweepFolder
 from medveil.launch.sweeping.follow import cancel, follow, show
 from medveil.launch.sweeping.grid import Sweep, read_sweep
 from medveil.launch.sweeping.outcome import is_no_failure
-from medveil.launch.sweeping.plan import plan
+from medveil.launch.sweeping.plan import SweepPlan, plan
 from medveil.launch.sweeping.run import prepare, prepared, run
 
 Cluster = Literal["auto", "local", "slurm"]
@@ -108,16 +108,8 @@ def _on_slurm(sweep: Sweep, folder: SweepFolder, slurm: Slurm, told: Start) -> i
     if squeue.queue() is None:
         raise UserError("SLURM does not answer here (squeue): run this where sbatch works, or take --cluster local")
     planned = deepened(sweep, prepare(sweep, folder))
-    stands = standings(planned.jobs, folder.submissions)
-    ids = folder.submissions.ids()
-    active = {key: ids[key] for key, standing in stands.items() if standing.queued}
-    jobs = [job for job in planned.jobs if job.key not in active and stands[job.key].state not in ("done", "running")]
-    if jobs:
-        found = submit(jobs, slurm, sweep.name, sweep.threads, folder.submissions.next_folder(), active)
-        arrays = sorted({job.split("_")[0] for job in found.values()}, key=int)
-        print(f"submitted {len(jobs)} jobs of {len(planned.jobs)} as SLURM jobs {', '.join(arrays)}", flush=True)
-    else:
-        print(f"nothing to submit: {len(active)} jobs are queued, the others are done", flush=True)
+    with folder.submissions.alone():
+        _submit(sweep, planned, folder, slurm)
     if told.wait_minutes is None:
         print(f"medveil sweep status {folder.path}")
         return 0
@@ -127,6 +119,20 @@ def _on_slurm(sweep: Sweep, folder: SweepFolder, slurm: Slurm, told: Start) -> i
     if deepened(sweep, planned) is not planned:
         return _on_slurm(sweep, folder, slurm, replace(told, resume=True))
     return show(sweep, planned)
+
+
+def _submit(sweep: Sweep, planned: SweepPlan, folder: SweepFolder, slurm: Slurm) -> None:
+    """Queue what is neither done nor queued, and say so."""
+    stands = standings(planned.jobs, folder.submissions)
+    ids = folder.submissions.ids()
+    active = {key: ids[key] for key, standing in stands.items() if standing.queued}
+    jobs = [job for job in planned.jobs if job.key not in active and stands[job.key].state not in ("done", "running")]
+    if not jobs:
+        print(f"nothing to submit: {len(active)} jobs are queued, the others are done", flush=True)
+        return
+    found = submit(jobs, slurm, sweep.name, sweep.threads, folder.submissions.next_folder(), active)
+    arrays = sorted({job.split("_")[0] for job in found.values()}, key=int)
+    print(f"submitted {len(jobs)} jobs of {len(planned.jobs)} as SLURM jobs {', '.join(arrays)}", flush=True)
 
 
 def _say_results(rows: Sequence[CellResult], folder: SweepFolder) -> int:

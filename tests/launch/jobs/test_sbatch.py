@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -163,6 +165,16 @@ def test_other_folders_beside_submissions_are_passed_over(tmp_path: Path) -> Non
     submissions = Submissions(tmp_path)
     assert submissions.ids() == {"job": "002"}
     assert submissions.next_folder() == tmp_path / "003"
+
+
+def test_two_commands_do_not_submit_one_sweep_at_once(tmp_path: Path) -> None:
+    """Each would have found nothing queued yet, and submitted every job."""
+    again = "import sys; from pathlib import Path; from medveil.launch.jobs.submissions import Submissions\n"
+    again += "with Submissions(Path(sys.argv[1])).alone(): pass"
+    command = [sys.executable, "-c", again, str(tmp_path)]
+    with Submissions(tmp_path).alone():
+        assert "another command is submitting" in subprocess.run(command, capture_output=True, text=True).stderr
+    assert subprocess.run(command).returncode == 0
 
 
 class Told:
