@@ -98,7 +98,8 @@ def cdc_propagates_nan_and_inf(operators: Operators, device: torch.device, *numb
 
 
 def clip(operators: Operators, device: torch.device, dtype: torch.dtype) -> None:
-    for shape, kind in itertools.product([(1, 3, 5, 7), (1, 1, 1, 1)], clip_reference.CLIPS):
+    """Forward the straight-through clip is the hard one, and backward it does no arithmetic."""
+    for shape, kind in itertools.product([(1, 3, 5, 7), (1, 1, 1, 1)], ("hard", "tanh")):
         levels = torch.randint(0, 256, shape, device=device)
         levels[..., : shape[-1] // 3] = levels[..., : shape[-1] // 3] // 128 * 255
         x = (levels / 255).to(dtype)
