@@ -20,6 +20,9 @@ _SEED = "seed of every random draw"
 _NARROW: Mapping[str, Any] = {"width": 8, "unet_width": 8, "unet_learning_rate": 1e-3}
 """Surrogates that a CPU can train, with a rate for them."""
 
+REGULAR = ("checkerboard", "rows", "columns")
+"""Patterns of which nothing is drawn."""
+
 _OF_VARIANT: Mapping[str, tuple[str, ...]] = {
     "alternating": ("rounds", "model_steps", "noise_steps", "relative_step", "stop_error", "augment"),
     "salm": ("step_size", "pgd_steps", "transforms", "release", "steps", "decay_every"),
@@ -323,6 +326,13 @@ class PatternConfig(RandomSignsConfig):
         high=5,
         group="noise",
     )
+    colour_cell: int | None = setting(
+        None,
+        "one more equal part of a checkerboard, rows or columns, of cells of green against red and blue; their side",
+        unit="pixels",
+        low=1,
+        group="noise",
+    )
     mask: Literal["own", "another"] = setting(
         "own", "whose mask the region is drawn from; another image's: a null, which must not protect", group="noise"
     )
@@ -337,6 +347,8 @@ class PatternConfig(RandomSignsConfig):
         super().__post_init__()
         if self.pattern == "constant" and (self.cell > 1 or self.scales > 1):
             raise ValueError("pattern constant has no cells: leave cell and scales away")
+        if self.colour_cell is not None and self.pattern not in REGULAR:
+            raise ValueError(f"colour_cell is of {', '.join(REGULAR)}: leave it away")
         if self.mask == "another" and self.region == "image":
             raise ValueError("mask another draws a region, and region image is all of it: take another region or mask")
 

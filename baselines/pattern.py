@@ -13,10 +13,10 @@ from torch import Tensor
 
 from medveil import keyed
 from medveil.baselines.classes import check_region, default_eps, region_of
-from medveil.baselines.config import PatternConfig, RandomSignsConfig
+from medveil.baselines.config import REGULAR, PatternConfig, RandomSignsConfig
 from medveil.baselines.masks import OtherMasks
 from medveil.baselines.matching import dithered, scale_to
-from medveil.cells import doubled, regular, spread
+from medveil.cells import doubled, opposed, regular, spread
 from medveil.config import build, plain
 from medveil.dataset import Batch, Dataset
 from medveil.errors import UserError
@@ -108,14 +108,17 @@ class Pattern:
         settings = self.settings
         if settings.pattern == "constant":
             return torch.ones(1, 1, 1, 1, device=keys.device)
-        cells = doubled(settings.cell, settings.scales)
-        return torch.stack([self._of_cells(cell, keys, shape) for cell in cells]).mean(0)
+        scales = [self._of_cells(cell, keys, shape) for cell in doubled(settings.cell, settings.scales)]
+        if settings.colour_cell is not None:
+            colour = opposed(shape[0], keys.device)[None, :, None, None]
+            scales.append(self._of_cells(settings.colour_cell, keys, shape) * colour)
+        return torch.stack(torch.broadcast_tensors(*scales)).mean(0)
 
     def _of_cells(self, cell: int, keys: Tensor, shape: Sequence[int]) -> Tensor:
         """+1 and -1, float32, one sign for each cell, of a shape that broadcasts to [N, C, H, W]."""
         settings = self.settings
         height, width = shape[-2:]
-        if settings.pattern in ("checkerboard", "rows", "columns"):
+        if settings.pattern in REGULAR:
             return regular(settings.pattern, height, width, cell, keys.device)[None, None]
         own = keys if settings.pattern == "signs" else keyed.keys_of(_ONE, keys.device)
         purpose = "random signs" if cell == 1 else f"random signs of cells of {cell}"

@@ -9,6 +9,14 @@ def doubled(cell: int, scales: int) -> list[int]:
     return [cell * 2**scale for scale in range(scales)]
 
 
+def opposed(channels: int, device: torch.device) -> Tensor:
+    """+1 and -1 in turn, float32 [channels]: in RGB green against red and blue, which hardly changes the brightness.
+
+    Colour is smooth in photographs: coarse cells of it stand out where such cells of grey are one more shade.
+    """
+    return turns(torch.arange(channels, device=device), 1)
+
+
 def turns(places: Tensor, cell: int) -> Tensor:
     """+1 and -1 in turn along ``places`` (whole numbers from 0 on), ``cell`` of each; float32 of their shape."""
     return 1.0 - 2.0 * ((places // cell) % 2)

@@ -24,6 +24,7 @@ _ON_MASKS = frozenset({"checkerboard", "raced", "generator", "pattern"})
 _USED_BY: Mapping[str, frozenset[str]] = {
     "k": frozenset({"classes"}),
     **dict.fromkeys(("noise", "region", "band", "texture", "lbp", "scales"), _ON_MASKS),
+    "colour_cell": frozenset({"checkerboard", "raced"}),
     "tile": frozenset({"pattern"}),
     "alone": frozenset({"generator", "pattern"}),
     **dict.fromkeys(("swap", "masking", "pipeline_from"), _LEARNED),
@@ -47,6 +48,7 @@ class VeilConfig(MethodSettings):
     recipes: ClassVar[Recipes] = {
         "segmentation": {
             "cells of 4 pixels": {"noise": "checkerboard", "finest": 2},
+            "cells of 4 pixels, and of 16 of colour": {"noise": "checkerboard", "finest": 2, "colour_cell": 16},
             "cells of 4, 8 and 16 pixels": {"noise": "checkerboard", "finest": 2, "scales": 3},
             "cells of 2 pixels": {"noise": "checkerboard", "finest": 1},
             "cells of 1 pixel": {"noise": "checkerboard", "finest": 0},
@@ -102,6 +104,13 @@ class VeilConfig(MethodSettings):
         "2 for the checkerboard on images of at least 64 pixels, else 0",
         low=0,
         high=4,
+        group="noise",
+    )
+    colour_cell: int | None = setting(
+        None,
+        "one more equal part of a fixed tile, in cells of green against red and blue; their side",
+        unit="pixels",
+        low=1,
         group="noise",
     )
     alone: float = setting(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medveil.cells import doubled, spread
+from medveil.cells import doubled, opposed, spread
 from medveil.networks import UNet
 from medveil.veil.config import VeilConfig
 
@@ -41,17 +41,20 @@ class Learned(nn.Module):
 
 class Fixed(nn.Module):
     """One tile for all images, at several scales; nothing is learned. ``tile``: float [channels, T, T], an entry as
-    many pixels wide as each of ``cells`` in turn."""
+    many pixels wide as each of ``cells`` in turn, and where it is given as ``colour_cell``, with opposed channels."""
 
     tile: Tensor
 
-    def __init__(self, channels: int, side: int, cells: list[int]) -> None:
+    def __init__(self, channels: int, side: int, cells: list[int], colour_cell: int | None = None) -> None:
         super().__init__()
-        self.cells = cells
+        self.cells, self.colour_cell = cells, colour_cell
         self.register_buffer("tile", torch.zeros(channels, side, side))
 
     def forward(self, x: Tensor, _: Tensor) -> Tensor:
-        return torch.stack([_tiled(self.tile, cells, x) for cells in self.cells], 1)
+        scales = [_tiled(self.tile, cells, x) for cells in self.cells]
+        if self.colour_cell is not None:
+            scales.append(_tiled(self.tile * opposed(len(self.tile), x.device)[:, None, None], self.colour_cell, x))
+        return torch.stack(scales, 1)
 
 
 class Classwise(nn.Module):

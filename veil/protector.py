@@ -86,7 +86,7 @@ class Veil:
         if shape.task != "segmentation":
             return Classwise(shape.num_classes, shape.channels, shape.size, cell)
         if self.config.noise in ("raced", "checkerboard"):
-            fixed = Fixed(shape.channels, SIDE, doubled(cell, self.config.scales))
+            fixed = Fixed(shape.channels, SIDE, doubled(cell, self.config.scales), self.config.colour_cell)
             fixed.tile.copy_(TILES["checkerboard"].expand_as(fixed.tile))
             return fixed
         return Learned(self.config, shape.channels, cell)

@@ -12,8 +12,10 @@ from medveil.quantise import quantise
 from medveil.umed import UMed
 
 
-def lesions():
-    images = torch.randint(20, 230, (6, 1, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+def lesions(channels=1):
+    images = torch.randint(
+        20, 230, (6, channels, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     masks = torch.zeros(6, 1, 20, 20, dtype=torch.uint8)
     masks[:, :, 5:14, 4:12] = 1
     return ArrayDataset(images, masks, [f"a/{i}" for i in range(6)], "segmentation", 1)
@@ -108,6 +110,22 @@ def test_two_scales_are_the_mean_of_cells_and_of_cells_twice_as_large(pattern):
     both = pattern_change(lesions(), pattern=pattern, cell=2, scales=2, region="image", eps="8/255")
     assert torch.equal(both, fine + coarse)
     assert set(both.flatten().tolist()) == {-8, 0, 8}
+
+
+def test_cells_of_colour_are_green_against_red_and_blue_over_grey_cells():
+    fine, coarse = (
+        pattern_change(lesions(3), pattern="checkerboard", cell=cell, region="image", eps="4/255") for cell in (2, 4)
+    )
+    both = {"pattern": "checkerboard", "cell": 2, "region": "image", "eps": "8/255"}
+    red, green, blue = pattern_change(lesions(3), colour_cell=4, **both).movedim(1, 0)
+    assert torch.equal(red, blue) and torch.equal(red, (fine + coarse)[:, 0])
+    assert torch.equal(green, (fine - coarse)[:, 1])
+    assert torch.equal(pattern_change(lesions(), colour_cell=4, **both), pattern_change(lesions(), scales=2, **both))
+
+
+def test_cells_of_colour_are_of_regular_patterns():
+    with pytest.raises(UserError, match="checkerboard, rows, columns: leave it away"):
+        Pattern(pattern="signs", colour_cell=4)
 
 
 def test_signs_of_a_cell_are_one_sign():

@@ -166,15 +166,21 @@ def test_the_race_is_won_by_what_tells_the_mask(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "side", "cell", "scales"),
-    [({}, 64, 4, 1), ({}, 48, 1, 1), ({"finest": 1}, 64, 2, 1), ({"finest": 1, "scales": 2}, 64, 2, 2)],
+    ("options", "side", "control"),
+    [
+        ({}, 64, {"cell": 4}),
+        ({}, 48, {"cell": 1}),
+        ({"finest": 1}, 64, {"cell": 2}),
+        ({"finest": 1, "scales": 2}, 64, {"cell": 2, "scales": 2}),
+        ({"colour_cell": 16}, 64, {"cell": 4, "colour_cell": 16}),
+    ],
 )
-def test_a_checkerboard_needs_no_fit_and_has_the_bytes_of_the_control(options, side, cell, scales):
-    data = disks(4, size=side)
+def test_a_checkerboard_needs_no_fit_and_has_the_bytes_of_the_control(options, side, control):
+    data = disks(4, size=side, channels=3)
     images, masks, ids = data.read(range(4))
     veil = Veil(**options).fit(data, Halting(at=1))
-    control = Pattern(pattern="checkerboard", cell=cell, scales=scales, region="roi").fit(data, SingleProcess("cpu"))
-    assert torch.equal(veil.perturb(images, masks, ids), control.perturb(images, masks, ids))
+    known = Pattern(pattern="checkerboard", region="roi", **control).fit(data, SingleProcess("cpu"))
+    assert torch.equal(veil.perturb(images, masks, ids), known.perturb(images, masks, ids))
 
 
 def test_tiles_neither_darken_nor_brighten():
@@ -257,6 +263,7 @@ def test_impossible_settings_are_refused(options):
         ({"band": 3}, "band"),
         ({"lbp": "uniform"}, "lbp is of texture lbp"),
         ({"alone": 0.5}, "scales of 2 or more"),
+        ({"colour_cell": 16}, "colour_cell says nothing of noise generator"),
     ],
 )
 def test_settings_that_would_be_dropped_in_silence_are_refused(options, words):
