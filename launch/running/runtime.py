@@ -20,6 +20,7 @@ from medveil.errors import UserError
 from medveil.kernels import nan_seen
 from medveil.launch.errors import Interrupted
 from medveil.launch.reading import open_regular
+from medveil.launch.running.allocator import keep_freed_memory
 from medveil.launch.running.bfloat import say_if_slow
 from medveil.launch.running.machine import CHECKPOINT_SECONDS, Precision
 from medveil.launch.running.processes import Processes, handling
@@ -220,6 +221,7 @@ def running(
 ) -> Iterator[ProcessRuntime]:
     """A runtime whose stop flag listens to SIGINT, SIGTERM, SIGUSR2 and SIGHUP within the context."""
     say_if_slow(precision, processes.device)
+    keep_freed_memory()
     stop, outer = StopFlag(), signal.getsignal(signal.SIGTERM)
     progress = Progress(label, quiet=quiet or processes.rank > 0)
     with handling(stop):

@@ -1,6 +1,8 @@
 import json
 import os
 import pickle
+import platform
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from torch import Tensor
 from medveil.errors import UserError
 from medveil.launch.errors import Interrupted, VerificationFailed
 from medveil.launch.running import bfloat
+from medveil.launch.running.allocator import keep_freed_memory
 from medveil.launch.running.machine import Precision
 from medveil.launch.running.processes import Processes, run_local
 from medveil.launch.running.runs import own
@@ -41,6 +44,22 @@ def test_bf16_on_a_cpu_without_it_is_said_once(
         with running(Processes(torch.device("cpu")), None, precision, "test", quiet=True):
             pass
     assert capsys.readouterr().err.count("--precision fp32") == lines
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc is not glibc's")
+def test_a_step_reuses_the_memory_of_the_last_one() -> None:
+    keep_freed_memory()
+
+    def step() -> None:
+        # Side by side, so that more is freed than malloc keeps by itself.
+        activations = [torch.ones(2**20) for _ in range(6)]
+        assert sum(one[0] for one in activations) == 6
+
+    step()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        step()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000
 
 
 def fit(runtime: ProcessRuntime, total: int = 10, signal_at: int | None = None, number: int = signal.SIGTERM) -> Tensor:
