@@ -5,7 +5,7 @@ import os
 import stat
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -22,6 +22,9 @@ version may have written them.
 """
 
 _SAID = 160
+
+_adapters: dict[Any, TypeAdapter[Any]] = {}
+"""Of types that were read before: to make one takes longer than to read most files."""
 
 
 def open_regular(path: Path) -> IO[bytes]:
@@ -68,11 +71,17 @@ def read_as(cls: type[C], path: Path, what: str, mend: str, limit: int = NOTE_BY
     also for JSON that is nested 200 levels deep, and FileNotFoundError where there is no file.
     """
     content = read_bytes(path, limit)
-    adapter = TypeAdapter(cls) if is_dataclass(cls) else TypeAdapter(cls, config=STORED)
     try:
-        return adapter.validate_json(content)
+        read: C = _adapter(cls).validate_json(content)
+        return read
     except ValidationError as error:
         raise UserError(f"{path} is not {what} ({_first(error)}): {mend}") from None
+
+
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    if cls not in _adapters:
+        _adapters[cls] = TypeAdapter(cls) if is_dataclass(cls) else TypeAdapter(cls, config=STORED)
+    return _adapters[cls]
 
 
 def read_own(cls: type[C], path: Path) -> C | None:

@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 _ABOUT = "about"
 
+_adapters: dict[Any, TypeAdapter[Any]] = {}
+"""Of classes that were built before: a sweep builds the same few for each of its cells."""
+
 
 def _number(value: Any) -> Any:
     """'4/255' and '1.6/255' as numbers; anything else as it is."""
@@ -172,13 +175,20 @@ def build(cls: type[C], values: Mapping[str, Any], what: str) -> C:
         if key not in known:
             raise UserError(f"{what} has no option {key!r}; it has: {', '.join(known)}")
     try:
-        return TypeAdapter(cls).validate_python(dict(values))
+        built: C = _adapter(cls).validate_python(dict(values))
+        return built
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         reason = first["msg"].removeprefix("Value error, ")
         said = f" {key} = {first['input']!r}" if key else ""
         raise UserError(f"{what}:{said}: {reason}" if said else f"{what}: {reason}") from None
+
+
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    if cls not in _adapters:
+        _adapters[cls] = TypeAdapter(cls)
+    return _adapters[cls]
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -38,11 +38,12 @@ def save(figure: Figure, folder: Path, name: str, data: str, kind: str, caption:
     """Write ``figure`` into ``folder`` as NAME.png, or NAME-2.png and so on where there is one of this name."""
     path = _free(folder, file_name(name))
     content = io.BytesIO()
-    FigureCanvasAgg(figure)
+    figure.set_dpi(200)
     with warnings.catch_warnings():
         # A name may hold what the font has not; the tables beside the figure have it.
         warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(content, format="png", dpi=200, metadata={"Software": MARK})
+        # Not savefig, which lays a figure out, and draws it, twice.
+        FigureCanvasAgg(figure).print_png(content, metadata={"Software": MARK})
     write_private(path, content.getvalue())
     return Picture(path, data, kind, caption, alt)
 

@@ -92,7 +92,7 @@ def audit(*arguments: str | Path) -> int:
 
 def test_segmentation_end_to_end(masked: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     original, release = masked
-    chosen = ["--attacks", "none,blur+jpeg60", "--seeds", "0,1", "--width", "4"]
+    chosen = ["--attacks", "none,blur+jpeg60", "--seeds", "0,1", "--width", "2"]
     assert audit(release, "--original", original, *chosen) == 0
     out = release.with_name("release.audit")
     cells = [CellResult.load(path) for path in sorted(out.rglob("result.json"))]
@@ -394,7 +394,7 @@ def test_standard_tries_every_attack_and_the_worst_three_again(
     original, release = masked
     short = ["none", "blur", "grey", "bits3", "mix20", "pretrained"]
     monkeypatch.setitem(WORDS, "standard", short)
-    flags = ["--original", original, "--width", "2", "--learning-rate", "0.02"]
+    flags = ["--original", original, "--width", "2", "--learning-rate", "0.02", "--epochs", "1"]
     assert audit(release, *flags, "--attacks", "standard") == 0
     out = release.with_name("release.audit")
     cells = [CellResult.load(path) for path in sorted(out.rglob("result.json"))]

@@ -150,15 +150,14 @@ def medmnist3d(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_medmnist_in_three_dimensions(medmnist3d: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_medmnist_in_three_dimensions(medmnist3d: Path, tmp_path: Path, raw_key: str) -> None:
     pytest.importorskip("monai")
     pytest.importorskip("cryptography")
-    monkeypatch.setenv("MEDVEIL_PASSPHRASE", "a passphrase of some length")
     source = open_data(str(medmnist3d))
     assert (len(source.data), source.data.size, source.data.ids[29]) == (6 * 28, (28, 28), "train/1/0001")
-    out, key = tmp_path / "out", tmp_path / "key"
-    settings = ["--method", "random", "--eps", "4/255", "--device", "cpu", "--seed", "1", "--key", str(key)]
-    assert main(["protect", str(medmnist3d), "--out", str(out), *settings]) == 0
+    out, key = tmp_path / "out", ["--key", str(tmp_path / "key"), "--key-from", raw_key]
+    settings = ["--method", "random", "--eps", "4/255", "--device", "cpu", "--seed", "1"]
+    assert main(["protect", str(medmnist3d), "--out", str(out), *settings, *key]) == 0
     before, after = np.load(medmnist3d), np.load(out / "boxes3d.npz")
     assert before.files == after.files
     change = after["train_images"].astype(int) - before["train_images"]
@@ -170,7 +169,7 @@ def test_medmnist_in_three_dimensions(medmnist3d: Path, tmp_path: Path, monkeypa
     assert main([*where, "--exploiter", "resnet18,resnet3d", *training, "--workers", "1"]) == 0
     models = {CellResult.load(path).model for path in (tmp_path / "audit").glob("*/result.json")}
     assert models == {"resnet18", "resnet3d"}
-    back = ["restore", str(out), "--key", str(key), "--out", str(tmp_path / "back")]
+    back = ["restore", str(out), *key, "--out", str(tmp_path / "back")]
     assert main([*back, "--only", "train/1/*"]) == 0
     restored = np.load(tmp_path / "back" / "boxes3d.npz")["train_images"]
     assert np.array_equal(restored[1], before["train_images"][1])

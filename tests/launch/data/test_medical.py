@@ -424,14 +424,14 @@ def test_options_that_volumes_do_not_take(
 
 @pytest.mark.parametrize("name", ["volumes", "nnunet", "slices"])
 def test_a_key_gives_the_original_files_back(
-    name: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, request: pytest.FixtureRequest, tmp_path: Path, raw_key: str
 ) -> None:
     """NIfTI with its header and text, DICOM with its identifiers and attributes."""
     pytest.importorskip("cryptography")
-    monkeypatch.setenv("MEDVEIL_PASSPHRASE", "a passphrase of some length")
     data = request.getfixturevalue(name)
-    out = protect(data, tmp_path / "out", "--key", str(tmp_path / "key"))
-    assert main(["restore", str(out), "--key", str(tmp_path / "key"), "--out", str(tmp_path / "back")]) == 0
+    key = ["--key", str(tmp_path / "key"), "--key-from", raw_key]
+    out = protect(data, tmp_path / "out", *key)
+    assert main(["restore", str(out), *key, "--out", str(tmp_path / "back")]) == 0
     for path in data.rglob("*.*"):
         back = tmp_path / "back" / path.relative_to(data)
         if path.name.endswith(".nii.gz"):
@@ -447,14 +447,13 @@ def test_a_file_in_another_encoding_than_it_says_is_in_a_key_whole() -> None:
     assert can_rebuild(dicom_file("CT_small.dcm"), "dicom") is True
 
 
-def test_a_key_for_the_volumes_of_one_patient(volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_for_the_volumes_of_one_patient(volumes: Path, tmp_path: Path, raw_key: str) -> None:
     pytest.importorskip("cryptography")
-    monkeypatch.setenv("MEDVEIL_PASSPHRASE", "a passphrase of some length")
     table = tmp_path / "patients.csv"
     table.write_text("id,group\ncase0,Ada\ncase1,Bea\ncase2,Ada\n")
-    out, key = tmp_path / "out", tmp_path / "ada.key"
-    protect(volumes, out, "--groups", str(table), "--key-for", f"Ada={key}")
-    assert main(["restore", str(out), "--key", str(key), "--out", str(tmp_path / "back")]) == 0
+    out, key, secret = tmp_path / "out", tmp_path / "ada.key", ["--key-from", raw_key]
+    protect(volumes, out, "--groups", str(table), "--key-for", f"Ada={key}", *secret)
+    assert main(["restore", str(out), "--key", str(key), *secret, "--out", str(tmp_path / "back")]) == 0
     assert [path.name for path in sorted((tmp_path / "back" / "images").iterdir())] == ["case0.nii.gz", "case2.nii.gz"]
 
 
@@ -498,10 +497,9 @@ def test_classes_of_a_table(slices: Path, tmp_path: Path, capsys: pytest.Capture
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "bmp", "jpg"])
 def test_nnunet_of_pictures_keeps_its_labels_and_formats(
-    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    suffix: str, tmp_path: Path, raw_key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("cryptography")
-    monkeypatch.setenv("MEDVEIL_PASSPHRASE", "a passphrase of some length")
     rng = np.random.default_rng(0)
     for i in range(3):
         for folder, values in (
@@ -517,8 +515,9 @@ def test_nnunet_of_pictures_keeps_its_labels_and_formats(
         assert main(["protect", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--method", "random"]) == 2
         assert "is a JPEG" in capsys.readouterr().err
         return
-    out = protect(tmp_path / "data", tmp_path / "out", "--key", str(tmp_path / "key"))
-    assert main(["restore", str(out), "--key", str(tmp_path / "key"), "--out", str(tmp_path / "back")]) == 0
+    key = ["--key", str(tmp_path / "key"), "--key-from", raw_key]
+    out = protect(tmp_path / "data", tmp_path / "out", *key)
+    assert main(["restore", str(out), *key, "--out", str(tmp_path / "back")]) == 0
     for path in (tmp_path / "data").rglob(f"*.{suffix}"):
         name = path.relative_to(tmp_path / "data")
         opened = [Image.open(folder / name) for folder in (tmp_path / "data", out, tmp_path / "back")]

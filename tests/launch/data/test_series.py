@@ -104,13 +104,12 @@ def test_slices_are_in_the_order_of_their_positions(scans: Path) -> None:
 
 
 def test_a_release_of_series_opens_as_one(
-    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scans: Path, tmp_path: Path, raw_key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("cryptography")
-    monkeypatch.setenv("MEDVEIL_PASSPHRASE", "a passphrase of some length")
-    out = tmp_path / "out"
+    out, key = tmp_path / "out", ["--key", str(tmp_path / "key"), "--key-from", raw_key]
     settings = ["--method", "random", "--eps", f"{LEVELS}/255", "--device", "cpu", "--seed", "1"]
-    assert main(["protect", str(scans), "--out", str(out), "--key", str(tmp_path / "key"), *settings]) == 0
+    assert main(["protect", str(scans), "--out", str(out), *key, *settings]) == 0
     # The segmentation is in the key whole, and larger than all differences.
     assert "times the entropy" not in capsys.readouterr().out
     source = open_data(str(out))
@@ -133,7 +132,7 @@ def test_a_release_of_series_opens_as_one(
     assert {sample["file"] for sample in both_manifests(out)["samples"] if sample["id"] == "a/0001"} == {
         "images/a/0001.dcm"
     }
-    assert main(["restore", str(out), "--key", str(tmp_path / "key"), "--out", str(tmp_path / "back")]) == 0
+    assert main(["restore", str(out), *key, "--out", str(tmp_path / "back")]) == 0
     for path in scans.rglob("*.dcm"):
         assert pydicom.dcmread(tmp_path / "back" / path.relative_to(scans)) == pydicom.dcmread(path)
 

@@ -149,7 +149,7 @@ def test_named_data_is_where_the_user_says_and_the_rest_is_skipped(tmp_path, cap
     assert "--data lesions=FOLDER" in capsys.readouterr().err
     assert main([*common, "--data", "lesion=x"]) == 2
     assert "names no such data" in capsys.readouterr().err
-    assert main([*common, "--data", "lesions=phantom:seg:20:16"]) == 0
+    assert main([*common, "--data", "lesions=phantom:seg:8:16"]) == 0
     told = capsys.readouterr()
     assert "--data other=FOLDER" in told.err
     table = (runs / "tiny" / "report" / "results.md").read_text()

@@ -28,7 +28,7 @@ from tests.launch import protecting
 SWEEP = """
 name: tiny
 grid:
-  - data: "phantom:cls:40:16"
+  - data: "phantom:cls:12:16"
     protectors:
       - random
       - {method: salm, steps: 2, pgd_steps: 1, transforms: 1, width: 2, mode: strict}
@@ -89,7 +89,7 @@ def test_the_worst_attacks_of_a_word_get_more_seeds(tmp_path, monkeypatch, capsy
     """On the release that there is, and once: a sweep that is started again finds them done."""
     monkeypatch.setitem(WORDS, "standard", ["none", "blur", "bits3", "mean", "pretrained"])
     (tmp_path / "tiny.yaml").write_text(
-        "name: tiny\ngrid:\n  - {data: 'phantom:cls:40:16', protectors: [random], attacks: standard, "
+        "name: tiny\ngrid:\n  - {data: 'phantom:cls:12:16', protectors: [random], attacks: standard, "
         "exploiters: [{model: resnet18, width: 2, iterations: 2}]}\n"
     )
     assert run(tmp_path) == 0
@@ -179,6 +179,8 @@ def interrupted(work):
 
 def test_processes_of_torchrun_do_the_jobs_of_a_sweep_together(folder):
     # Two jobs at least: a second meeting of the same processes must not take the first for its own.
+    without_salm = [line for line in SWEEP.splitlines() if "salm" not in line]
+    (folder / "tiny.yaml").write_text("\n".join(without_salm))
     command = "torch.distributed.run --standalone --nproc-per-node 2 launch/sweep.py"
     told = ["--runs", str(folder / "runs"), "--device", "cpu"]
     ended = subprocess.run(
@@ -191,9 +193,9 @@ def test_processes_of_torchrun_do_the_jobs_of_a_sweep_together(folder):
     )
     report = folder / "runs" / "tiny" / "report"
     rows = list(csv.DictReader((report / "results.csv").open()))
-    assert {row["protector"] for row in rows if row["status"] == "done"} == {"random", "salm"}, ended.stderr[-3000:]
+    assert {row["protector"] for row in rows if row["status"] == "done"} == {"random"}, ended.stderr[-3000:]
     # One cell of this sweep fails for a reason of its own; every process says so.
-    assert "1 of 3 cells are not done" in ended.stderr
+    assert "1 of 2 cells are not done" in ended.stderr
 
 
 ORPHANED = """

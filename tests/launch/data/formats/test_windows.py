@@ -18,20 +18,19 @@ from medveil.launch.data.formats.windows import (
 )
 
 
-def by_definition(stored: int, scale: Scale, windows: tuple[Window, ...], levels: int) -> list[int]:
-    """Every number within the bound, tried one by one."""
+def by_definition(stored: int, scale: Scale, windows: tuple[Window, ...], levels: int) -> np.ndarray:
+    """Every number within the bound, of all that are tried."""
 
-    def q(s: int, window: Window) -> float:
+    def q(s: np.ndarray | int, window: Window) -> np.ndarray:
         value = scale.slope * s + scale.intercept
-        return 255 * min(max((value - window.low) / (window.high - window.low), 0), 1)
+        return 255 * np.clip((value - window.low) / (window.high - window.low), 0, 1)
 
     cap = levels / 255 * max(window.high - window.low for window in windows)
-    return [
-        s
-        for s in range(-4000, 5000)
-        if all(abs(q(s, w) - q(stored, w)) <= levels + 1e-9 for w in windows)
-        and abs(scale.slope * (s - stored)) <= cap + 1e-9
-    ]
+    tried = np.arange(-4000, 5000)
+    within = np.abs(scale.slope * (tried - stored)) <= cap + 1e-9
+    for window in windows:
+        within &= np.abs(q(tried, window) - q(stored, window)) <= levels + 1e-9
+    return tried[within]
 
 
 @pytest.mark.parametrize(
