@@ -15,6 +15,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
+def raw_key(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file of the bytes 0 to 31, for ``--key-from``: a passphrase takes half a second each time it is used."""
+    path = tmp_path_factory.mktemp("secret") / "raw"
+    path.touch(mode=0o600)
+    path.write_bytes(bytes(range(32)))
+    return str(path)
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real image sets: MEDVEIL_TEST_DATA, or shared/data beside the checkout; skips without it."""
     named = os.environ.get("MEDVEIL_TEST_DATA")
