@@ -10,7 +10,8 @@ from PIL import Image
 from medveil.launch.cli import main
 from medveil.launch.data import open_data
 from medveil.launch.data.native import keep_largest, native_noise, spread
-from medveil.launch.release.survival import Survival, warning
+from medveil.launch.release.survival import SIDES, Survival, mean_square, warning
+from medveil.veil.pipeline import RESIZERS
 from tests.launch.releases import both_manifests
 
 SIZES = {"wide": (40, 64), "tall": (70, 36), "small": (20, 24), "colour": (40, 64)}
@@ -92,8 +93,9 @@ def test_a_share_of_the_values_is_kept_at_the_native_size(mixed: Path, tmp_path:
         folder = tmp_path / "classes" / ("a" if i % 2 else "b")
         folder.mkdir(parents=True, exist_ok=True)
         Image.open(path).save(folder / f"{name}.png")
-    salm = ["--method", "salm", "--k", "10", "--mode", "strict", "--steps", "3", "--batch-size", "4"]
-    out = protect(tmp_path / "classes", tmp_path / "out", *salm)
+    salm = ["--method", "salm", "--k", "10", "--mode", "strict", "--steps", "1", "--batch-size", "4"]
+    small = ["--width", "2", "--transforms", "1", "--pgd-steps", "20"]
+    out = protect(tmp_path / "classes", tmp_path / "out", *salm, *small)
     for sample in both_manifests(out)["samples"]:
         assert 0.05 < sample["changed"] <= 0.1
         assert sample["protected"]
@@ -113,6 +115,15 @@ def test_of_equal_changes_the_first_are_kept() -> None:
     change = np.array([[1.0, 3.0, 3.0], [0.0, 3.0, 2.0]])
     assert keep_largest(change, 2).tolist() == [[False, True, True], [False, False, False]]
     assert keep_largest(change, 9).all()
+
+
+@pytest.mark.parametrize("size", [(30, 45), (1, 7)])
+def test_what_survives_is_what_each_resizer_leaves(size: tuple[int, int]) -> None:
+    noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    for side in SIDES:
+        for name, resize in RESIZERS.items():
+            left = float(resize(noise, (side, side)).square().mean())
+            assert mean_square(noise, name, side) == pytest.approx(left, rel=1e-4), (side, name)
 
 
 def test_what_survives_resizing_is_measured_and_warned_of() -> None:
