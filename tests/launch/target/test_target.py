@@ -75,7 +75,7 @@ def test_a_target_out_of_reach_ends_with_the_best_there_was() -> None:
 
 
 class Trainings:
-    """Exploiters that learn something in a second. ``count``: those that were trained; no more than ``most`` may be."""
+    """Exploiters that soon learn something. ``count``: those that were trained; no more than ``most`` may be."""
 
     def __init__(self) -> None:
         self.count, self.most = 0, 100
@@ -90,12 +90,13 @@ class Trainings:
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
     counted = Trainings()
-    monkeypatch.setitem(SEGMENTATION, "demo", {**SEGMENTATION["demo"], "learning_rate": 5e-3})
+    small = {"width": 4, "epochs": 8, "batch_size": 8, "learning_rate": 1e-2}
+    monkeypatch.setitem(SEGMENTATION, "demo", {**SEGMENTATION["demo"], **small})
     monkeypatch.setattr(probing, "train_exploiter", counted)
     return counted
 
 
-def calibrate(out: Path, *flags: str, data: str = "phantom:seg:100:16", method: str = "pattern") -> int:
+def calibrate(out: Path, *flags: str, data: str = "phantom:seg:60:16", method: str = "pattern") -> int:
     usual = ["--preset", "demo", "--threads", "1", "--seed", "1"]
     of_probes = ["--attacks", "none", "--effort", "quick"] if "--target" in flags else []
     return main(["protect", data, "--method", method, *usual, *of_probes, "--out", str(out), *flags])
@@ -107,7 +108,7 @@ def test_a_cut_calibration_goes_on_and_its_promise_is_that_of_the_release(
     out, board = tmp_path / "release", ("--pattern", "checkerboard")
     assert calibrate(out, *board, "--target", "3") == 1
     said = capsys.readouterr().out
-    assert "at most 5 probes of 80 images, measured on 20 others with 1 attack" in said
+    assert "at most 5 probes of 48 images, measured on 12 others with 1 attack" in said
     assert re.search(r"cannot below 12 levels: the best was \d+\.\d DSC under none", said)
     assert not out.exists()
     # The originals and the noise of 12 levels are known now, whatever the target.
