@@ -31,17 +31,17 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def odd(tmp_path_factory: pytest.TempPathFactory, raw_key: str) -> Path:
     """A release r of the folder data with its key, two of classes c and d, and much that is none of these."""
     root = tmp_path_factory.mktemp("odd")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        patch.setenv("MEDVEIL_PASSPHRASE", "a long passphrase")
         for i in range(6):
             save(root / "data" / "images" / f"{i}.png", noise(i))
             save(root / "data" / "masks" / f"{i}.png", np.pad(np.full((8, 8), 255), 4))
         quick = ["protect", "--method", "random", "--threads", "1", "--seed", "1"]
-        assert main([*quick, "data", "--out", "r", "--key", "r.key", "--holdout", "0.3"]) == 0
+        shutil.copy(raw_key, "secret")
+        assert main([*quick, "data", "--out", "r", "--key", "r.key", "--key-from", "secret", "--holdout", "0.3"]) == 0
         assert main([*quick, "phantom:cls:6:16", "--out", "c", "--classes", "0"]) == 0
         for name in ("lacking", "unlisted"):
             shutil.copytree(root / "r", root / name)
@@ -60,7 +60,8 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 AUDIT = "audit r --test phantom:seg:20:16"
-RESTORE = "restore r --out back --key"
+OPENED = "--key r.key --key-from secret"
+RESTORE = "restore r --out back --key-from secret --key"
 LONG = "\N{GRINNING FACE}" * 75
 CASES = [
     *(f"audit {name} --test phantom:seg:4:16" for name in ("missing", "file", "empty", "lacking", "unlisted", "loop")),
@@ -82,11 +83,11 @@ CASES = [
     *(f"report runs --out {name}" for name in ("file", "loop", "/dev/full", "pipe")),
     *(f"report runs --published {name}" for name in ("missing", "empty", "loop", "pipe", "nan.csv", "inf.csv")),
     "report runs more",
-    *(f"restore {name} --out back --key r.key" for name in ("missing", "file", "empty", "lacking", "loop", "c")),
+    *(f"restore {name} --out back {OPENED}" for name in ("missing", "file", "empty", "lacking", "loop", "c")),
     *(f"{RESTORE} {name}" for name in ("missing", "empty", "loop", "pipe", "zero", "none", "short.key", "r", LONG)),
     *(f"{RESTORE} r.key --only {name}" for name in ("nothing", "[", "../*", LONG)),
     *(f"{RESTORE} r.key --key-from {name}" for name in ("missing", "empty", "loop", "pipe", "zero", "file")),
-    *(f"restore r --key r.key --out {name}" for name in ("r", "r/originals", "file/x", "loop", "/dev/full", LONG)),
+    *(f"restore r {OPENED} --out {name}" for name in ("r", "r/originals", "file/x", "loop", "/dev/full", LONG)),
     *(f"merge c {name} --out m" for name in ("missing", "file", "empty", "loop", "pipe", "lacking", "unlisted", "r")),
     *(f"merge c c --out m --run {name} --run {name}" for name in ("missing", "file", "loop", "empty")),
     *(f"merge c c --out {name}" for name in ("loop", "/dev/full", "r/x")),
@@ -108,7 +109,6 @@ def test_what_is_none_is_one_line(
     command: str, odd: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(odd)
-    monkeypatch.setenv("MEDVEIL_PASSPHRASE", "a long passphrase")
     refused(command.split(" "), odd, capsys)
 
 
@@ -116,5 +116,4 @@ def test_originals_are_not_restored_into_a_release(
     odd: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(odd)
-    monkeypatch.setenv("MEDVEIL_PASSPHRASE", "a long passphrase")
-    refused(["restore", "r", "--key", "r.key", "--out", "r/originals"], odd, capsys, "lies in the release")
+    refused(f"restore r {OPENED} --out r/originals".split(), odd, capsys, "lies in the release")
