@@ -19,12 +19,15 @@ _COARSE_FROM = 64
 """The shorter side of images, in pixels, on which a checkerboard is coarse: smaller ones are given up to attacks."""
 
 
+UNFITTED = frozenset({"checkerboard", "rows"})
+"""Kinds of noise for which nothing is fitted, each a fixed tile of that name."""
+
 _LEARNED = frozenset({"generator", "pattern", "classes"})
-_ON_MASKS = frozenset({"checkerboard", "raced", "generator", "pattern"})
+_ON_MASKS = UNFITTED | {"raced", "generator", "pattern"}
 _USED_BY: Mapping[str, frozenset[str]] = {
     "k": frozenset({"classes"}),
     **dict.fromkeys(("noise", "region", "band", "texture", "lbp", "scales"), _ON_MASKS),
-    "colour_cell": frozenset({"checkerboard", "raced"}),
+    "colour_cell": UNFITTED | {"raced"},
     "tile": frozenset({"pattern"}),
     "alone": frozenset({"generator", "pattern"}),
     **dict.fromkeys(("swap", "masking", "pipeline_from"), _LEARNED),
@@ -47,17 +50,18 @@ class VeilConfig(MethodSettings):
     }
     recipes: ClassVar[Recipes] = {
         "segmentation": {
-            "cells of 4 pixels": {"noise": "checkerboard", "finest": 2},
-            "cells of 4 pixels, and of 16 of colour": {"noise": "checkerboard", "finest": 2, "colour_cell": 16},
-            "cells of 4, 8 and 16 pixels": {"noise": "checkerboard", "finest": 2, "scales": 3},
-            "cells of 2 pixels": {"noise": "checkerboard", "finest": 1},
-            "cells of 1 pixel": {"noise": "checkerboard", "finest": 0},
+            "cells of 4 pixels": {"noise": "checkerboard", "cell": 4},
+            "cells of 4 pixels, and of 16 of colour": {"noise": "checkerboard", "cell": 4, "colour_cell": 16},
+            "rows of 6 pixels, and of 16 of colour": {"noise": "rows", "cell": 6, "colour_cell": 16},
+            "cells of 4, 8 and 16 pixels": {"noise": "checkerboard", "cell": 4, "scales": 3},
+            "cells of 2 pixels": {"noise": "checkerboard", "cell": 2},
+            "cells of 1 pixel": {"noise": "checkerboard", "cell": 1},
         },
         "classification": {
             "all elements": {"k": 100},
             "cells of 4 pixels, through the thief's pipeline": {
                 "k": 100,
-                "finest": 2,
+                "cell": 4,
                 "pipeline": 1,
                 "pipeline_from": 0,
             },
@@ -88,22 +92,22 @@ class VeilConfig(MethodSettings):
     lbp: Literal["default", "ror", "uniform"] = setting(
         "default", "variant of the local binary pattern behind the texture bound", group="noise"
     )
-    noise: Literal["checkerboard", "raced", "generator", "pattern"] = setting(
+    noise: Literal["checkerboard", "rows", "raced", "generator", "pattern"] = setting(
         "checkerboard",
-        "on masks: a checkerboard, for which nothing is fitted; of several fixed tiles the one that fresh surrogates "
-        "meet first; a U-Net's output for each image; or one learned tile for all",
+        "on masks: a checkerboard or rows, for which nothing is fitted; of several fixed tiles the one that fresh "
+        "surrogates meet first; a U-Net's output for each image; or one learned tile for all",
         group="noise",
     )
     tile: int = setting(8, "side of the learned tile", unit="cells", low=2, group="noise")
     scales: int = setting(
-        1, "equal parts of the noise, of cells of 1, 2, 4, ... pixels in turn", low=1, high=5, group="noise"
+        1, "equal parts of the noise, of cells of once, twice, 4, ... times cell in turn", low=1, high=5, group="noise"
     )
-    finest: int | None = setting(
+    cell: int | None = setting(
         None,
-        "where scales, tiles and the pictures of classes begin: 0 at cells of 1 pixel, 1 at 2, 2 at 4, ...; by default "
-        "2 for the checkerboard on images of at least 64 pixels, else 0",
-        low=0,
-        high=4,
+        "side of the cells that tiles and the pictures of classes are made of; by default 4 for the checkerboard and "
+        "rows on images of at least 64 pixels, else 1",
+        unit="pixels",
+        low=1,
         group="noise",
     )
     colour_cell: int | None = setting(
@@ -147,7 +151,7 @@ class VeilConfig(MethodSettings):
         a k that selects nothing of images of ``channels`` and ``size``, height and width."""
         kind = self.noise if task == "segmentation" else "classes"
         where = f"noise {kind}" if task == "segmentation" else "images with classes"
-        where += ", for which nothing is fitted" if kind == "checkerboard" else ""
+        where += ", for which nothing is fitted" if kind in UNFITTED else ""
         given = [name for name in _USED_BY if getattr(self, name) != getattr(type(self), name)]
         for name in given:
             if kind not in _USED_BY[name]:
@@ -166,9 +170,9 @@ class VeilConfig(MethodSettings):
 
         Cells of 4 withstand attacks that take single pixels away, and are met on images that are large enough.
         """
-        if self.finest is not None:
-            return 2**self.finest
-        coarse = task == "segmentation" and self.noise == "checkerboard" and min(size) >= _COARSE_FROM
+        if self.cell is not None:
+            return self.cell
+        coarse = task == "segmentation" and self.noise in UNFITTED and min(size) >= _COARSE_FROM
         return 4 if coarse else 1
 
     def rate(self, generator: bool) -> float:

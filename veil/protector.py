@@ -15,7 +15,7 @@ from medveil.protector import Budget
 from medveil.quantise import to_unit
 from medveil.runtime import Runtime, SingleProcess, State
 from medveil.surrogate import seeded
-from medveil.veil.config import VeilConfig
+from medveil.veil.config import UNFITTED, VeilConfig
 from medveil.veil.noise import Classwise, Fixed, Learned
 from medveil.veil.place import Place, Shape
 from medveil.veil.race import Race
@@ -40,7 +40,7 @@ class Veil:
         self.config.check(data.task, data.channels, data.size)
         runtime = runtime or SingleProcess()
         self._create(Shape.of(data), runtime.device)
-        if isinstance(self.noise, Fixed) and self.config.noise != "raced":
+        if self.config.noise in UNFITTED and data.task == "segmentation":
             return self
         kind = Race if isinstance(self.noise, Fixed) else Training
         work = kind(self.noise, self.place, data, runtime)
@@ -85,8 +85,9 @@ class Veil:
         cell = self.config.smallest_cell(shape.task, shape.size)
         if shape.task != "segmentation":
             return Classwise(shape.num_classes, shape.channels, shape.size, cell)
-        if self.config.noise in ("raced", "checkerboard"):
+        if self.config.noise in UNFITTED | {"raced"}:
+            name = "checkerboard" if self.config.noise == "raced" else self.config.noise
             fixed = Fixed(shape.channels, SIDE, doubled(cell, self.config.scales), self.config.colour_cell)
-            fixed.tile.copy_(TILES["checkerboard"].expand_as(fixed.tile))
+            fixed.tile.copy_(TILES[name].expand_as(fixed.tile))
             return fixed
         return Learned(self.config, shape.channels, cell)

@@ -170,16 +170,17 @@ def test_the_race_is_won_by_what_tells_the_mask(monkeypatch):
     [
         ({}, 64, {"cell": 4}),
         ({}, 48, {"cell": 1}),
-        ({"finest": 1}, 64, {"cell": 2}),
-        ({"finest": 1, "scales": 2}, 64, {"cell": 2, "scales": 2}),
+        ({"cell": 2}, 64, {"cell": 2}),
+        ({"cell": 2, "scales": 2}, 64, {"cell": 2, "scales": 2}),
         ({"colour_cell": 16}, 64, {"cell": 4, "colour_cell": 16}),
+        ({"noise": "rows", "cell": 6, "colour_cell": 16}, 64, {"pattern": "rows", "cell": 6, "colour_cell": 16}),
     ],
 )
-def test_a_checkerboard_needs_no_fit_and_has_the_bytes_of_the_control(options, side, control):
+def test_what_is_fixed_needs_no_fit_and_has_the_bytes_of_the_control(options, side, control):
     data = disks(4, size=side, channels=3)
     images, masks, ids = data.read(range(4))
     veil = Veil(**options).fit(data, Halting(at=1))
-    known = Pattern(pattern="checkerboard", region="roi", **control).fit(data, SingleProcess("cpu"))
+    known = Pattern(**{"pattern": "checkerboard", "region": "roi", **control}).fit(data, SingleProcess("cpu"))
     assert torch.equal(veil.perturb(images, masks, ids), known.perturb(images, masks, ids))
 
 
@@ -198,23 +199,23 @@ def stripes(count: int = 48, channels: int = 1) -> ArrayDataset:
     return ArrayDataset(images, classes, [f"stripes/{i}" for i in range(count)], "classification", 3)
 
 
-@pytest.mark.parametrize(("channels", "finest"), [(1, 0), (3, 0), (1, 1)])
-def test_noise_of_classes_is_as_sparse_and_as_small_as_told(channels, finest):
+@pytest.mark.parametrize(("channels", "cell"), [(1, 1), (3, 1), (1, 2)])
+def test_noise_of_classes_is_as_sparse_and_as_small_as_told(channels, cell):
     data = stripes(channels=channels)
-    veil = Veil(**OF_CLASSES, k=5, eps="6/255", finest=finest).fit(data, SingleProcess("cpu"))
+    veil = Veil(**OF_CLASSES, k=5, eps="6/255", cell=cell).fit(data, SingleProcess("cpu"))
     images, classes, ids = data.read(range(len(data)))
     saved = quantise(veil.perturb(images, classes, ids), images, veil.budget().levels)
     change = (saved.int() - images.int()).abs()
     assert 1 < change.max() <= 6
     assert 0 < (change > 0).flatten(1).sum(1).max() <= int(0.05 * 256 * channels)
-    again = Veil(**OF_CLASSES, k=5, eps="6/255", finest=finest)
+    again = Veil(**OF_CLASSES, k=5, eps="6/255", cell=cell)
     again.load_state_dict(veil.state_dict())
     assert torch.equal(again.perturb(images, classes, ids), veil.perturb(images, classes, ids))
 
 
 def test_noise_of_classes_is_made_of_cells():
     data = stripes(count=6)
-    veil = Veil(**OF_CLASSES, k=100, eps="6/255", finest=2).fit(data, SingleProcess("cpu"))
+    veil = Veil(**OF_CLASSES, k=100, eps="6/255", cell=4).fit(data, SingleProcess("cpu"))
     targets = torch.arange(3)
     noise = veil.perturb(torch.full((3, 1, 16, 16), 128, dtype=torch.uint8), targets, ["a", "b", "c"]) - 128 / 255
     cells = noise[..., ::4, ::4]

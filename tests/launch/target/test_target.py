@@ -54,11 +54,11 @@ def test_a_recipe_that_is_second_at_the_top_may_be_the_faintest() -> None:
 
 
 def test_recipes_go_with_what_the_user_has_set() -> None:
-    recipes = {"coarse": {"noise": "checkerboard", "finest": 1}, "coarser": {"noise": "checkerboard", "finest": 2}}
+    recipes = {"coarse": {"noise": "checkerboard", "cell": 2}, "coarser": {"noise": "checkerboard", "cell": 4}}
     assert list(fitting_recipes(recipes, {})) == ["", "coarse", "coarser"]
     assert list(fitting_recipes(recipes, {"noise": "generator"})) == [""]
-    assert list(fitting_recipes(recipes, {"noise": "checkerboard", "finest": 2})) == [""]
-    assert list(fitting_recipes(recipes, {"finest": 2})) == ["", "coarser"]
+    assert list(fitting_recipes(recipes, {"noise": "checkerboard", "cell": 4})) == [""]
+    assert list(fitting_recipes(recipes, {"cell": 4})) == ["", "coarser"]
 
 
 def test_the_hardest_attack_is_tried_first_once_it_is_known() -> None:
