@@ -54,10 +54,6 @@ class Selection:
         data = data if self.ids is None else select(data, self.ids, self.spec)
         return stacked(data, source.volumes, self.depth, self.spec) if self.depth else data
 
-    def class_names(self) -> list[str] | None:
-        """What the targets' numbers mean, where the data says."""
-        return self.source.class_names
-
     def fingerprint(self) -> str:
         """sha256 over content, ids and size; the same wherever the data lies."""
         source = self.source
@@ -127,7 +123,7 @@ def open_alike(test: Selection, train: Selection) -> Dataset:
 
     Raises UserError when both name their classes and the names differ.
     """
-    data, theirs, ours = test.open(), test.class_names(), train.class_names()
+    data, theirs, ours = test.open(), test.source.class_names, train.source.class_names
     if data.task != "classification" or theirs is None or ours is None or theirs == ours:
         return data
     if sorted(theirs) != sorted(ours):

@@ -69,7 +69,6 @@ class ExploitJob:
     like: Path | None = None
     size: int | None = None
     holdout: float = 0.0
-    holdout_seed: int = 0
     preset: Preset | Literal["auto"] = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
     attack: str = "none"
@@ -254,7 +253,7 @@ def _selections(job: ExploitJob) -> tuple[Selection, Selection, Selection | None
     train = Selection(job.original, size=job.size, opener=job.place.opener)
     source, held_out = train.source, None
     if job.holdout:
-        rest, held = split_holdout(source.data, job.holdout, job.holdout_seed, source.grouped())
+        rest, held = split_holdout(source.data, job.holdout, 0, source.grouped())
         held_out = replace(train, ids=tuple(source.data.ids[i] for i in held))
         train = replace(train, ids=tuple(source.data.ids[i] for i in rest))
     if job.test is not None:

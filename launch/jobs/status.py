@@ -70,14 +70,14 @@ def of_cell(standings: Mapping[str, Standing], keys: Sequence[str | None]) -> tu
     return stands[key], key
 
 
-def tail(job: Job, submissions: Submissions, count: int = _TAIL_LINES) -> list[str]:
+def tail(job: Job, submissions: Submissions) -> list[str]:
     """The last lines of the job's log, or, where it wrote none, of what SLURM caught of it."""
     paths = [job.log_path]
     ids, where = submissions.ids(), submissions.folder_of(job.key)
     if where is not None:
         paths += [where / f"{ids[job.key]}_0_log.err", where / f"{ids[job.key]}_0_log.out"]
     for path in paths:
-        lines = _last_lines(path, count)
+        lines = _last_lines(path)
         if lines:
             return lines
     return []
@@ -85,7 +85,7 @@ def tail(job: Job, submissions: Submissions, count: int = _TAIL_LINES) -> list[s
 
 def progress(job: Job) -> str:
     """The last thing the job said, shortened to what follows its name: "step 20 of 300, loss 1.2, ..."."""
-    for line in reversed(_last_lines(job.log_path, _TAIL_LINES)):
+    for line in reversed(_last_lines(job.log_path)):
         if (found := re.search(r"step \d+ of \d+.*", line)) is not None:
             return found.group()
     return ""
@@ -119,9 +119,9 @@ def _on_slurm(job: Job, job_id: str, known: Entry | None, submissions: Submissio
         if not answered and own.reason.endswith("requeued"):
             return Standing("preempted", own.reason)
         return _of_record(own)
-    if known is not None:
-        return _ended_alone(known, _exit_note(job, job_id, submissions))
     note = _exit_note(job, job_id, submissions)
+    if known is not None:
+        return _ended_alone(known, note)
     if note is not None:
         return Standing("failed", note)
     if attempt is not None:
@@ -140,14 +140,13 @@ def _on_slurm(job: Job, job_id: str, known: Entry | None, submissions: Submissio
 
 def _ended_alone(known: Entry, note: str | None) -> Standing:
     """SLURM says that it ended, and it left no record."""
+    if known.state == "CANCELLED":
+        return Standing("stopped", "cancelled")
     said = {
-        "CANCELLED": "cancelled",
         "TIMEOUT": "the time limit was hit before it could save its state",
         "NODE_FAIL": "its node was lost",
         "OUT_OF_MEMORY": "out of memory: ask for more with --memory",
     }.get(known.state)
-    if known.state == "CANCELLED":
-        return Standing("stopped", "cancelled")
     return Standing("failed", said or note or f"SLURM says {known.state} {known.reason}".strip())
 
 
@@ -186,7 +185,7 @@ def _lives(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists() or not Path("/proc/self").exists()
 
 
-def _last_lines(path: Path, count: int) -> list[str]:
+def _last_lines(path: Path) -> list[str]:
     """The last non-empty lines of a file that may be long; none if it is not there."""
     try:
         with path.open("rb") as file:
@@ -194,7 +193,7 @@ def _last_lines(path: Path, count: int) -> list[str]:
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
         return []
-    return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-_TAIL_LINES:]
 
 
 def _in_words(reason: str) -> str:

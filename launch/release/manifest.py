@@ -5,8 +5,7 @@ It tells a stranger what to load and whether it is whole. What was done to the i
 """
 
 import json
-import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, Literal
@@ -229,17 +228,10 @@ _ADAPTER = TypeAdapter(Manifest)
 
 
 def _link_on_the_way(release: Path, name: str) -> Path | None:
-    for path in _on_the_way(release, name):
-        try:
-            if stat.S_ISLNK(path.lstat().st_mode):
-                return path
-        except OSError:
-            return None  # nothing is there, which is for first_damage to say
-    return None
-
-
-def _on_the_way(release: Path, name: str) -> Iterator[Path]:
+    """The first link between the folder ``release`` and its file ``name``, or None."""
     path = release
     for part in PurePosixPath(name).parts:
-        path = path / part
-        yield path
+        path /= part
+        if path.is_symlink():
+            return path
+    return None

@@ -127,7 +127,8 @@ def _drawn(row: Row, columns: Sequence[tuple[str, NDArray[np.uint8]]], gain: int
         )
     for first, end, text in ((1, last - 3, f"rivals' noise × {gain}"), (last - 2, last - 1, f"UMed's noise × {gain}")):
         ends = [lefts[first] / _WIDTH, (lefts[end] + side) / _WIDTH]
-        figure.add_artist(_rule(ends, 1 - 0.38 / total))
+        rule = 1 - 0.38 / total
+        figure.add_artist(Line2D(ends, [rule, rule], color="#c5cdd8", linewidth=0.8))
         figure.text(sum(ends) / 2, 1 - 0.31 / total, text, ha="center", va="baseline", color=INK)
     figure.text(_MARGIN / _WIDTH, 1 - 0.31 / total, row.data, ha="left", va="baseline", fontsize=12, fontweight="bold")
     names = ", ".join(title for title, _ in columns[1:-3])
@@ -142,7 +143,3 @@ def _drawn(row: Row, columns: Sequence[tuple[str, NDArray[np.uint8]]], gain: int
         f"{count} images of {row.data} in {len(columns)} columns: original, noise of {names}, UMed's noise on the "
         "contour and in the texture, and the image that UMed releases.",
     )
-
-
-def _rule(ends: Sequence[float], height: float) -> Line2D:
-    return Line2D(ends, [height, height], color="#c5cdd8", linewidth=0.8)

@@ -8,7 +8,7 @@ from medveil.launch.errors import say
 from medveil.launch.running.machine import Precision
 
 
-def say_if_slow(precision: Precision | None, device: torch.device) -> None:
+def say_if_slow(precision: Precision, device: torch.device) -> None:
     """One line, once in a process, where bf16 would take many times as long as fp32: on a CPU without AVX-512."""
     if precision == "bf16" and device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
         said()

@@ -108,10 +108,6 @@ def pick_device(wanted: Device, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank % torch.cuda.device_count())
 
 
-def _store_at(address: str, rank: int, world: int) -> tuple[Store, int, int]:
-    return next(rendezvous(address, rank=rank, world_size=world))
-
-
 @functools.cache
 def _store_of_environment() -> tuple[Store, int, int]:
     """What torchrun's or SLURM's variables name: one connection as long as the process lives."""
@@ -124,7 +120,7 @@ def joined(wanted: Device = "auto", meeting: tuple[str, int, int] | None = None)
     if meeting is None and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Processes(pick_device(wanted))
         return
-    store, rank, world = _store_of_environment() if meeting is None else _store_at(*meeting)
+    store, rank, world = _store_of_environment() if meeting is None else next(rendezvous(*meeting))
     device = pick_device(wanted, int(os.environ.get("LOCAL_RANK", rank)))
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -71,7 +71,7 @@ class Run:
     def check_owner(self) -> None:
         """Raise :class:`OwnershipLost` if another copy has taken the run over. Called before every write that lasts."""
         if not self._locked:
-            self._locked = self._try_lock()
+            self._locked = try_lock(self._lock)
         owner = _read_owner(self.path)
         if owner is None or owner.token != self.token:
             taker = "somebody" if owner is None else f"process {owner.pid} on {owner.host}"
@@ -133,7 +133,7 @@ class Run:
 
     def _take(self, patience: float) -> None:
         deadline = time.monotonic() + patience
-        while not (locked := self._try_lock()):
+        while not (locked := try_lock(self._lock)):
             if time.monotonic() >= deadline:
                 break
             time.sleep(0.1)
@@ -145,9 +145,6 @@ class Run:
         self._locked = locked
         mine = _Owner(self.token, host(), os.getpid())
         write_private(self.path / "owner.json", canonical(asdict(mine)).encode())
-
-    def _try_lock(self) -> bool:
-        return try_lock(self._lock)
 
     def _release(self) -> None:
         os.close(self._lock)

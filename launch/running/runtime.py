@@ -142,7 +142,9 @@ class ProcessRuntime:
         if show or save or stop:
             values = self._read_metrics()
             if show:
-                self._say(self.progress.show(done, total, values))
+                line = self.progress.show(done, total, values)
+                if self.run is not None:
+                    self.run.log(line)
         if save or stop:
             self._save(done, total, state())
         if stop:
@@ -203,10 +205,6 @@ class ProcessRuntime:
         if diverged:
             raise UserError(DIVERGED)
         return dict(zip(names, rows[-1], strict=True))
-
-    def _say(self, line: str) -> None:
-        if self.run is not None:
-            self.run.log(line)
 
 
 @contextmanager

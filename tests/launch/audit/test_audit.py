@@ -259,7 +259,7 @@ def test_classes_are_matched_by_name() -> None:
 
     plain, train = Selection("phantom:cls:8", "test"), Named("phantom:cls:8")
     before, after = plain.open().read(range(4)).targets, open_alike(plain, train).read(range(4)).targets
-    names, ordered = plain.class_names(), train.class_names()
+    names, ordered = plain.source.class_names, train.source.class_names
     assert names is not None
     assert ordered is not None
     assert [names[i] for i in before] == [ordered[i] for i in after]
