@@ -142,7 +142,7 @@ class _Calibration:
         whole = probes * (a_fit + step * steps * seeds) + step * originals * seeds + a_fit
         return (
             f"calibrating {self.job.method} to {self.goal:g}: at most {probes} probes of {len(bench.fitted)} images, "
-            f"measured on {len(bench.held)} others with {len(chains)} attack{'s' * (len(chains) > 1)} and {seeds} "
+            f"measured on {len(bench.held)} more with {len(chains)} attack{'s' * (len(chains) > 1)} and {seeds} "
             f"seed{'s' * (seeds > 1)} each; at most about "
             f"{duration(whole + time.monotonic() - begun)}"
         )
