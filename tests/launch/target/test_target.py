@@ -108,7 +108,7 @@ def test_a_cut_calibration_goes_on_and_its_promise_is_that_of_the_release(
     out, board = tmp_path / "release", ("--pattern", "checkerboard")
     assert calibrate(out, *board, "--target", "3") == 1
     said = capsys.readouterr().out
-    assert "at most 5 probes of 48 images, measured on 12 others with 1 attack" in said
+    assert "at most 5 probes of 48 images, measured on 12 more with 1 attack" in said
     assert re.search(r"cannot below 12 levels: the best was \d+\.\d DSC under none", said)
     assert not out.exists()
     # The originals and the noise of 12 levels are known now, whatever the target.
