@@ -20,6 +20,7 @@ from medveil.launch.audit.plan import plan_audit
 from medveil.launch.audit.samples import Selection, open_alike
 from medveil.launch.audit.train import ExploitJob, Place, run_exploit
 from medveil.launch.cli import main
+from medveil.launch.data import Source
 from medveil.launch.exploiters.attacks.names import WORDS
 from medveil.launch.jobs import trials
 from medveil.launch.jobs.local import run_inline
@@ -254,8 +255,9 @@ def test_classes_are_matched_by_name() -> None:
     """A folder numbers its classes by name, the generated set does not."""
 
     class Named(Selection):
-        def class_names(self) -> list[str] | None:
-            return ["blob", "cross", "ring", "stripes"]
+        @property
+        def source(self) -> Source:
+            return replace(super().source, class_names=["blob", "cross", "ring", "stripes"])
 
     plain, train = Selection("phantom:cls:8", "test"), Named("phantom:cls:8")
     before, after = plain.open().read(range(4)).targets, open_alike(plain, train).read(range(4)).targets
