@@ -4,19 +4,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from medveil.errors import UserError
-from medveil.launch.report.figures import MUTED, STYLE, VARIANTS, WIDTH
+from medveil.launch.report.figures import MUTED, VARIANTS, WIDTH
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.picture import Picture, save
 from medveil.launch.report.run_pictures import read_pictures
 from medveil.launch.report.sheets import SHEET_SAMPLES
-from medveil.launch.report.summary import Row, Stat
+from medveil.launch.report.summary import Row
 
 _TINT = np.array([217, 119, 6])
 _DIFFERENT = np.array([219, 39, 119])
@@ -29,23 +28,20 @@ _TITLES = ["original", "protected", "on original", "on protected"]
 
 def draw_authorised(rows: Sequence[Row], folder: Path) -> list[Picture]:
     """A sheet for each release that an authorised user's model was run on, at most four of one protector."""
-    with mpl.rc_context(STYLE):
-        return [
-            _sheet(row, images, Labels.of([one for one in rows if one.data == row.data]), folder)
-            for row, images in seen_by_users(rows)
-        ]
+    labels = Labels.of(rows)
+    return [_sheet(row, images, labels, folder) for row, images in seen_by_users(rows)]
 
 
 def seen_by_users(rows: Sequence[Row]) -> list[tuple[Row, Images]]:
-    """What is drawn of each of them. Raises UserError for a file that is none of a run."""
+    """What is drawn of each of them, of ``rows`` of one data set. Raises UserError for a file that is none of a run."""
     found = []
-    count: Counter[tuple[str, str]] = Counter()
+    count: Counter[str] = Counter()
     for row in rows:
         place = next((c.protected.pictures for c in row.cells if c.protected and c.protected.pictures), None)
         if row.exploiter is None or row.exploiter.authorised is None or not place:
             continue
-        count[row.data, row.protector] += 1
-        if count[row.data, row.protector] <= VARIANTS and (images := _read(Path(place))):
+        count[row.protector] += 1
+        if count[row.protector] <= VARIANTS and (images := _read(Path(place))):
             found.append((row, images))
     return found
 
@@ -63,7 +59,8 @@ def _sheet(row: Row, images: Images, labels: Labels, folder: Path) -> Picture:
     on_original, on_protected = images["on_original"].astype(bool), images["on_protected"].astype(bool)
     columns = [_colour(original), _colour(protected), _tinted(original, on_original, np.zeros_like(on_original))]
     columns.append(_tinted(protected, on_protected, on_original != on_protected))
-    share = _share(row)
+    score = row.scores.get("differing_pixels")
+    share = None if score is None else score.protected
     count, height, width = original.shape[:3]
     cell = (WIDTH - 0.2) / 4
     title = wrapped(f"{row.data} · {labels.protector(row)} · {row.model}", 46)
@@ -91,11 +88,6 @@ def _sheet(row: Row, images: Images, labels: Labels, folder: Path) -> Picture:
         f"{count} samples of {row.data} in four columns: original, protected by {row.label}, and the region that a "
         f"segmentation model draws on each.{said}",
     )
-
-
-def _share(row: Row) -> Stat | None:
-    score = row.scores.get("differing_pixels")
-    return None if score is None else score.protected
 
 
 def _colour(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from medveil.launch.report.figures import GRID, INK, STYLE, TITLE, WIDTH
+from medveil.launch.report.figures import GRID, INK, TITLE, WIDTH
 from medveil.launch.report.labels import STYLES, Labels, distinct, wrapped
 from medveil.launch.report.picture import Picture, save
 from medveil.launch.report.summary import Row, Stat, attack_text, metric_text
@@ -19,21 +18,19 @@ _COLOURS = ["#0f766e", "#b4431c", "#5b4bb3", "#2563a8"]
 
 
 def draw_by_k(rows: Sequence[Row], folder: Path) -> list[Picture]:
-    """One figure per data set, exploiter and attack under which SALM was tried with three values of k or more."""
-    groups: dict[tuple[str, Exploiter | None, str], list[Row]] = {}
+    """One figure per exploiter and attack under which SALM was tried with three values of k or more."""
+    groups: dict[tuple[Exploiter | None, str], list[Row]] = {}
     for row in rows:
         if row.protector == "salm" and row.scores:
-            groups.setdefault((row.data, row.exploiter, row.attack), []).append(row)
+            groups.setdefault((row.exploiter, row.attack), []).append(row)
     pictures = []
-    with mpl.rc_context(STYLE):
-        for same in groups.values():
-            lines: dict[Options, list[tuple[float, Row]]] = {}
-            for row in same:
-                if (k := row.options.get("k")) is not None:
-                    lines.setdefault(row.options.without("k"), []).append((float(k), row))
-            if max(map(len, lines.values()), default=0) >= FEWEST:
-                of_data = [row for row in rows if row.data == same[0].data]
-                pictures.append(_by_k(same, lines, Labels.of(of_data), folder))
+    for same in groups.values():
+        lines: dict[Options, list[tuple[float, Row]]] = {}
+        for row in same:
+            if (k := row.options.get("k")) is not None:
+                lines.setdefault(row.options.without("k"), []).append((float(k), row))
+        if max(map(len, lines.values()), default=0) >= FEWEST:
+            pictures.append(_by_k(same, lines, Labels.of(rows), folder))
     return pictures
 
 

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from medveil.launch.report.figures import GRID, INK, STYLE, TITLE, WIDTH
+from medveil.launch.report.figures import GRID, INK, TITLE, WIDTH
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.picture import Picture, save
 from medveil.launch.report.summary import Row, Stat, attack_text
@@ -18,14 +17,12 @@ _CLEAN, _PROTECTED, _REST = "#9aa5b4", "#0f766e", "#d9dee5"
 
 def draw_classes(rows: Sequence[Row], folder: Path) -> list[Picture]:
     """One figure for each release of which some classes are protected and whose originals were trained on too."""
-    groups: dict[tuple[str, str, str], list[Row]] = {}
+    groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if reached(row) is not None:
-            groups.setdefault((row.data, row.protector, str(row.options)), []).append(row)
-    with mpl.rc_context(STYLE):
-        return [
-            _drawn(same, Labels.of([r for r in rows if r.data == same[0].data]), folder) for same in groups.values()
-        ]
+            groups.setdefault((row.protector, str(row.options)), []).append(row)
+    labels = Labels.of(rows)
+    return [_drawn(same, labels, folder) for same in groups.values()]
 
 
 def reached(row: Row) -> tuple[Stat, Stat, Stat] | None:

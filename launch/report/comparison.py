@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -12,10 +11,10 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from medveil.config import build
-from medveil.launch.report.figures import INK, MUTED, STYLE
+from medveil.launch.report.figures import INK, MUTED
 from medveil.launch.report.picture import Picture, save
 from medveil.launch.report.sheets import Samples, samples_of
-from medveil.launch.report.summary import Row, by_data
+from medveil.launch.report.summary import Row
 from medveil.umed import UMedConfig, maps
 
 RIVALS = ["em", "tap", "lsp", "ar", "sep"]
@@ -35,12 +34,7 @@ _GAP, _WIDE, _MARGIN, _HEAD = 0.05, 0.16, 0.05, 0.66  # inches
 
 
 def draw_comparisons(rows: Sequence[Row], folder: Path) -> list[Picture]:
-    """One figure per data set of which UMed, with masks, and a rival kept the same images, into ``folder``."""
-    with mpl.rc_context(STYLE):
-        return [picture for of_data in by_data(rows).values() for picture in _comparison(of_data, folder)]
-
-
-def _comparison(rows: Sequence[Row], folder: Path) -> list[Picture]:
+    """One figure where UMed, with masks, and a rival kept the same images."""
     chosen = {name: found for name in [*RIVALS, "umed"] if (found := _kept(rows, name)) is not None}
     if "umed" not in chosen or len(chosen) < 2 or chosen["umed"][1].masks is None:
         return []

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.picture import Picture, save
-from medveil.launch.report.summary import Row, Stat, attack_text, by_data, metric_text
+from medveil.launch.report.summary import Row, Stat, attack_text, metric_text
 from medveil.launch.report.worst import highlighted
 
 WIDTH = 5.0
@@ -48,23 +47,20 @@ STYLE: Any = {
 }
 
 
-def draw_all(rows: Sequence[Row], folder: Path) -> list[Picture]:
-    """Draws every figure that the rows have numbers or images for into ``folder``, data set by data set."""
-    folder.mkdir(parents=True, exist_ok=True)
+def draw_bars_and_curves(rows: Sequence[Row], folder: Path) -> list[Picture]:
+    """Bars for each exploiter, and learning curves for each attack on it."""
     pictures = []
-    with mpl.rc_context(STYLE):
-        for of_data in by_data(rows).values():
-            labels = Labels.of(of_data)
-            trained = {row.exploiter for row in of_data if row.scores and row.exploiter}
-            for exploiter in sorted(trained, key=str):
-                if exploiter.part != "all" or exploiter.authorised is not None:
-                    continue  # drawn by medveil.launch.report.mixed and medveil.launch.report.authorised
-                audited = highlighted([row for row in of_data if row.exploiter == exploiter and row.scores])
-                pictures.append(_bars(audited, labels, folder))
-                for attack in dict.fromkeys(row.attack for row in audited):
-                    same = [row for row in audited if row.attack == attack]
-                    if any(curve(row, side)[0].size for row in same for side in ("clean", "protected")):
-                        pictures.append(_curves(same, labels, folder))
+    labels = Labels.of(rows)
+    trained = {row.exploiter for row in rows if row.scores and row.exploiter}
+    for exploiter in sorted(trained, key=str):
+        if exploiter.part != "all" or exploiter.authorised is not None:
+            continue  # drawn by medveil.launch.report.mixed and medveil.launch.report.authorised
+        audited = highlighted([row for row in rows if row.exploiter == exploiter and row.scores])
+        pictures.append(_bars(audited, labels, folder))
+        for attack in dict.fromkeys(row.attack for row in audited):
+            same = [row for row in audited if row.attack == attack]
+            if any(curve(row, side)[0].size for row in same for side in ("clean", "protected")):
+                pictures.append(_curves(same, labels, folder))
     return pictures
 
 

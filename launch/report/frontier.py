@@ -5,16 +5,15 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from medveil.launch.report.cards import Card, cards_of
-from medveil.launch.report.figures import GRID, INK, MUTED, STYLE, TITLE, WIDTH
+from medveil.launch.report.figures import GRID, INK, MUTED, TITLE, WIDTH
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.picture import Picture, save
-from medveil.launch.report.summary import Row, Stat, by_data, metric_text
+from medveil.launch.report.summary import Row, Stat, metric_text
 
 FEWEST = 2
 """Strengths of one protector that make a frontier."""
@@ -43,13 +42,9 @@ def frontiers_of(rows: Sequence[Row]) -> dict[str, list[Point]]:
 
 
 def draw_frontiers(rows: Sequence[Row], folder: Path) -> list[Picture]:
-    """One figure for each data set on which a protector was tried with several strengths."""
-    pictures = []
-    with mpl.rc_context(STYLE):
-        for of_data in by_data(rows).values():
-            if lines := frontiers_of(of_data):
-                pictures.append(_drawn(lines, Labels.of(of_data), folder))
-    return pictures
+    """One figure where a protector was tried with several strengths."""
+    lines = frontiers_of(rows)
+    return [_drawn(lines, Labels.of(rows), folder)] if lines else []
 
 
 def _drawn(lines: dict[str, list[Point]], labels: Labels, folder: Path) -> Picture:

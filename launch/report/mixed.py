@@ -4,16 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from medveil.launch.report.figures import GRID, INK, MUTED, STYLE, TITLE, WIDTH, Line, draw_curves
+from medveil.launch.report.figures import GRID, INK, MUTED, TITLE, WIDTH, Line, draw_curves
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.picture import Picture, save
-from medveil.launch.report.summary import Row, by_data, metric_text
+from medveil.launch.report.summary import Row, metric_text
 
 PARTS = {"clean": "clean part alone", "protected": "protected part alone", "all": "the mix"}
 _COLOURS = {"clean": "#2563a8", "protected": "#b4431c", "all": "#0f766e"}
@@ -26,19 +25,17 @@ _MOST_CLASSES = 20
 def draw_mixed(rows: Sequence[Row], folder: Path) -> list[Picture]:
     """What the rows hold of: curves of the mix and its parts, a t-SNE of the mix, confusion matrices."""
     pictures = []
-    with mpl.rc_context(STYLE):
-        for of_data in by_data(row for row in rows if row.scores).values():
-            labels = Labels.of(of_data)
-            for row in of_data:
-                if _part(row) != "all":
-                    continue
-                parts = [one for one in of_data if _is_part(one, row)]
-                if parts:
-                    pictures.append(_curves(row, parts, labels, folder))
-                if (points := _points(row)) is not None:
-                    pictures.append(_embedding(row, points, labels, folder))
-                if (marked := _protected_classes(row)) and (table := _confusion(row)) is not None:
-                    pictures.append(_matrix(row, table, marked, labels, folder))
+    rows = [row for row in rows if row.scores]
+    labels = Labels.of(rows)
+    for row in rows:
+        if _part(row) != "all":
+            continue
+        if parts := [one for one in rows if _is_part(one, row)]:
+            pictures.append(_curves(row, parts, labels, folder))
+        if (points := _points(row)) is not None:
+            pictures.append(_embedding(row, points, labels, folder))
+        if (marked := _protected_classes(row)) and (table := _confusion(row)) is not None:
+            pictures.append(_matrix(row, table, marked, labels, folder))
     return pictures
 
 
@@ -55,7 +52,7 @@ def _part(row: Row) -> str:
 
 
 def _title(row: Row, labels: Labels) -> str:
-    return wrapped(f"{labels.row(row)} · {row.model}", TITLE)
+    return wrapped(f"{row.data} · {labels.row(row)} · {row.model}", TITLE)
 
 
 def _curves(whole: Row, parts: Sequence[Row], labels: Labels, folder: Path) -> Picture:
@@ -65,7 +62,7 @@ def _curves(whole: Row, parts: Sequence[Row], labels: Labels, folder: Path) -> P
     for row in [*sorted(parts, key=_part), whole]:
         part = _part(row)
         lines.append(Line(PARTS[part], _COLOURS[part], "-", row))
-    title = wrapped(f"{whole.data} · {_title(whole, labels)}", TITLE)
+    title = _title(whole, labels)
     figure = Figure(figsize=(WIDTH, 3.2 + 0.17 * title.count("\n")), layout="constrained")
     axes = figure.subplots()
     draw_curves(axes, lines, name, relative=True)
@@ -91,7 +88,7 @@ def _points(row: Row) -> NDArray[np.float64] | None:
 
 def _embedding(row: Row, points: NDArray[np.float64], labels: Labels, folder: Path) -> Picture:
     """Clean and protected samples of one t-SNE side by side, coloured by class."""
-    title = wrapped(f"{row.data} · {_title(row, labels)}", TITLE)
+    title = _title(row, labels)
     figure = Figure(figsize=(WIDTH, 3.15 + 0.17 * title.count("\n")), layout="constrained")
     low, high = points[:, :2].min(0), points[:, :2].max(0)
     room = 0.05 * (high - low)
@@ -145,7 +142,7 @@ def _matrix(row: Row, table: NDArray[np.int64], marked: Sequence[int], labels: L
     """Rows in percent; the classes ``marked`` are in bold."""
     count = len(table)
     share = 100 * table / np.maximum(table.sum(1, keepdims=True), 1)
-    title = wrapped(f"{row.data} · {_title(row, labels)}", TITLE)
+    title = _title(row, labels)
     side = min(WIDTH - 0.7, 0.6 + 0.42 * count)
     figure = Figure(figsize=(WIDTH, side + 0.85 + 0.17 * title.count("\n")), layout="constrained")
     axes = figure.subplots()

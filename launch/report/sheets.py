@@ -4,18 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from medveil.errors import UserError
-from medveil.launch.report.figures import MUTED, STYLE, VARIANTS, WIDTH
+from medveil.launch.report.figures import MUTED, VARIANTS, WIDTH
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.picture import Picture, save
 from medveil.launch.report.run_pictures import read_pictures
-from medveil.launch.report.summary import Row, by_data
+from medveil.launch.report.summary import Row
 from medveil.launch.results import Options
 
 SHEET_SAMPLES = 3
@@ -36,13 +35,9 @@ class Samples:
 
 
 def draw_sheets(rows: Sequence[Row], folder: Path) -> list[Picture]:
-    """One for each release of a data set that kept images."""
-    pictures = []
-    with mpl.rc_context(STYLE):
-        for of_data in by_data(rows).values():
-            labels = Labels.of(of_data)
-            pictures += [_sheet(row, samples, labels, folder) for row, samples in kept_samples(of_data)]
-    return pictures
+    """One for each release that kept images."""
+    labels = Labels.of(rows)
+    return [_sheet(row, samples, labels, folder) for row, samples in kept_samples(rows)]
 
 
 def kept_samples(rows: Sequence[Row]) -> list[tuple[Row, Samples]]:
