@@ -7,6 +7,7 @@ import sys
 
 from medveil.errors import UserError
 from medveil.launch.extras import missing_extra
+from medveil.launch.ranks import rank
 
 USAGE_ERROR = 2
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -72,8 +73,8 @@ def explain(error: Exception) -> int | None:
 
 def say(line: str) -> None:
     """Print ``line`` for a person, once, as one line."""
-    # Under torchrun or SLURM every rank comes here: the first speaks for all.
-    if os.environ.get("RANK", "0") == "0":
+    # Every rank comes here.
+    if rank() == 0:
         print(f"medveil: {printable(' '.join(line.splitlines()))}", file=sys.stderr)
 
 

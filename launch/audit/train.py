@@ -26,10 +26,8 @@ from medveil.launch.release.private import PrivateManifest
 from medveil.launch.results import Outcome, Portion
 from medveil.launch.running.machine import MOST_THREADS, Machine, Precision
 from medveil.launch.running.processes import Processes, joined
-from medveil.launch.running.runs import Run, owned, run_name
+from medveil.launch.running.runs import DONE, Run, owned, run_name
 from medveil.launch.running.runtime import ProcessRuntime, running, threads_by_default
-
-_DONE = "done.json"
 
 
 @dataclass(frozen=True)
@@ -126,9 +124,7 @@ def finished(trial: Trial, place: Place, processes: Processes) -> bool:
     """Whether :func:`exploit` has only to read what was done before."""
     for attack in trial.variants:
         values, known = trial.identity(attack)
-        if not any(
-            (run / _DONE).is_file() for run in _runs_of(_whole(values, place, processes), _digest(known), place)
-        ):
+        if not any((run / DONE).is_file() for run in _runs_of(_whole(values, place, processes), _digest(known), place)):
             return False
     return True
 
@@ -182,7 +178,9 @@ def done_once(
     if before is not None:
         return Outcome(**before)
     with ExitStack() as stack:
-        run, done = stack.enter_context(owned(processes, place.runs, config, _digest(fingerprints), _ended))
+        run, done = stack.enter_context(
+            owned(processes, place.runs, config, _digest(fingerprints), lambda run: _outcome_in(run.path))
+        )
         if done is not None:
             return Outcome(**done)
         runtime = stack.enter_context(running(processes, run, precision, label, place.checkpoint_seconds, place.quiet))
@@ -212,13 +210,13 @@ def _runs_of(config: Mapping[str, Any], fingerprint: str, place: Place) -> Itera
 
 def _reached_before(config: Mapping[str, Any], fingerprint: str, place: Place) -> dict[str, Any] | None:
     """The outcome of a complete run of ``config``, of any number of threads."""
-    found = (read_own(_Done, run / _DONE) for run in _runs_of(config, fingerprint, place))
-    done = next((one for one in found if one is not None), None)
-    return None if done is None else asdict(done.outcome)
+    found = map(_outcome_in, _runs_of(config, fingerprint, place))
+    return next((outcome for outcome in found if outcome is not None), None)
 
 
-def _ended(run: Run) -> dict[str, Any] | None:
-    done = run.read_note(_DONE, _Done)
+def _outcome_in(run: Path) -> dict[str, Any] | None:
+    """What the run in the folder ``run`` reached; None where it is not complete."""
+    done = read_own(_Done, run / DONE)
     return None if done is None else asdict(done.outcome)
 
 

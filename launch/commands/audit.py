@@ -1,7 +1,6 @@
 """``medveil audit``: its flags, and the audit that they describe."""
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +12,7 @@ from medveil.launch.commands.flags import DRY_RUN, Flags, peek
 from medveil.launch.data.config import MEDICAL, Reading
 from medveil.launch.data.layout import layout_of
 from medveil.launch.exploiters.config import ExploiterConfig, Preset, exploiter_config
+from medveil.launch.ranks import rank
 from medveil.launch.running.machine import HERE, usual_preset
 
 _OWN_LISTS = ("model", "seed")
@@ -42,8 +42,7 @@ def main(args: argparse.Namespace) -> int:
     reading = Reading(**Flags.given(args, Reading))
     audit = Audit(args.release, options=Flags.given(args, ExploiterConfig), reading=reading, **Flags.given(args, Audit))
     cells = run_audit(audit, dry_run=args.dry_run)
-    # Under torchrun or SLURM the first process speaks for all.
-    if cells and os.environ.get("RANK", "0") == "0":
+    if cells and rank() == 0:
         kept = f"records, not to be published: {audit.folder}"
         tell("\n".join([*headline(cells), kept, f"a page of tables and pictures: medveil report {audit.folder}"]))
     return 0

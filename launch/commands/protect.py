@@ -1,7 +1,6 @@
 """``medveil protect``: its flags, those of the method, and the job that they describe."""
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -13,6 +12,7 @@ from medveil.launch.data.layout import layout_of
 from medveil.launch.protect.config import DATA, HOW, KEYS, WHAT, WHERE, KeyOptions, PartOptions, ProtectJob, beside
 from medveil.launch.protect.methods import METHOD_OF_TASK, METHODS, method_for, settings_of
 from medveil.launch.protect.own import is_file
+from medveil.launch.ranks import rank
 from medveil.launch.running.machine import HERE, usual_preset
 from medveil.launch.target.config import CALIBRATION, Target, bounded
 
@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError("--groups goes with --holdout, the share that is left out to test on, or with --key-for")
     # Asked for now: nobody waits beside a fit of hours.
     keys = keys_of(options, job.out)
-    if layout is not None and os.environ.get("RANK", "0") == "0":
+    if layout is not None and rank() == 0:
         tell(f"{job.data}: {layout}; method {job.method}; release: {job.out}")
     if target.target is not None:
         from medveil.launch.target.job import run_target

@@ -15,7 +15,8 @@ from PIL import Image
 
 from medveil.errors import UserError
 from medveil.launch.data.images import Decoded, decoding, read_image, read_mask
-from medveil.launch.data.layout import MASK_NAME, SUFFIXES
+from medveil.launch.data.layout import MASK_NAME
+from medveil.launch.data.listing import images_under
 from medveil.launch.data.names import sign_of_patient
 
 HASH_SIDE = 16
@@ -46,7 +47,7 @@ class Findings:
 def look_through(root: Path) -> Findings:
     """Read every image and mask under ``root``."""
     found = Findings()
-    files = _files(root)
+    files = images_under(root)
     masks = {path for path in files if path.parent == root / "masks" or MASK_NAME.fullmatch(path.stem)}
     with decoding(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         looks = dict(zip(files, pool.map(lambda path: _look(path, path in masks), files), strict=True))
@@ -109,12 +110,6 @@ def _depth_of(path: Path) -> str:
             return "16 or more bits" if deep else _depth(image.mode)
     except Exception:  # whatever a decoder raises for bytes that are not what they seem
         return "unreadable"
-
-
-def _files(root: Path) -> list[Path]:
-    hidden = [path for path in root.rglob("*") if any(p.startswith(".") for p in path.relative_to(root).parts)]
-    found = set(root.rglob("*")) - set(hidden)
-    return sorted(path for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def _check_pairs(root: Path, looks: dict[Path, _Look], masks: set[Path], refused: dict[Path, str]) -> None:

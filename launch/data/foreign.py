@@ -8,8 +8,9 @@ import torch
 
 from medveil.dataset import ArrayDataset, Dataset, Subset
 from medveil.errors import UserError
-from medveil.launch.data.images import SUFFIXES, decoding, read_image, resize
+from medveil.launch.data.images import decoding, read_image, resize
 from medveil.launch.data.layout import MASK_NAME
+from medveil.launch.data.listing import images_under
 from medveil.launch.data.opening import Opener
 from medveil.launch.data.source import Source
 from medveil.runtime import batches
@@ -83,15 +84,12 @@ def _with_targets(images: torch.Tensor, source: Source, chosen: list[int], path:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Image files at any depth, sorted; hidden ones and masks are passed over."""
-    found = []
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        if path.suffix.lower() not in SUFFIXES or not path.is_file() or any(part.startswith(".") for part in parts):
-            continue
-        if _MASKS not in parts[:-1] and not MASK_NAME.fullmatch(path.stem):
-            found.append(path)
-    return found
+    """The images in ``folder``; masks are passed over."""
+    return [
+        path
+        for path in images_under(folder)
+        if _MASKS not in path.relative_to(folder).parts[:-1] and not MASK_NAME.fullmatch(path.stem)
+    ]
 
 
 def _paired(files: list[Path], folder: Path, source: Source) -> dict[Path, int]:

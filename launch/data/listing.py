@@ -39,6 +39,12 @@ def images_in(folder: Path) -> list[Path]:
     return [p for p in listing(folder) if p.suffix.lower() in SUFFIXES and not p.is_dir()]
 
 
+def images_under(folder: Path) -> list[Path]:
+    """The image files in ``folder`` at any depth, sorted; what is hidden is passed over."""
+    found = (path for path in folder.rglob("*") if not any(p.startswith(".") for p in path.relative_to(folder).parts))
+    return sorted(path for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
 def class_folders(folder: Path) -> list[Path]:
     """The folders in ``folder``. Raises UserError where they are called as splits."""
     found = [path for path in listing(folder) if path.is_dir()]

@@ -21,6 +21,7 @@ from medveil.launch.exploiters.attacks import OutOfReach
 from medveil.launch.extras import missing_extra
 from medveil.launch.protect.config import ProtectJob
 from medveil.launch.protect.job import metrics_of, run_protect
+from medveil.launch.ranks import rank
 from medveil.launch.reading import STORED, read_own
 from medveil.launch.release.manifest import MANIFEST
 from medveil.launch.results import Decibel, Number, Outcome
@@ -137,14 +138,13 @@ def execute(job: Job) -> Record:
 
     Every process of the job comes here. The first leaves the record; another only if it fails and the first is silent.
     """
-    rank = int(os.environ.get("RANK", "0"))
     make_private(job.folder)
     begun = time.monotonic()
     before = job.read()
-    with _log(job, rank) as log, _alive(job, rank) as attempt:
+    with _log(job) as log, _alive(job) as attempt:
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
             try:
-                results = _work(job, rank)
+                results = _work(job)
             except Interrupted as error:
                 record = Record("interrupted", str(error), results=Results(signal=error.number))
             except KeyboardInterrupt:
@@ -164,10 +164,10 @@ def execute(job: Job) -> Record:
                     # Of all starts, not of this one.
                     seconds = whole
                 record = Record("done", seconds=seconds, results=results)
-        return _leave(job, rank, replace(record, attempt=attempt))
+        return _leave(job, replace(record, attempt=attempt))
 
 
-def _work(job: Job, rank: int) -> Results:
+def _work(job: Job) -> Results:
     if isinstance(job.work, TrialJob):
         return Results(run_trial(job.work))
     if isinstance(job.work, AuthorisedJob):
@@ -176,7 +176,7 @@ def _work(job: Job, rank: int) -> Results:
         like = next((path for path in job.alike if path.is_dir()), None)
         return Results(run_exploit(replace(job.work, like=like)))
     release = run_protect(job.work)
-    if rank > 0:
+    if rank() > 0:
         return Results()
     pictures = job.folder / f"{job.key}.npz"
     likeness = compare_images(release, job.work.data, job.work.size, pictures, Opener(job.work.cache))
@@ -191,9 +191,9 @@ def _work(job: Job, rank: int) -> Results:
     )
 
 
-def _leave(job: Job, rank: int, record: Record) -> Record:
+def _leave(job: Job, record: Record) -> Record:
     """Write the record, unless a newer attempt has the word, or (on other ranks) the first has said it."""
-    if rank > 0:
+    if rank() > 0:
         if record.state != "failed":
             return record
         time.sleep(_PATIENCE_SECONDS)
@@ -207,22 +207,22 @@ def _leave(job: Job, rank: int, record: Record) -> Record:
 
 
 @contextlib.contextmanager
-def _log(job: Job, rank: int) -> Iterator[TextIO]:
+def _log(job: Job) -> Iterator[TextIO]:
     """The log, kept open for more lines at its end: the first process's, or another's beside it."""
-    path = job.log_path.with_suffix(f".rank{rank}.log") if rank else job.log_path
+    path = job.log_path.with_suffix(f".rank{rank()}.log") if rank() else job.log_path
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", 1, "utf-8") as log:
         yield log
 
 
 @contextlib.contextmanager
-def _alive(job: Job, rank: int) -> Iterator[str]:
+def _alive(job: Job) -> Iterator[str]:
     """This attempt's name, known to all its processes; within, its file's time is kept fresh."""
     slurm = os.environ.get("SLURM_JOB_ID")
     # A requeued job keeps its id; its first copy may still run.
     name = (
         f"{slurm}.{os.environ.get('SLURM_RESTART_COUNT', '0')}" if slurm else f"{host()}.{os.getpid()}.{time.time_ns()}"
     )
-    if rank > 0:
+    if rank() > 0:
         yield name
         return
     write_private(job.attempt_path, json.dumps(asdict(Attempt(name, host(), os.getpid()))).encode())

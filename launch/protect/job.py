@@ -31,7 +31,7 @@ from medveil.launch.release.write import LEFT, NOTED, Noted, write_release
 from medveil.launch.results import Number
 from medveil.launch.running.files import sha256_of
 from medveil.launch.running.processes import Processes, joined, run_local
-from medveil.launch.running.runs import Run, owned
+from medveil.launch.running.runs import DONE, Run, owned
 from medveil.launch.running.runtime import DIVERGED, running
 from medveil.launch.running.spent import METRICS, begin_peak, spending, spent_line
 from medveil.protector import Protector
@@ -192,7 +192,7 @@ def _finished(run: Run, job: ProtectJob) -> bool:
 
 
 def _finish(run: Run, out: Path, seconds: float | None) -> None:
-    if run.read_note("done.json", dict[str, Any]) is None:
+    if run.read_note(DONE, dict[str, Any]) is None:
         made = PrivateManifest.needed(out, run.path, "what was done to its images")
         totals = asdict(made.totals)
         run.finish({"totals": totals, "seconds": seconds, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")})

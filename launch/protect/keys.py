@@ -9,6 +9,7 @@ from medveil.errors import UserError
 from medveil.launch.data.groups import groups_of
 from medveil.launch.extras import require
 from medveil.launch.protect.config import KeyOptions
+from medveil.launch.ranks import rank
 from medveil.launch.release.key import samples_of, write_key
 from medveil.launch.release.manifest import Manifest
 from medveil.launch.release.private import PrivateManifest
@@ -49,8 +50,8 @@ def keys_of(options: KeyOptions, out: Path) -> list[Key]:
         if os.path.lexists(path) and not os.path.lexists(out):
             raise UserError(f"--key {path} exists: choose another or remove it")
         check_place(path)
-    # Under torchrun or SLURM the first process writes them.
-    if os.environ.get("RANK", "0") != "0":
+    # The first process writes them.
+    if rank() > 0:
         return []
     secrets = [secret_from_file(Path(path)) for path in options.key_from]
     return [

@@ -9,7 +9,6 @@ and of what it is restored to.
 import fnmatch
 import hashlib
 import os
-import secrets
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -31,7 +30,7 @@ from medveil.launch.release.sealed import SealedReader, SealedWriter
 from medveil.launch.release.secret import Secret
 from medveil.launch.release.voxels import can_rebuild, difference, head_of
 from medveil.launch.running.files import sha256_of, sync_folder
-from medveil.launch.running.places import check_place
+from medveil.launch.running.places import check_place, draft_of
 from medveil.launch.running.progress import shown
 
 
@@ -94,7 +93,7 @@ def write_key(
     check_place(path)
     manifest = Manifest.read(release)
     written = Written()
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    partial = draft_of(path)
     try:
         with SealedWriter(partial, secret) as sealed, decoding():
             for entry, content in shown(

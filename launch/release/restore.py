@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -32,7 +31,7 @@ from medveil.launch.release.sealed import SealedReader
 from medveil.launch.release.secret import Secret
 from medveil.launch.release.voxels import rebuild, undone
 from medveil.launch.running.files import make_private, sha256_of, sync_folder, sync_tree
-from medveil.launch.running.places import check_place
+from medveil.launch.running.places import check_place, draft_of
 from medveil.launch.running.progress import shown
 
 Bytes = npt.NDArray[np.uint8]
@@ -239,7 +238,7 @@ def _write_npz(
 @contextmanager
 def _beside(out: Path) -> Iterator[Path]:
     """A private folder to write to that is gone afterwards, unless it was renamed."""
-    partial = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    partial = draft_of(out)
     make_private(partial)
     try:
         yield partial

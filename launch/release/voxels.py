@@ -4,6 +4,7 @@ import gzip
 import io
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -15,6 +16,9 @@ from medveil.launch.data.formats.dicom_release import set_pixels
 from medveil.launch.data.formats.files import Kind
 from medveil.launch.data.formats.windows import Values
 from medveil.launch.data.images import write_picture
+
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Image
 
 _MOST_BYTES = 4 << 30
 
@@ -69,12 +73,8 @@ def can_rebuild(path: Path, kind: Kind) -> bool:
 
 
 def _ends_with_voxels(path: Path) -> bool:
-    from nibabel.nifti1 import Nifti1Image
-    from nibabel.nifti2 import Nifti2Image
-
     content = _nifti_bytes(path)
-    kind = Nifti2Image if 540 in (int.from_bytes(content[:4], order) for order in ("little", "big")) else Nifti1Image
-    header = kind.header_class.from_fileobj(io.BytesIO(content))
+    header = _nifti_class(content).header_class.from_fileobj(io.BytesIO(content))
     return bool(header.get_data_offset() + formats.read(path, "nifti").values.nbytes == len(content))
 
 
@@ -104,16 +104,21 @@ def _nifti_bytes(path: Path) -> bytes:
     return content
 
 
-def _rebuild_nifti(target: Path, head: bytes, values: Values) -> None:
-    from nibabel.nifti1 import Nifti1Header, Nifti1Image
-    from nibabel.nifti2 import Nifti2Header, Nifti2Image
+def _nifti_class(content: bytes) -> "type[Nifti1Image]":
+    """What reads a file that begins with ``content``: NIfTI 2 says first that its header has 540 bytes."""
+    from nibabel.nifti1 import Nifti1Image
+    from nibabel.nifti2 import Nifti2Image
 
+    return Nifti2Image if 540 in (int.from_bytes(content[:4], order) for order in ("little", "big")) else Nifti1Image
+
+
+def _rebuild_nifti(target: Path, head: bytes, values: Values) -> None:
     from medveil.launch.data.formats.nifti import plane_axis
 
-    second = int.from_bytes(head[:4], "little") == 540 or int.from_bytes(head[:4], "big") == 540
-    header = (Nifti2Header if second else Nifti1Header).from_fileobj(io.BytesIO(head))
+    image_class = _nifti_class(head)
+    header = image_class.header_class.from_fileobj(io.BytesIO(head))
     shape = header.get_data_shape()
-    image = (Nifti2Image if second else Nifti1Image)(np.broadcast_to(np.uint8(0), shape), None, header)
+    image = image_class(np.broadcast_to(np.uint8(0), shape), None, header)
     axis = plane_axis(image)
     array = np.moveaxis(values, 0, axis).reshape(shape).astype(header.get_data_dtype())
     content = head + array.tobytes(order="F")

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import os
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from medveil.errors import UserError
 from medveil.launch.errors import FULL
 from medveil.launch.reading import read_own
+from medveil.launch.running.places import draft_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -46,7 +46,7 @@ def open_to_others(path: Path) -> None:
 
 def write_private(path: Path, content: bytes) -> None:
     """``content`` under the name ``path``, mode 0600: complete and on the disk, or not there at all."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    partial = draft_of(path)
     try:
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(content)
@@ -91,7 +91,7 @@ def drawn_once(path: Path, cls: type[D], draw: Callable[[], D]) -> D:
     found = read_own(cls, path)
     if found is not None:
         return found
-    mine, drawn = path.with_name(f".{path.name}.{secrets.token_hex(4)}"), draw()
+    mine, drawn = draft_of(path), draw()
     write_private(mine, canonical(asdict(drawn)).encode())
     try:
         os.link(mine, path)

@@ -50,6 +50,11 @@ def run_beside(release: Path) -> Path:
     return place.with_name(f".{place.name}.run")
 
 
+def draft_of(path: Path) -> Path:
+    """A hidden name beside ``path``, for what gets that name once it is complete."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
 def new_token() -> str:
     """16 random hex digits, by which one copy of a run knows what it wrote."""
     return secrets.token_hex(8)

@@ -28,6 +28,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from medveil.errors import UserError
 from medveil.launch.errors import Interrupted, VerificationFailed, WorkerFailed
+from medveil.launch.ranks import world_size
 from medveil.launch.running.machine import Device
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
@@ -117,7 +118,7 @@ def _store_of_environment() -> tuple[Store, int, int]:
 @contextmanager
 def joined(wanted: Device = "auto", meeting: tuple[str, int, int] | None = None) -> Iterator[Processes]:
     """This process's place in the job: ``meeting`` (address, rank, world), else the environment's, else alone."""
-    if meeting is None and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if meeting is None and world_size() == 1:
         yield Processes(pick_device(wanted))
         return
     store, rank, world = _store_of_environment() if meeting is None else next(rendezvous(*meeting))

@@ -32,6 +32,9 @@ C = TypeVar("C")
 FORMAT = 1
 """The version of the run directory, a part of its name: a newer format starts a new run."""
 
+DONE = "done.json"
+"""The note of a run that is complete."""
+
 KEPT = 2
 """Checkpoints that stay: the newest, and one more in case it is unreadable."""
 
@@ -107,9 +110,8 @@ class Run:
         self._append("log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write ``done.json``: the run is complete."""
-        self.check_owner()
-        write_private(self.path / "done.json", (json.dumps(result, indent=1) + "\n").encode())
+        """Write :data:`DONE`: the run is complete."""
+        self.note(DONE, result)
 
     def note(self, name: str, values: Mapping[str, Any]) -> None:
         """Keep ``values`` as the file ``name``."""

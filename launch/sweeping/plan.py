@@ -128,10 +128,11 @@ def _audit_job(sweep: Sweep, cell: Cell, folder: SweepFolder, protects: Sequence
     assert cell.exploiter is not None
     exploiter, what = cell.exploiter, "clean" if clean else cell.method.name
     source = list(_samples(cell)) if clean else protects[0].key
+    trained = {**exploiter.options, "model": exploiter.model}
     values = [
         source,
         exploiter.preset,
-        {**exploiter.options, "model": exploiter.model},
+        trained,
         cell.attack,
         cell.training_seed,
         sweep.threads,
@@ -151,7 +152,6 @@ def _audit_job(sweep: Sweep, cell: Cell, folder: SweepFolder, protects: Sequence
         checkpoint_seconds=sweep.checkpoint_seconds,
     )
     preset = cast(Preset, exploiter.preset)
-    trained = {**exploiter.options, "model": exploiter.model}
     work: ExploitJob | AuthorisedJob
     if exploiter.authorised is not None:
         work = AuthorisedJob(

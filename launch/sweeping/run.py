@@ -1,7 +1,6 @@
 """A sweep's private folders, and those of its jobs that are missing run on this machine."""
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -13,6 +12,7 @@ from medveil.launch.errors import tell
 from medveil.launch.jobs.job import Job, Record
 from medveil.launch.jobs.local import run_inline, run_side_by_side
 from medveil.launch.jobs.trials import MORE_SEEDS, WORST, workers_by_default
+from medveil.launch.ranks import rank, world_size
 from medveil.launch.reading import read_own
 from medveil.launch.release.manifest import check_outside_releases
 from medveil.launch.results import CellResult
@@ -49,20 +49,19 @@ def run(sweep: Sweep, folder: SweepFolder) -> list[CellResult]:
 
     Under torchrun all its processes do each job together, one job after the other.
     """
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    planned = prepare(sweep, folder) if rank == 0 else plan(sweep, folder)
+    planned = prepare(sweep, folder) if rank() == 0 else plan(sweep, folder)
     records: dict[str, Record] = {}
     begun = time.monotonic()
     say_if_slow(sweep.precision, pick_device(sweep.device))
 
     def listen(job: Job, record: Record) -> None:
         records[job.key] = record
-        if rank == 0:
+        if rank() == 0:
             since = clock(time.monotonic() - begun)
             tell(f"{since} [{len(records)}/{len(planned.jobs)}] {job.title}: {record.status}")
 
     def work(jobs: Sequence[Job]) -> None:
-        if sweep.workers == 0 or world > 1:
+        if sweep.workers == 0 or world_size() > 1:
             run_inline(jobs, listen)
         else:
             workers = sweep.workers or workers_by_default(pick_device(sweep.device), sweep.threads)
@@ -71,7 +70,7 @@ def run(sweep: Sweep, folder: SweepFolder) -> list[CellResult]:
     try:
         work(planned.jobs)
         # Several processes would have to agree on it: one alone does it when the sweep is started again.
-        stopped = world > 1 or any(record.state == "interrupted" for record in records.values())
+        stopped = world_size() > 1 or any(record.state == "interrupted" for record in records.values())
         further = planned if stopped else deepened(sweep, planned)
         if further is not planned:
             planned = further
@@ -80,5 +79,5 @@ def run(sweep: Sweep, folder: SweepFolder) -> list[CellResult]:
             tell(f"the worst {WORST} attacks on each release with {MORE_SEEDS} more seeds: {len(new)} trainings")
             work(new)
     finally:
-        rows = publish(sweep, planned, records) if rank == 0 else results(planned, records)
+        rows = publish(sweep, planned, records) if rank() == 0 else results(planned, records)
     return rows

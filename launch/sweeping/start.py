@@ -1,6 +1,5 @@
 """A sweep begun from a person's words: listed, run here, or given to SLURM."""
 
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from medveil.launch.jobs.sbatch import preview
 from medveil.launch.jobs.slurm import Slurm, settings
 from medveil.launch.jobs.status import standings
 from medveil.launch.jobs.submit import submit
+from medveil.launch.ranks import rank
 from medveil.launch.results import CellResult
 from medveil.launch.sweeping.deeper import deepened
 from medveil.launch.sweeping.folder import SweepFolder
@@ -137,7 +137,7 @@ def _submit(sweep: Sweep, planned: SweepPlan, folder: SweepFolder, slurm: Slurm)
 
 def _say_results(rows: Sequence[CellResult], folder: SweepFolder) -> int:
     failed = [row for row in rows if row.status != "done" and not is_no_failure(row.status)]
-    if os.environ.get("RANK", "0") == "0":
+    if rank() == 0:
         print((folder.report / "results.md").read_text("utf-8"))
         print(f"report: {folder.page} (holds original images: keep it private)")
     if any(row.status.startswith("interrupted") for row in failed):
