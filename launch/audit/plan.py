@@ -4,12 +4,11 @@ import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from medveil.dataset import Dataset, Task
 from medveil.errors import UserError
-from medveil.launch.audit.samples import ForeignSelection, Selection, clean_selection
-from medveil.launch.data import Opener, Source
+from medveil.launch.audit.samples import ForeignSelection, Selection, clean_selection, tested_on
+from medveil.launch.data import Opener
 from medveil.launch.release.manifest import MANIFEST, Manifest
 from medveil.launch.release.originals import ids_of_part, original_ids
 from medveil.launch.release.private import PrivateManifest
@@ -72,9 +71,7 @@ def plan_audit(
     train = Selection(str(release), size=size, opener=opener)
     source = train.source
     clean = None if original is None else clean_selection(release, original, source, manifest, opener)
-    height, width = source.data.size
-    side = height if height == width else None
-    chosen, own = _choose_test(train, source, private, original, test, side)
+    chosen, own = _choose_test(train, private, original, test)
     _refuse_other_task(chosen, train)
     training = [train] if clean is None else [train, clean]
     chosen, notes = without_overlap(chosen, own, training, _ids_in_common(chosen, train, clean, manifest))
@@ -139,14 +136,12 @@ def _plan_foreign(
         raise UserError(f"--part {part}: {folder} has no manifest that tells which of its images are protected")
     train = ForeignSelection(str(folder), size=size, opener=opener, original=original)
     source = train.source
-    height, width = source.data.size
-    clean = Selection(original, ids=tuple(source.data.ids), size=height if height == width else None, opener=opener)
+    clean = Selection(original, ids=tuple(source.data.ids), size=source.side, opener=opener)
     whole, taken = clean.source, set(source.data.ids)
     rest = tuple(sample for sample in whole.data.ids if sample not in taken)
     notes = [f"{folder} has no manifest: {len(taken)} of its images pair by name with {original}"]
     if test is not None:
-        chosen = replace(clean, spec=test, ids=None)
-        chosen = replace(chosen, split="data" if chosen.source.test is None else "test")
+        chosen = tested_on(test, clean)
     elif whole.test is not None:
         chosen = replace(clean, split="test", ids=None)
     elif len(rest) > 1:
@@ -170,35 +165,28 @@ def _plan_foreign(
 
 
 def _choose_test(
-    train: Selection,
-    source: Source,
-    private: PrivateManifest | None,
-    original: str | None,
-    test: str | None,
-    side: int | None,
+    train: Selection, private: PrivateManifest | None, original: str | None, test: str | None
 ) -> tuple[Selection, bool]:
     """The test part, and whether it belongs to the data set itself (rather than being named by the user)."""
-
-    def selection(spec: str, split: Literal["data", "test"] = "data") -> Selection:
-        return Selection(spec, split, size=side, opener=train.opener)
-
+    like = replace(train, size=train.source.side)
     if test is not None:
-        return selection(test, "test" if selection(test).source.test is not None else "data"), False
-    if source.test is not None:
-        return selection(train.spec, "test"), True
-    if original is not None and selection(original).source.test is not None:
-        return selection(original, "test"), True
+        return tested_on(test, like), False
+    if train.source.test is not None:
+        return replace(like, split="test"), True
+    whole = None if original is None else replace(like, spec=original)
+    if whole is not None and whole.source.test is not None:
+        return replace(whole, split="test"), True
     held_out = () if private is None else private.held_out
     if not held_out:
         unknown = "no held-out images are known: give --run DIR, its private run, or"
         known = unknown if private is None else "none held out: give"
         raise UserError(f"{train.spec} has no test split and {known} --test DATA, clean images")
-    if original is None:
+    if whole is None:
         raise UserError(
             f"{len(held_out)} images were held out of {train.spec}, which does not hold them: give --original DATA, "
             "or other clean images with --test DATA"
         )
-    return replace(selection(original), ids=held_out), True
+    return replace(whole, ids=held_out), True
 
 
 def _ids_in_common(chosen: Selection, train: Selection, clean: Selection | None, manifest: Manifest) -> set[str]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -78,6 +78,12 @@ def _foreign(spec: str, original: str, size: int | None, opener: Opener, _: tupl
     return open_foreign(Path(spec), original, size, opener)
 
 
+def tested_on(spec: str, like: Selection) -> Selection:
+    """What ``spec`` is tested on: its own test part, without one all of it; opened as ``like`` is."""
+    whole = replace(like, spec=spec, split="data", ids=None)
+    return whole if whole.source.test is None else replace(whole, split="test")
+
+
 def select(data: Dataset, ids: Sequence[str], name: str) -> Dataset:
     """The samples of ``data`` called ``ids``. Raises UserError for the first that is missing."""
     index = {sample: i for i, sample in enumerate(data.ids)}
@@ -135,10 +141,7 @@ def open_alike(test: Selection, train: Selection) -> Dataset:
 
 def clean_selection(release: Path, original: str, source: Source, manifest: Manifest, opener: Opener) -> Selection:
     """The samples of the release in the original, in the release's order and size."""
-    height, width = source.data.size
-    part = Selection(
-        original, ids=tuple(original_ids(source, manifest)), size=height if height == width else None, opener=opener
-    )
+    part = Selection(original, ids=tuple(original_ids(source, manifest)), size=source.side, opener=opener)
     clean = part.open()
     for what in ("task", "channels", "size", "num_classes"):
         theirs, ours = getattr(clean, what), getattr(source.data, what)

@@ -12,7 +12,7 @@ import torch
 
 from medveil.errors import UserError
 from medveil.launch.audit.plan import plan_audit, without_overlap
-from medveil.launch.audit.samples import Selection, open_alike
+from medveil.launch.audit.samples import Selection, open_alike, tested_on
 from medveil.launch.audit.trial import Trial
 from medveil.launch.data import Opener, split_holdout
 from medveil.launch.data.config import AS_THEY_ARE, Reading
@@ -255,8 +255,7 @@ def _selections(job: ExploitJob) -> tuple[Selection, Selection, Selection | None
         held_out = replace(train, ids=tuple(source.data.ids[i] for i in held))
         train = replace(train, ids=tuple(source.data.ids[i] for i in rest))
     if job.test is not None:
-        test = replace(train, spec=job.test, ids=None)
-        test = replace(test, split="data" if test.source.test is None else "test")
+        test = tested_on(job.test, train)
     elif source.test is not None:
         test = replace(train, split="test", ids=None)
     elif held_out is not None:

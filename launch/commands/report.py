@@ -22,14 +22,14 @@ def main(args: argparse.Namespace) -> int:
     """``medveil report``: reads the records under RUNS_DIR, writes the report, says where it is."""
     from medveil.launch.errors import printable, tell
     from medveil.launch.release.manifest import check_outside_releases
-    from medveil.launch.report.collect import collect
     from medveil.launch.report.published import read_published
+    from medveil.launch.report.records import read_records
     from medveil.launch.report.write import write_report
 
     runs: Path = args.runs
     out: Path = args.out or runs / "report"
     check_outside_releases(out, itself=True)
-    results = collect(runs)
+    results = read_records(runs)
     published = read_published(args.published) if args.published else None
     write_report(results, out, printable(args.title or runs.resolve().name), published)
     failed = sum(r.status != "done" for r in results)

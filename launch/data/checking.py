@@ -17,7 +17,7 @@ from medveil.errors import UserError
 from medveil.launch.data.images import Decoded, decoding, read_image, read_mask
 from medveil.launch.data.layout import MASK_NAME
 from medveil.launch.data.listing import images_under
-from medveil.launch.data.names import sign_of_patient
+from medveil.launch.data.patient_names import sign_of_patient
 
 HASH_SIDE = 16
 """A perceptual hash has the square of it in bits."""

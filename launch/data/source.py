@@ -57,6 +57,12 @@ class Source:
         return self.npz_path or self.folder
 
     @property
+    def side(self) -> int | None:
+        """The side of the images of ``data`` in pixels, where they are squares."""
+        height, width = self.data.size
+        return height if height == width else None
+
+    @property
     def volumes(self) -> dict[str, str]:
         """The volume of each slice, by its id; no other sample has one."""
         if self.planes > 1:

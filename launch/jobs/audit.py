@@ -25,7 +25,7 @@ from medveil.launch.exploiters.names import VOLUMETRIC, WITH_WIDTH, check_model
 from medveil.launch.extras import require
 from medveil.launch.jobs.trials import MORE_SEEDS, WORST, Battery, estimate, out_of_reach, train_all, workers_by_default
 from medveil.launch.release.manifest import MANIFEST, check_outside_releases
-from medveil.launch.report.collect import keep
+from medveil.launch.report.records import write_record
 from medveil.launch.results import CellResult, Exploiter, Options, Outcome
 from medveil.launch.running.files import make_private, sha256_of
 from medveil.launch.running.places import check_apart, check_place
@@ -89,7 +89,7 @@ def run_audit(audit: Audit, dry_run: bool = False) -> list[CellResult]:
         cells = [_alike(cell, likeness) for cell in cells]
         if processes.rank == 0:
             for cell in cells:
-                keep(cell, audit.folder / cell.folder_name)
+                write_record(cell, audit.folder / cell.folder_name)
             done = [cell for cell in cells if cell.status == "done"]
             tell("\n".join([*table(done), *verdicts(done, plan.test.open())]))
     return cells
@@ -284,7 +284,7 @@ def _with_authorised(audit: Audit, plan: AuditPlan, place: Place) -> list[CellRe
         named = Path(audit.authorised).stem
         exploiter = Exploiter(model, Options(audit.options), audit.preset, authorised=named)
         cell = _cell(audit, plan, exploiter=exploiter, attack="", seed=seed, protected=outcome)
-        keep(cell, audit.folder / cell.folder_name)
+        write_record(cell, audit.folder / cell.folder_name)
         cells.append(cell)
         reached = ", ".join(f"{key} {shown(key, value):.1f}" for key, value in outcome.inside.items())
         tell(

@@ -5,16 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from medveil.errors import UserError
-from medveil.launch.report.figures import MUTED, VARIANTS, WIDTH
-from medveil.launch.report.labels import Labels, wrapped
+from medveil.launch.report.figures import VARIANTS
+from medveil.launch.report.labels import Labels
 from medveil.launch.report.picture import Picture, save
 from medveil.launch.report.run_pictures import read_pictures
-from medveil.launch.report.sheets import SHEET_SAMPLES
+from medveil.launch.report.sheets import SHEET_SAMPLES, sheet
 from medveil.launch.report.summary import Row
 
 _TINT = np.array([217, 119, 6])
@@ -22,8 +20,6 @@ _DIFFERENT = np.array([219, 39, 119])
 _OPACITY = 0.45
 _KEPT = {"original": 4, "protected": 4, "on_original": 3, "on_protected": 3}
 Images = Mapping[str, NDArray[np.uint8]]
-
-_TITLES = ["original", "protected", "on original", "on protected"]
 
 
 def draw_authorised(rows: Sequence[Row], folder: Path) -> list[Picture]:
@@ -57,36 +53,26 @@ def _read(path: Path) -> Images:
 def _sheet(row: Row, images: Images, labels: Labels, folder: Path) -> Picture:
     original, protected = images["original"], images["protected"]
     on_original, on_protected = images["on_original"].astype(bool), images["on_protected"].astype(bool)
-    columns = [_colour(original), _colour(protected), _tinted(original, on_original, np.zeros_like(on_original))]
-    columns.append(_tinted(protected, on_protected, on_original != on_protected))
+    columns = [
+        ("original", _colour(original)),
+        ("protected", _colour(protected)),
+        ("on original", _tinted(original, on_original, np.zeros_like(on_original))),
+        ("on protected", _tinted(protected, on_protected, on_original != on_protected)),
+    ]
     score = row.scores.get("differing_pixels")
     share = None if score is None else score.protected
-    count, height, width = original.shape[:3]
-    cell = (WIDTH - 0.2) / 4
-    title = wrapped(f"{row.data} · {labels.protector(row)} · {row.model}", 46)
-    figure = Figure(
-        figsize=(WIDTH, 0.6 + 0.2 * title.count("\n") + count * (cell * height / width + 0.04)),
-        layout=ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0),
-    )
-    grid = figure.subplots(count, 4, squeeze=False)
-    for number, (name, pictures) in enumerate(zip(_TITLES, columns, strict=True)):
-        grid[0, number].set_title(name, fontsize=10.5, fontweight="normal", loc="center", color=MUTED)
-        for line in range(count):
-            grid[line, number].imshow(pictures[line], interpolation="nearest")
-            grid[line, number].set_axis_off()
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     said = "" if share is None else f" Over all images {share.mean:.2f}% of the pixels differ."
     trained = row.exploiter.authorised if row.exploiter else None
     return save(
-        figure,
+        sheet(f"{row.data} · {labels.protector(row)} · {row.model}", columns, 10.5),
         folder,
         f"authorised-{row.data}-{row.protector}-{row.options}-{row.exploiter_text}",
         row.data,
         "authorised",
         f"What a segmentation model, trained on clean images of {trained}, draws on the originals and on the images "
         f"of {row.label}; pixels that it decides differently are pink.{said}",
-        f"{count} samples of {row.data} in four columns: original, protected by {row.label}, and the region that a "
-        f"segmentation model draws on each.{said}",
+        f"{len(original)} samples of {row.data} in four columns: original, protected by {row.label}, and the region "
+        f"that a segmentation model draws on each.{said}",
     )
 
 

@@ -4,7 +4,6 @@ import textwrap
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from medveil.launch.errors import printable
 from medveil.launch.report.summary import Row, attack_text
 from medveil.launch.results import Exploiter, Options
 
@@ -76,17 +75,6 @@ def wrapped(text: str, width: int) -> str:
     """``text`` in lines of at most ``width`` characters, where it has spaces to break at."""
     joined = text.replace(" · ", " ·\N{NO-BREAK SPACE}")  # no line ends with a dot
     return "\n".join(textwrap.wrap(joined, width, break_on_hyphens=False)) or text
-
-
-def spoken(text: str) -> str:
-    """``text`` for a cell of a CSV file: never a formula, which a spreadsheet would run."""
-    shown = printable(text)
-    return f"'{shown}" if shown.startswith(("=", "+", "-", "@", "\t", "\n")) else shown
-
-
-def plain_text(text: str) -> str:
-    """``text``, whoever wrote it, as one line of Markdown that is neither a tag nor a link."""
-    return printable(" ".join(text.splitlines())).replace("<", "&lt;").replace("[", "\\[")
 
 
 def _exploiters(tried: Sequence[Exploiter]) -> dict[Exploiter, str]:

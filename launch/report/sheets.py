@@ -66,35 +66,38 @@ def amplified(noise: NDArray[np.int16]) -> tuple[NDArray[np.uint8], int, int]:
 def _sheet(row: Row, samples: Samples, labels: Labels, folder: Path) -> Picture:
     original, protected = samples.original[:SHEET_SAMPLES], samples.protected[:SHEET_SAMPLES]
     noise, gain, largest = amplified(samples.noise[:SHEET_SAMPLES])
-    count, height, width = original.shape[:3]
-    cell = (WIDTH - 0.2) / 3
-    title = wrapped(f"{row.data} · {labels.protector(row)}", 46)
-    figure = Figure(
-        figsize=(WIDTH, 0.6 + 0.2 * title.count("\n") + count * (cell * height / width + 0.04)),
-        layout=ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0),
-    )
-    grid = figure.subplots(count, 3, squeeze=False)
-    titles = ["original", "protected", f"noise × {gain}"]
-    for line, images in enumerate(zip(original, protected, noise, strict=True)):
-        for column, image in enumerate(images):
-            axes = grid[line, column]
-            axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axes.set_axis_off()
-            if line == 0:
-                axes.set_title(titles[column], fontsize=11.5, fontweight="normal", loc="center", color=MUTED)
+    columns = [("original", original), ("protected", protected), (f"noise × {gain}", noise)]
     label = " · ".join(part for part in (row.protector, str(row.options)) if part)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     return save(
-        figure,
+        sheet(f"{row.data} · {labels.protector(row)}", columns, 11.5),
         folder,
         f"sheet-{row.data}-{row.protector}-{row.options}",
         row.data,
         "sheet",
         f"{label}: original, protected, and their difference {gain} times as strong on mid grey "
         f"(largest change {largest} grey levels of 255).",
-        f"{count} samples of {row.data} in three columns: original image, image protected by {label}, and the noise "
-        f"amplified {gain} times.",
+        f"{len(original)} samples of {row.data} in three columns: original image, image protected by {label}, and the "
+        f"noise amplified {gain} times.",
     )
+
+
+def sheet(title: str, columns: Sequence[tuple[str, NDArray[np.uint8]]], fontsize: float) -> Figure:
+    """``columns`` of images beside each other, uint8 [K, H, W, C] each, under their names in ``fontsize`` points."""
+    count, height, width = columns[0][1].shape[:3]
+    cell = (WIDTH - 0.2) / len(columns)
+    title = wrapped(title, 46)
+    figure = Figure(
+        figsize=(WIDTH, 0.6 + 0.2 * title.count("\n") + count * (cell * height / width + 0.04)),
+        layout=ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0),
+    )
+    grid = figure.subplots(count, len(columns), squeeze=False)
+    for number, (name, images) in enumerate(columns):
+        grid[0, number].set_title(name, fontsize=fontsize, fontweight="normal", loc="center", color=MUTED)
+        for line, image in enumerate(images):
+            grid[line, number].imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            grid[line, number].set_axis_off()
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    return figure
 
 
 def samples_of(path: Path) -> Samples:

@@ -1,4 +1,4 @@
-"""``results.csv`` and ``results.md``."""
+"""``results.csv``, ``worst.csv`` and ``results.md``."""
 
 import csv
 import io
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from medveil.launch.report.config import Layout
 from medveil.launch.report.cropping import Gap, gaps
-from medveil.launch.report.labels import plain_text, spoken
+from medveil.launch.report.escaping import for_csv, for_markdown
 from medveil.launch.report.layout import table_of
 from medveil.launch.report.summary import COST, SIMILARITY, Row, Stat, by_data, metric_text, metrics_of, order
 from medveil.launch.report.worst import Worst, worst_cases
@@ -30,6 +30,23 @@ COLUMNS = [
     "status",
 ]
 
+WORST_COLUMNS = [
+    "data",
+    "protector",
+    "options",
+    "exploiter",
+    "metric",
+    "clean",
+    "protected",
+    "worst",
+    "attack",
+    "given_back",
+    "worst_from_release_alone",
+    "attack_from_release_alone",
+    "attacks",
+    "seeds",
+]
+
 
 def csv_text(results: Sequence[CellResult]) -> str:
     """One line per cell and metric, in percent (``psnr`` in dB), after the last epoch; one for a cell without any."""
@@ -37,10 +54,10 @@ def csv_text(results: Sequence[CellResult]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for r in sorted(results, key=order):
-        cell = [*map(spoken, (r.data, r.protector, str(r.options), r.exploiter_text, r.attack)), str(r.seed)]
-        tail = [_cell(r.psnr), _cell(r.ssim, 100), _cell(r.seconds), spoken(r.status)]
+        cell = [*map(for_csv, (r.data, r.protector, str(r.options), r.exploiter_text, r.attack)), str(r.seed)]
+        tail = [_cell(r.psnr), _cell(r.ssim, 100), _cell(r.seconds), for_csv(r.status)]
         for metric in metrics_of([r.clean, r.protected]) or [""]:
-            writer.writerow([*cell, spoken(metric), _last(r.clean, metric), _last(r.protected, metric), *tail])
+            writer.writerow([*cell, for_csv(metric), _last(r.clean, metric), _last(r.protected, metric), *tail])
     return out.getvalue()
 
 
@@ -48,7 +65,24 @@ def _last(outcome: Outcome | None, metric: str) -> str:
     return _cell(outcome.last.get(metric), shown(metric, 1)) if outcome else ""
 
 
-def _cell(value: float | None, scale: float = 1) -> str:
+def worst_csv_text(cases: Sequence[Worst]) -> str:
+    """One line each, in percent."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(WORST_COLUMNS)
+    for one in cases:
+        row, alone = one.row, one.alone.scores[one.metric].protected
+        writer.writerow(
+            [*map(for_csv, (row.data, row.protector, str(row.options), row.exploiter_text, one.metric))]
+            + [_cell(stat) for stat in (one.clean, one.protected, one.score.protected)]
+            + [for_csv(row.attack), _cell(one.given_back), _cell(alone), for_csv(one.alone.attack)]
+            + [str(one.attacks), str(len(row.cells))]
+        )
+    return out.getvalue()
+
+
+def _cell(value: Stat | float | None, scale: float = 1) -> str:
+    value = value.mean if isinstance(value, Stat) else value
     return "" if value is None else f"{scale * value:.4f}"
 
 
@@ -77,7 +111,7 @@ def markdown_text(
     With a ``layout`` the table that it describes comes first.
     """
     lines = [
-        f"# {plain_text(title)}",
+        f"# {for_markdown(title)}",
         "",
         "Scores in percent on clean test images after the last epoch, mean ± standard deviation over seeds; drop in",
         "points; PSNR (dB) and SSIM (percent) of released against original images; what protecting took, where it was",
@@ -87,11 +121,11 @@ def markdown_text(
     if layout is not None:
         lines += ["", "## As the paper lays it out: ours (published)", "", *_table(*table_of(rows, layout))]
     for data, of_data in by_data(rows).items():
-        lines += ["", f"## {plain_text(data)}"]
+        lines += ["", f"## {for_markdown(data)}"]
         if cases := worst_cases(of_data):
             lines += ["", "### Worst case over the attacks", "", *_worst_table(cases)]
         for metric in metrics_of(o for row in of_data for c in row.cells for o in (c.protected, c.clean)):
-            lines += ["", f"### {plain_text(metric_text(metric))}", "", *_metric_table(of_data, metric)]
+            lines += ["", f"### {for_markdown(metric_text(metric))}", "", *_metric_table(of_data, metric)]
         only = [row for row in of_data if not row.scores]
         if only:
             body = [[r.protector, str(r.options), *_likeness(r), _seeds(r)] for r in only]
@@ -205,4 +239,4 @@ def _seeds(row: Row) -> str:
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     lines = [head, ["---"] * len(head), *body]
-    return ["| " + " | ".join(plain_text(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
+    return ["| " + " | ".join(for_markdown(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]

@@ -1,7 +1,5 @@
 """The headline of an audit: what the best thief leaves of a protection, over every attack that was tried."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,25 +7,7 @@ from dataclasses import dataclass
 from medveil.errors import UserError
 from medveil.launch.exploiters.attacks import parse_attack
 from medveil.launch.exploiters.attacks.names import FULL
-from medveil.launch.report.labels import spoken
 from medveil.launch.report.summary import Row, Score, Stat, natural
-
-COLUMNS = [
-    "data",
-    "protector",
-    "options",
-    "exploiter",
-    "metric",
-    "clean",
-    "protected",
-    "worst",
-    "attack",
-    "given_back",
-    "worst_from_release_alone",
-    "attack_from_release_alone",
-    "attacks",
-    "seeds",
-]
 
 MANY = 6
 """From more attacks than that on, figures that have a bar or a curve for each show the worst alone."""
@@ -137,25 +117,3 @@ def highlighted(rows: Sequence[Row]) -> list[Row]:
         return list(rows)
     worst = {id(one.row) for one in worst_cases(rows)}
     return [row for row in rows if row.attack == "none" or id(row) in worst]
-
-
-def csv_text(cases: Sequence[Worst]) -> str:
-    """``worst.csv``: one line each, in percent."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for one in cases:
-        row, alone = one.row, one.alone.scores[one.metric].protected
-        writer.writerow(
-            [*map(spoken, (row.data, row.protector, str(row.options), row.exploiter_text, one.metric))]
-            + [_cell(stat) for stat in (one.clean, one.protected, one.score.protected)]
-            + [spoken(row.attack), _cell(one.given_back), _cell(alone), spoken(one.alone.attack)]
-            + [str(one.attacks), str(len(row.cells))]
-        )
-    return out.getvalue()
-
-
-def _cell(value: Stat | float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value.mean if isinstance(value, Stat) else value:.4f}"

@@ -22,8 +22,7 @@ from medveil.launch.report.picture import Picture, forget
 from medveil.launch.report.published import Published
 from medveil.launch.report.sheets import draw_sheets, kept_samples
 from medveil.launch.report.summary import Row, by_data, summarise
-from medveil.launch.report.tables import csv_text, markdown_text
-from medveil.launch.report.worst import csv_text as worst_text
+from medveil.launch.report.tables import csv_text, markdown_text, worst_csv_text
 from medveil.launch.report.worst import worst_cases
 from medveil.launch.results import CellResult
 from medveil.launch.running.files import make_private, write_private
@@ -72,7 +71,7 @@ def write_report(
         pictures = _draw(rows, out / "figures")
         texts = {
             "results.csv": csv_text(results),
-            "worst.csv": worst_text(worst_cases(rows)),
+            "worst.csv": worst_csv_text(worst_cases(rows)),
             "results.md": markdown_text(results, rows, title, note, layout),
             PAGE: html_text(results, rows, pictures, title, note),
         }

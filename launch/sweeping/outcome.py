@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from medveil.launch.jobs.job import Record
-from medveil.launch.report.collect import keep
 from medveil.launch.report.published import read_published
+from medveil.launch.report.records import write_record
 from medveil.launch.report.write import write_report
 from medveil.launch.results import CellResult, Outcome
 from medveil.launch.sweeping.grid import Sweep
@@ -64,7 +64,7 @@ def publish(sweep: Sweep, planned: SweepPlan, records: Mapping[str, Record]) -> 
     """Keep every cell's result and write the report on those that there are; returns them all."""
     rows = results(planned, records)
     for row in rows:
-        keep(row, planned.folder.cells / row.folder_name)
+        write_record(row, planned.folder.cells / row.folder_name)
     if records:
         published = read_published(Path(sweep.published)) if sweep.published else None
         write_report(rows, planned.folder.report, sweep.name, published, conditions(sweep), sweep.laid_out())

@@ -11,7 +11,7 @@ from PIL import Image
 from medveil.config import about_of
 from medveil.launch.audit.config import Audit
 from medveil.launch.cli import COMMANDS, main
-from medveil.launch.data.names import sign_of_patient
+from medveil.launch.data.patient_names import sign_of_patient
 from medveil.launch.exploiters.config import ExploiterConfig
 from medveil.launch.jobs.slurm import Slurm
 from medveil.launch.protect.config import PartOptions

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medveil.launch.cli import main
-from medveil.launch.report.collect import keep
+from medveil.launch.report.records import write_record
 from tests.launch.hostile.common import noise, refused, save
 from tests.launch.hostile.test_records import record
 
@@ -55,7 +55,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory, raw_key: str) -> Path:
         for name, target in (("loop", "pool"), ("pool", "loop"), ("zero", "/dev/zero")):
             (root / name).symlink_to(target)
         os.mkfifo(root / "pipe")
-        keep(record(), root / "runs" / "a")
+        write_record(record(), root / "runs" / "a")
     return root
 
 

@@ -64,10 +64,10 @@ def test_a_name_that_cannot_be_written_is_refused(
 
 
 def test_a_report_of_such_a_name_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from medveil.launch.report.collect import keep
+    from medveil.launch.report.records import write_record
     from tests.launch.hostile.test_records import record
 
-    keep(record(), here / "runs")
+    write_record(record(), here / "runs")
     (here / "file").touch()
     for name in (*NAMES.values(), "file"):
         if name not in ("", "dangling"):
@@ -76,11 +76,11 @@ def test_a_report_of_such_a_name_is_refused(here: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize("place", ["r", "r/audit", "r/images", "r/deep/deeper"])
 def test_nothing_is_written_into_a_release(place: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from medveil.launch.report.collect import keep
+    from medveil.launch.report.records import write_record
     from tests.launch.hostile.test_records import record
 
     audit = auditing(here)
-    keep(record(), here / "runs")
+    write_record(record(), here / "runs")
     refused([*audit, "--out", place], here, capsys, "release")
     refused(["report", "runs", "--out", place], here, capsys, "release")
     if place != "r":

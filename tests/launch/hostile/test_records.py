@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from medveil.launch.cli import main
-from medveil.launch.report.collect import keep
+from medveil.launch.report.records import write_record
 from medveil.launch.results import CellResult, Exploiter, Options, Outcome
 from tests.launch.hostile.common import at, refused, save, tree
 
@@ -78,7 +78,7 @@ RECORDS: list[tuple[str, Any]] = [
 def test_a_record_that_is_not_one_is_refused(
     path: str, value: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = keep(record(), tmp_path / "a")
+    file = write_record(record(), tmp_path / "a")
     file.write_text(json.dumps(at(json.loads(file.read_text()), path, value)))
     refused(["report", str(tmp_path)], tmp_path, capsys, str(file), "is not a record of a run")
 
@@ -98,7 +98,7 @@ FILES: dict[str, Callable[[Path], object]] = {
 def test_a_file_in_a_records_place_is_refused(
     make: Callable[[Path], object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keep(record(), tmp_path / "a")
+    write_record(record(), tmp_path / "a")
     (tmp_path / "b").mkdir()
     make(tmp_path / "b" / "result.json")
     refused(["report", str(tmp_path)], tmp_path, capsys, str(tmp_path / "b" / "result.json"))
@@ -134,7 +134,7 @@ PICTURES: dict[str, Callable[[Path], object]] = {
 def test_pictures_that_are_none_are_refused(
     make: Callable[[Path], object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keep(record(pictures="pictures.npz"), tmp_path / "a")
+    write_record(record(pictures="pictures.npz"), tmp_path / "a")
     make(tmp_path / "a" / "pictures.npz")
     refused(["report", str(tmp_path), "--out", str(tmp_path / "out")], tmp_path, capsys, "pictures.npz")
 
@@ -170,7 +170,7 @@ def test_names_in_records_run_nothing(tmp_path: Path, capsys: pytest.CaptureFixt
             {"status": HOSTILE, "versions": {HOSTILE: HOSTILE}},
         )
     ):
-        keep(record(**changes, seed=i), tmp_path / str(i))
+        write_record(record(**changes, seed=i), tmp_path / str(i))
     assert main(["report", str(tmp_path), "--out", str(tmp_path / "out"), "--title", HOSTILE]) == 0
     page = Page()
     page.feed((tmp_path / "out" / "report.html").read_text())
@@ -196,14 +196,14 @@ ODD: list[dict[str, Any]] = [
 def test_odd_records_are_reported(tmp_path: Path) -> None:
     """Each in a row with a sound record, and in a row of its own."""
     for number, changes in enumerate(ODD):
-        keep(record(protector=f"both {number}"), tmp_path / f"a{number}")
-        keep(record(protector=f"both {number}", seed=1, **changes), tmp_path / f"b{number}")
-        keep(record(protector=f"alone {number}", seed=2, **changes), tmp_path / f"c{number}")
+        write_record(record(protector=f"both {number}"), tmp_path / f"a{number}")
+        write_record(record(protector=f"both {number}", seed=1, **changes), tmp_path / f"b{number}")
+        write_record(record(protector=f"alone {number}", seed=2, **changes), tmp_path / f"c{number}")
     assert main(["report", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
 
 
 def test_a_report_replaces_its_own_files_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    keep(record(), tmp_path / "runs" / "a")
+    write_record(record(), tmp_path / "runs" / "a")
     figures = tmp_path / "paper" / "figures"
     mine = [save(figures / "figure1.png", np.zeros((4, 4))), figures / "notes.png"]
     mine[1].write_bytes(b"not a picture")
@@ -212,7 +212,7 @@ def test_a_report_replaces_its_own_files_alone(tmp_path: Path, capsys: pytest.Ca
     written = {path.name for path in figures.iterdir()} - {"figure1.png", "notes.png"}
     assert written and all(path.exists() for path in mine)
     # Of the second report, on another record, the first one's figures are gone.
-    keep(record(data="another"), tmp_path / "runs" / "a")
+    write_record(record(data="another"), tmp_path / "runs" / "a")
     assert main(command) == 0
     assert not written & {path.name for path in figures.iterdir()}
     assert all(path.exists() for path in mine)
@@ -224,7 +224,7 @@ def test_a_report_replaces_its_own_files_alone(tmp_path: Path, capsys: pytest.Ca
 def test_a_users_file_is_not_replaced_by_a_report(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keep(record(), tmp_path / "runs" / "a")
+    write_record(record(), tmp_path / "runs" / "a")
     (tmp_path / "paper").mkdir()
     (tmp_path / "paper" / name).write_text("mine")
     command = ["report", str(tmp_path / "runs"), "--out", str(tmp_path / "paper")]
@@ -232,7 +232,7 @@ def test_a_users_file_is_not_replaced_by_a_report(
 
 
 def test_published_values_from_a_strangers_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    keep(record(), tmp_path / "runs" / "a")
+    write_record(record(), tmp_path / "runs" / "a")
     for number, content in enumerate((b"", b"\xff\xfe", b"data,protector\n", b"a" * 100, b"\x00")):
         file = tmp_path / f"{number}.csv"
         file.write_bytes(content)

@@ -18,11 +18,11 @@ from medveil.launch.commands import report as command
 from medveil.launch.report.blink import data_uri
 from medveil.launch.report.cards import cards_of
 from medveil.launch.report.classes import reached
-from medveil.launch.report.collect import collect, keep
 from medveil.launch.report.cropping import gaps
 from medveil.launch.report.frontier import frontiers_of
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.published import read_published
+from medveil.launch.report.records import read_records, write_record
 from medveil.launch.report.sheets import amplified
 from medveil.launch.report.summary import natural, summarise
 from medveil.launch.report.tables import csv_text, markdown_text
@@ -182,7 +182,7 @@ def test_page_is_whole_in_itself_and_warns_first(results: list[CellResult], tmp_
         folder.mkdir(parents=True)
         original = rng.integers(10, 240, (3, 16, 16, 1), dtype=np.uint8)
         np.savez(folder / "pictures.npz", original=original, protected=original + 4)
-        keep(replace(result, pictures="pictures.npz"), folder)
+        write_record(replace(result, pictures="pictures.npz"), folder)
     assert run(str(tmp_path / "runs"), "--title", "A <trial>") == 0
 
     out = tmp_path / "runs" / "report"
@@ -289,18 +289,18 @@ def test_without_originals_or_with_failures_only_there_is_still_a_report(tmp_pat
 
 def test_one_record_a_cell_and_a_finished_one_wins(results: list[CellResult], tmp_path: Path) -> None:
     for name, result in (("a", results[0]), ("b", replace(results[0], status="failed: x")), ("c", results[2])):
-        keep(result, tmp_path / name)
-    assert collect(tmp_path) == [results[2], results[0]]
+        write_record(result, tmp_path / name)
+    assert read_records(tmp_path) == [results[2], results[0]]
 
 
 def test_bad_folders_and_records_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a folder"):
-        collect(tmp_path / "absent")
+        read_records(tmp_path / "absent")
     with pytest.raises(UserError, match=r"no result\.json"):
-        collect(tmp_path)
+        read_records(tmp_path)
     (tmp_path / "result.json").write_text('{"data": 1}')
     with pytest.raises(UserError, match=r"result\.json is not a record"):
-        collect(tmp_path)
+        read_records(tmp_path)
 
 
 def classified(seed: int, clean: float, protected: float, **changes: object) -> CellResult:
@@ -393,13 +393,13 @@ def test_bars_of_the_protected_classes_stand_beside_those_of_the_originals() -> 
 
 def test_records_of_one_release_are_united_and_releases_called_alike_told_apart(tmp_path: Path) -> None:
     def kept(name: str, **changes: object) -> None:
-        keep(classified(0, 0.9, 0.6, **changes), tmp_path / name)
+        write_record(classified(0, 0.9, 0.6, **changes), tmp_path / name)
 
     kept("sweep", options=Options(k=10, mode="strict"), release="aa", release_name="protect-1")
     kept("audit", options=Options(mode="strict"), data="elsewhere", release="aa", exploiter=Exploiter("vgg11"))
     kept("first", options=Options(mode="paper"), release="bb", release_name="k10")
     kept("other", options=Options(mode="paper"), release="cc", release_name="k30")
-    found = [(c.data, str(c.options), c.exploiter_text) for c in collect(tmp_path)]
+    found = [(c.data, str(c.options), c.exploiter_text) for c in read_records(tmp_path)]
     assert found == [
         ("set", "k=10 mode=strict", "resnet18 width=8"),
         ("set", "k=10 mode=strict", "vgg11"),

@@ -1,4 +1,4 @@
-"""Keeps the records of finished and failed cells, and finds them under a directory."""
+"""The records of finished and failed cells: written into a folder of runs, and read from all that lie in one."""
 
 import json
 from collections import defaultdict
@@ -20,14 +20,14 @@ def cell_key(result: CellResult) -> Key:
     return (result.data, result.protector, result.options, result.exploiter, result.attack, result.seed)
 
 
-def keep(result: CellResult, folder: Path) -> Path:
+def write_record(result: CellResult, folder: Path) -> Path:
     """Write the record of ``result`` into the private ``folder``, and return where it is."""
     make_private(folder)
     write_private(folder / RECORD, (json.dumps(asdict(result), indent=1) + "\n").encode())
     return folder / RECORD
 
 
-def collect(folder: Path) -> list[CellResult]:
+def read_records(folder: Path) -> list[CellResult]:
     """The records (files named ``result.json``) anywhere under ``folder``, one a cell.
 
     Records of one release are told by its manifest's sha256, and called what the record with the most options calls it:
