@@ -16,7 +16,7 @@ from medveil.launch.data.layout import MASK_NAME
 from medveil.launch.data.listing import add_once, class_folders, files_in, images_in, listing, refuse_loose
 from medveil.launch.data.native import NativeFile
 from medveil.launch.data.not_classes import refuse_masks
-from medveil.launch.data.seen import Sample, Seen, mapped, some
+from medveil.launch.data.seen import Sample, Seen, counted, mapped
 from medveil.launch.data.source import MANIFEST, Source
 from medveil.launch.data.store import Pixels, PixelStore
 
@@ -127,10 +127,10 @@ def _open_masked(
         for i, one in enumerate(kept)
     ]
     if empty:
-        notes.append(f"{some(empty, 'mask', len(kept))} empty")
+        notes.append(f"{counted(empty, 'mask', len(kept))} empty")
     if lost:
         notes.append(
-            f"{some(lost, 'mask', len(kept))} empty after resizing: too little foreground for {width}x{height}"
+            f"{counted(lost, 'mask', len(kept))} empty after resizing: too little foreground for {width}x{height}"
         )
     return Source(
         spec=spec,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from medveil.errors import UserError
 from medveil.launch.data.images import SUFFIXES
-from medveil.launch.data.seen import some
+from medveil.launch.data.seen import counted
 
 LONGEST = 255
 """Bytes of a name."""
@@ -65,7 +65,7 @@ def refuse_loose(root: Path, folders: list[Path], loose: list[Path]) -> None:
 def left_out(others: list[str], folder: Path, known: str) -> list[str]:
     """A note of the files ``others`` of ``folder`` that are not ``known``, if there are any."""
     named = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-    return [f"{some(len(others), 'file')} left out of {folder}, not {known}: {named}"] if others else []
+    return [f"{counted(len(others), 'file')} left out of {folder}, not {known}: {named}"] if others else []
 
 
 def files_in(folder: Path, notes: list[str]) -> dict[str, Path]:

@@ -71,9 +71,9 @@ class Seen:
 
     def notes(self, channels: int) -> list[str]:
         count = len(self.origins)
-        notes = [f"{some(n, 'image', count)} {change}" for change, n in sorted(self._changes.items())]
+        notes = [f"{counted(n, 'image', count)} {change}" for change, n in sorted(self._changes.items())]
         if channels == 1 and self._spread:
-            notes.append(f"{some(self._spread, 'image', count)} stored as three equal channels: read as grey")
+            notes.append(f"{counted(self._spread, 'image', count)} stored as three equal channels: read as grey")
         if self._grey and self._coloured:
             notes.append(self._mixed())
         height, width = self.size
@@ -81,7 +81,7 @@ class Seen:
         if sizes:
             ends = [f"{w}x{h}" for w, h in (sizes[0], sizes[-1])]
             span = ends[0] if ends[0] == ends[1] else "..".join(ends)
-            notes.append(f"{some(len(sizes), 'image')} resized from {span} to {width}x{height}")
+            notes.append(f"{counted(len(sizes), 'image')} resized from {span} to {width}x{height}")
         return notes
 
     def _mixed(self) -> str:
@@ -92,14 +92,14 @@ class Seen:
             "all are released as RGB, and grey ones get coloured noise; without --size each keeps its own channels"
         )
         own = squares if self.squares else "each is released with its own channels, and grey ones with grey noise"
-        return f"{some(len(few), 'image', len(self.origins))} {kind} among {others} ones ({named}): {own}"
+        return f"{counted(len(few), 'image', len(self.origins))} {kind} among {others} ones ({named}): {own}"
 
 
 def _length(kind: tuple[list[str], str, str]) -> int:
     return len(kind[0])
 
 
-def some(part: int, noun: str, whole: int | None = None) -> str:
+def counted(part: int, noun: str, whole: int | None = None) -> str:
     """'1 image is', '3 images are', '1 of 4 images is'."""
     of = "" if whole is None else f" of {whole}"
     return f"{part}{of} {noun}{'s' if (whole or part) != 1 else ''} {'is' if part == 1 else 'are'}"

@@ -77,13 +77,13 @@ def run_audit(audit: Audit, dry_run: bool = False) -> list[CellResult]:
                 pictures = audit.folder / f"pictures-{_release(audit, plan)[:8]}.npz"
                 likeness = compare_selections(replace(plan.train, ids=None), plan.clean, pictures)
         logs = audit.folder / "jobs"
-        outcomes = train_all(trials, place, processes, workers, logs, tell)
+        outcomes = train_all(trials, place, processes, workers, logs)
         batteries = [battery]
         if _goes_deeper(audit):
             batteries.append(battery.deeper(outcomes))
             if processes.rank == 0:
                 tell(f"the worst {WORST} with {MORE_SEEDS} more seeds: {', '.join(batteries[1].attacks)}")
-            outcomes |= train_all(batteries[1].trials(), place, processes, workers, logs, tell)
+            outcomes |= train_all(batteries[1].trials(), place, processes, workers, logs)
         preset = pick_preset(audit.preset, processes)
         cells = [cell for one in batteries for cell in _cells(audit, one, outcomes, preset)]
         cells = [_alike(cell, likeness) for cell in cells]

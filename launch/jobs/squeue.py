@@ -72,15 +72,15 @@ def accounts(ids: Collection[str]) -> dict[str, Entry] | None:
 def cancel(ids: Sequence[str]) -> None:
     """End the jobs ``ids``, waiting or running. Raises UserError when SLURM does not take it."""
     for first in range(0, len(ids), _ARGUMENTS):
-        tell(["scancel", *ids[first : first + _ARGUMENTS]])
+        _call(["scancel", *ids[first : first + _ARGUMENTS]])
 
 
 def requeue(job: str) -> None:
     """Send the running job back to the queue. Raises UserError when SLURM does not take it."""
-    tell(["scontrol", "requeue", job])
+    _call(["scontrol", "requeue", job])
 
 
-def tell(command: Sequence[str]) -> str:
+def _call(command: Sequence[str]) -> str:
     """Run a command of SLURM's and return what it says. Raises UserError with its words when it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
@@ -95,7 +95,7 @@ def tell(command: Sequence[str]) -> str:
 
 def _ask(command: Sequence[str]) -> str | None:
     try:
-        return tell(command)
+        return _call(command)
     except UserError:
         return None
 

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import os
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from medveil.launch.audit.plan import AuditPlan
 from medveil.launch.audit.samples import originals_by_id
 from medveil.launch.audit.train import Place, TrialJob, exploit, finished
 from medveil.launch.audit.trial import Trial
-from medveil.launch.errors import Interrupted
+from medveil.launch.errors import Interrupted, tell
 from medveil.launch.exploiters.attacks import Thief, parse_attack
 from medveil.launch.exploiters.config import ExploiterConfig
 from medveil.launch.exploiters.pace import seconds_per_step, steps_of
@@ -30,8 +30,6 @@ WORST = 3
 """So many of the worst attacks are trained with more seeds, so that there is a spread where it matters."""
 
 MORE_SEEDS = 2
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ def estimate(trials: Sequence[Trial], place: Place, processes: Processes, worker
 
 
 def train_all(
-    trials: Sequence[Trial], place: Place, processes: Processes, workers: int, folder: Path, say: Say
+    trials: Sequence[Trial], place: Place, processes: Processes, workers: int, folder: Path
 ) -> dict[Trial, Outcome]:
     """What every one of ``trials`` reached; those that were done before are not done again.
 
@@ -142,11 +140,11 @@ def train_all(
     """
     waiting = [trial for trial in dict.fromkeys(trials) if not finished(trial, place, processes)]
     if workers > 1 and len(waiting) > 1 and processes.world == 1:
-        _side_by_side(waiting, place, workers, folder, say)
+        _side_by_side(waiting, place, workers, folder)
     return {trial: exploit(trial, place, processes) for trial in dict.fromkeys(trials)}
 
 
-def _side_by_side(trials: Sequence[Trial], place: Place, workers: int, folder: Path, say: Say) -> None:
+def _side_by_side(trials: Sequence[Trial], place: Place, workers: int, folder: Path) -> None:
     jobs = [Job(_key(trial), trial.label, TrialJob(trial, replace(place, quiet=True)), folder) for trial in trials]
     failed: list[Record] = []
     done = 0
@@ -161,7 +159,7 @@ def _side_by_side(trials: Sequence[Trial], place: Place, workers: int, folder: P
             reached = f": {metric} {100 * value:.1f} after {record.seconds:.0f} s"
         else:
             failed.append(record)
-        say(f"[{done}/{len(jobs)}] {job.title}{reached or ': ' + record.status}")
+        tell(f"[{done}/{len(jobs)}] {job.title}{reached or ': ' + record.status}")
 
     run_side_by_side(jobs, workers, listen)
     for record in failed:

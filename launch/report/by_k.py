@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from medveil.launch.report.figures import GRID, INK, TITLE, WIDTH
+from medveil.launch.report.figures import DASHED, GRID, INK, chart
 from medveil.launch.report.labels import STYLES, Labels, distinct, wrapped
 from medveil.launch.report.picture import Picture, save
 from medveil.launch.report.summary import Row, Stat, attack_text, metric_text
@@ -38,12 +36,10 @@ def _by_k(rows: Sequence[Row], lines: dict[Options, list[tuple[float, Row]]], la
     data, exploiter, attack, metric = rows[0].data, rows[0].exploiter, rows[0].attack, str(rows[0].headline)
     name = metric_text(metric)
     suffix = f" · {attack}" if attack_text(attack) else ""
-    title = wrapped(f"{data} · {labels.exploiter(rows[0])}{suffix}", TITLE)
-    figure = Figure(figsize=(WIDTH, 3.2 + 0.17 * title.count("\n") + 0.17 * len(lines)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = chart(f"{data} · {labels.exploiter(rows[0])}{suffix}", 3.2 + 0.17 * len(lines))
     clean = next((stat for row in rows if (stat := row.scores[metric].clean) is not None), None)
     if clean is not None:
-        axes.axhline(clean.mean, linestyle=(0, (2, 1.2)), color=INK, linewidth=1.4, label="originals (k = 0)")
+        axes.axhline(clean.mean, linestyle=DASHED, color=INK, linewidth=1.4, label="originals (k = 0)")
     said = []
     short = distinct(list(lines))
     for number, (text, points) in enumerate(sorted(lines.items(), key=lambda line: str(line[0]))):
@@ -61,7 +57,6 @@ def _by_k(rows: Sequence[Row], lines: dict[Options, list[tuple[float, Row]]], la
         said.append(f"{str(text) or 'salm'}: " + ", ".join(f"{stat.mean:.1f} at k = {k:g}" for k, stat in known))
     axes.set(xlabel="k, percent of the elements", ylabel=f"{name}, percent", ylim=(0, 102), xlim=(-2, None))
     axes.grid(True, color=GRID)
-    axes.set_title(title)
     figure.legend(loc="outside lower left", ncols=1, frameon=False, fontsize=8.5, handlelength=2.6)
     return save(
         figure,

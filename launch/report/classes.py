@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from medveil.launch.report.figures import GRID, INK, TITLE, WIDTH
-from medveil.launch.report.labels import Labels, wrapped
+from medveil.launch.report.figures import GRID, INK, chart
+from medveil.launch.report.labels import Labels
 from medveil.launch.report.picture import Picture, save
 from medveil.launch.report.summary import Row, Stat, attack_text
 from medveil.launch.results import Outcome
@@ -51,9 +50,7 @@ def _accuracy(outcome: Outcome | None, classes: Sequence[int]) -> float | None:
 
 def _drawn(rows: Sequence[Row], labels: Labels, folder: Path) -> Picture:
     first = rows[0]
-    title = wrapped(f"{first.data} · {labels.protector(first)}", TITLE)
-    figure = Figure(figsize=(WIDTH, 3.4 + 0.17 * title.count("\n")), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = chart(f"{first.data} · {labels.protector(first)}", 3.4)
     said = []
     kinds = (("originals", _CLEAN), ("the release", _PROTECTED), ("the release, other classes", _REST))
     for place, row in enumerate(rows):
@@ -71,7 +68,6 @@ def _drawn(rows: Sequence[Row], labels: Labels, folder: Path) -> Picture:
     axes.set(ylabel="accuracy, percent", ylim=(0, 102))
     axes.grid(True, axis="y", color=GRID)
     axes.set_axisbelow(True)
-    axes.set_title(title)
     figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=8.5)
     return save(
         figure,

@@ -31,6 +31,9 @@ VARIANTS = 4
 TITLE, LINE = 44, 78
 """Characters that fit into a title, and into a line of text across a figure."""
 
+DASHED = (0, (2, 1.2))
+"""The line style of what was trained on originals."""
+
 STYLE: Any = {
     "text.parse_math": False,  # a name with a dollar sign is a name
     "font.size": 9.5,
@@ -45,6 +48,18 @@ STYLE: Any = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
 }
+
+
+def chart(title: str, height: float, pad: float | None = None) -> tuple[Figure, Axes]:
+    """A figure of one plot under ``title``, of ``height`` inches but for the further lines of that.
+
+    ``pad``: points between the two, where they are not the usual ones.
+    """
+    title = wrapped(title, TITLE)
+    figure = Figure(figsize=(WIDTH, height + 0.17 * title.count("\n")), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, pad=pad)
+    return figure, axes
 
 
 def draw_bars_and_curves(rows: Sequence[Row], folder: Path) -> list[Picture]:
@@ -68,14 +83,12 @@ def _bars(rows: Sequence[Row], labels: Labels, folder: Path) -> Picture:
     """Clean beside protected for every row of one data set and exploiter."""
     data, exploiter, metric = rows[0].data, rows[0].exploiter, str(rows[0].headline)
     name = metric_text(metric)
-    title = wrapped(f"{data} · {labels.exploiter(rows[0])}", TITLE)
     texts = [wrapped(labels.row(row), LINE) for row in rows]
     # Inches: two bars of 0.16, and above them the text.
     heights = [0.62 + 0.16 * text.count("\n") for text in texts]
     ends = np.cumsum(heights)
     total = float(ends[-1])
-    figure = Figure(figsize=(WIDTH, 1.15 + 0.17 * title.count("\n") + total), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = chart(f"{data} · {labels.exploiter(rows[0])}", 1.15 + total, pad=24)
     for row, text, end in zip(rows, texts, ends, strict=True):
         score = row.scores[metric]
         axes.text(0, end - 0.38, text, va="bottom", fontsize=9, color=INK, linespacing=1.15)
@@ -90,7 +103,6 @@ def _bars(rows: Sequence[Row], labels: Labels, folder: Path) -> Picture:
     axes.spines["left"].set_visible(False)
     axes.xaxis.grid(True, color=GRID)
     axes.set_axisbelow(True)
-    axes.set_title(title, pad=24)
     above = 1 + 0.16 / (total + 0.02)  # one distance from the bars, however many: axes coordinates grow with them
     for x, colour, text in ((0.0, CLEAN, "trained on originals"), (0.4, PROTECTED, "trained on protected")):
         axes.plot(x + 0.012, above, "s", color=colour, markersize=7, transform=axes.transAxes, clip_on=False)
@@ -176,7 +188,7 @@ def _curves(rows: Sequence[Row], labels: Labels, folder: Path) -> Picture:
     lines: list[Line] = []
     clean = next((row for row in rows if curve(row, "clean")[0].size), None)
     if clean:
-        lines.append(Line("originals", INK, (0, (2, 1.2)), clean, "clean"))
+        lines.append(Line("originals", INK, DASHED, clean, "clean"))
     shown: dict[str, int] = {}
     for row in rows:
         shown[row.protector] = shown.get(row.protector, 0) + 1
@@ -186,14 +198,11 @@ def _curves(rows: Sequence[Row], labels: Labels, folder: Path) -> Picture:
             lines.append(Line(label, labels.colour(row), labels.style(row), row))
     left = len(rows) - sum(min(count, VARIANTS) for count in shown.values())
     suffix = f" · {attack}" if attack_text(attack) else ""
-    title = wrapped(f"{data} · {labels.exploiter(rows[0])}{suffix}", TITLE)
     height = sum(
         max(line.label.count("\n") + 1 for line in pair) for pair in (lines[i : i + 2] for i in range(0, len(lines), 2))
     )
-    figure = Figure(figsize=(WIDTH, 2.75 + 0.165 * height + 0.17 * title.count("\n")), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = chart(f"{data} · {labels.exploiter(rows[0])}{suffix}", 2.75 + 0.165 * height)
     draw_curves(axes, lines, name)
-    axes.set_title(title)
     figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8.5, handlelength=2.2)
     return save(
         figure,

@@ -6,12 +6,11 @@ from math import isfinite
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from medveil.launch.report.cards import Card, cards_of
-from medveil.launch.report.figures import GRID, INK, MUTED, TITLE, WIDTH
-from medveil.launch.report.labels import Labels, wrapped
+from medveil.launch.report.figures import DASHED, GRID, INK, MUTED, chart
+from medveil.launch.report.labels import Labels
 from medveil.launch.report.picture import Picture, save
 from medveil.launch.report.summary import Row, Stat, metric_text
 
@@ -51,12 +50,10 @@ def _drawn(lines: dict[str, list[Point]], labels: Labels, folder: Path) -> Pictu
     card = next(iter(lines.values()))[0].card
     row, name = card.row, metric_text(card.metric)
     attacks = max(one.card.attacks for line in lines.values() for one in line)
-    title = wrapped(f"{row.data} · {labels.exploiter(row)}", TITLE)
-    figure = Figure(figsize=(WIDTH, 3.7 + 0.17 * title.count("\n") + 0.1 * len(lines)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = chart(f"{row.data} · {labels.exploiter(row)}", 3.7 + 0.1 * len(lines))
     clean = next((one.card.clean for line in lines.values() for one in line if one.card.clean is not None), None)
     if clean is not None:
-        axes.axhline(clean.mean, linestyle=(0, (2, 1.2)), color=INK, linewidth=1.4, label="originals")
+        axes.axhline(clean.mean, linestyle=DASHED, color=INK, linewidth=1.4, label="originals")
     said = []
     for number, (protector, line) in enumerate(lines.items()):
         _line(axes, line, labels, MARKERS[number % len(MARKERS)])
@@ -67,7 +64,6 @@ def _drawn(lines: dict[str, list[Point]], labels: Labels, folder: Path) -> Pictu
     axes.margins(x=0.14, y=0.16)
     axes.grid(True, color=GRID)
     axes.set_axisbelow(True)
-    axes.set_title(title)
     figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=8.5, handlelength=2.4)
     case = f"the worst case of {attacks} attacks" if attacks > 1 else "without an attack"
     return save(

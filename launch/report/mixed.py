@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from medveil.launch.report.figures import GRID, INK, MUTED, TITLE, WIDTH, Line, draw_curves
+from medveil.launch.report.figures import DASHED, GRID, INK, MUTED, TITLE, WIDTH, Line, chart, draw_curves
 from medveil.launch.report.labels import Labels, wrapped
 from medveil.launch.report.picture import Picture, save
 from medveil.launch.report.summary import Row, metric_text
@@ -52,21 +52,18 @@ def _part(row: Row) -> str:
 
 
 def _title(row: Row, labels: Labels) -> str:
-    return wrapped(f"{row.data} · {labels.row(row)} · {row.model}", TITLE)
+    return f"{row.data} · {labels.row(row)} · {row.model}"
 
 
 def _curves(whole: Row, parts: Sequence[Row], labels: Labels, folder: Path) -> Picture:
     metric = str(whole.headline)
     name = metric_text(metric)
-    lines = [Line("all of it, clean", INK, (0, (2, 1.2)), whole, "clean")]
+    lines = [Line("all of it, clean", INK, DASHED, whole, "clean")]
     for row in [*sorted(parts, key=_part), whole]:
         part = _part(row)
         lines.append(Line(PARTS[part], _COLOURS[part], "-", row))
-    title = _title(whole, labels)
-    figure = Figure(figsize=(WIDTH, 3.2 + 0.17 * title.count("\n")), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = chart(_title(whole, labels), 3.2)
     draw_curves(axes, lines, name, relative=True)
-    axes.set_title(title)
     figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8.5, handlelength=2.2)
     return save(
         figure,
@@ -88,7 +85,7 @@ def _points(row: Row) -> NDArray[np.float64] | None:
 
 def _embedding(row: Row, points: NDArray[np.float64], labels: Labels, folder: Path) -> Picture:
     """Clean and protected samples of one t-SNE side by side, coloured by class."""
-    title = _title(row, labels)
+    title = wrapped(_title(row, labels), TITLE)
     figure = Figure(figsize=(WIDTH, 3.15 + 0.17 * title.count("\n")), layout="constrained")
     low, high = points[:, :2].min(0), points[:, :2].max(0)
     room = 0.05 * (high - low)
@@ -142,10 +139,8 @@ def _matrix(row: Row, table: NDArray[np.int64], marked: Sequence[int], labels: L
     """Rows in percent; the classes ``marked`` are in bold."""
     count = len(table)
     share = 100 * table / np.maximum(table.sum(1, keepdims=True), 1)
-    title = _title(row, labels)
     side = min(WIDTH - 0.7, 0.6 + 0.42 * count)
-    figure = Figure(figsize=(WIDTH, side + 0.85 + 0.17 * title.count("\n")), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = chart(_title(row, labels), side + 0.85)
     axes.imshow(share, cmap=_SHADES, vmin=0, vmax=110)
     size = 9 if count <= 9 else 7 if count <= 12 else 5
     for true, line in enumerate(share):
@@ -164,7 +159,6 @@ def _matrix(row: Row, table: NDArray[np.int64], marked: Sequence[int], labels: L
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
     axes.set(xlabel="class that the model takes it for", ylabel="true class")
-    axes.set_title(title)
     wrong = [f"class {number}: {share[number, number]:.0f}" for number in range(count)]
     named = ", ".join(map(str, marked))
     return save(
