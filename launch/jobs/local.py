@@ -64,16 +64,18 @@ def run_side_by_side(jobs: Sequence[Job], workers: int, listener: Listener) -> N
 def _worker() -> ProcessPoolExecutor:
     # Spawned, not forked: a fork would share torch's thread pools and a CUDA context. One process per executor, so
     # that a death points to one job.
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin_worker)
+    return ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn"), initializer=_begin_worker, initargs=(os.getpid(),)
+    )
 
 
-def _begin_worker() -> None:
+def _begin_worker(parent: int) -> None:
     """A worker that waits for its next job ignores Ctrl-C; within a job the job's own handler counts.
 
     When the sweep is killed, its workers are told to stop too: an orphan would own its run while nobody waits for it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_stop_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_stop_with_parent, args=(parent,), daemon=True).start()
 
 
 def _stop_with_parent(parent: int) -> None:

@@ -224,6 +224,29 @@ def test_workers_of_a_killed_sweep_save_and_end(tmp_path):
     assert json.loads(record.read_text())["state"] == "interrupted"
 
 
+def test_a_worker_of_a_sweep_that_is_killed_while_it_starts_ends_too(tmp_path):
+    (tmp_path / "orphaned.yaml").write_text(ORPHANED)
+    told = ["--runs", str(tmp_path / "runs"), "--device", "cpu", "--workers", "1"]
+    sweep = protecting.start(["sweep", str(tmp_path / "orphaned.yaml"), *told], tmp_path / "output")
+    try:
+        within(300, lambda: workers_of(sweep.pid), "the worker")
+        (worker,) = workers_of(sweep.pid)
+    finally:
+        sweep.kill()
+        sweep.join()
+    within(300, lambda: not worker.exists(), "the worker's end")
+
+
+def workers_of(pid):
+    """The folders below /proc of the spawned processes of ``pid``."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [
+        folder
+        for child in children
+        if b"spawn_main" in (folder := Path("/proc", child)).joinpath("cmdline").read_bytes()
+    ]
+
+
 def within(seconds, condition, what):
     limit = time.monotonic() + seconds
     while not condition():
