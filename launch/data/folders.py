@@ -11,8 +11,8 @@ import torch
 from medveil.errors import UserError
 from medveil.launch.data.bad import BadFiles, attempt
 from medveil.launch.data.grid import working_grid
-from medveil.launch.data.images import SUFFIXES, Decoded, decoding, read_image, read_mask, read_size, resize
-from medveil.launch.data.layout import MASK_NAME
+from medveil.launch.data.images import Decoded, decoding, read_image, read_mask, read_size, resize
+from medveil.launch.data.layout import MASK_NAME, SUFFIXES
 from medveil.launch.data.listing import add_once, class_folders, files_in, images_in, listing, refuse_loose
 from medveil.launch.data.native import NativeFile
 from medveil.launch.data.not_classes import refuse_masks

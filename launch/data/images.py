@@ -16,7 +16,6 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from medveil.errors import UserError
-from medveil.launch.data.layout import SUFFIXES as SUFFIXES
 from medveil.launch.data.store import Pixels, grey
 from medveil.launch.reading import open_regular, read_bytes
 

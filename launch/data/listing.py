@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from medveil.errors import UserError
-from medveil.launch.data.images import SUFFIXES
+from medveil.launch.data.layout import SUFFIXES
 from medveil.launch.data.seen import counted
 
 LONGEST = 255

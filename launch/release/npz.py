@@ -1,6 +1,7 @@
 """The file of an npz release: the original's arrays in order, of which only the protected splits' images differ."""
 
 import hashlib
+import shutil
 import zipfile
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
@@ -70,8 +71,7 @@ class NpzFiles(GreyLevels):
                         _copy_range(parts, starts[split], size, out)
                     else:
                         with original.open(member) as array:
-                            while block := array.read(_BLOCK_BYTES):
-                                out.write(block)
+                            shutil.copyfileobj(array, out, _BLOCK_BYTES)
         for path in parts:
             path.unlink()
 

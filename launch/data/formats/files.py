@@ -11,7 +11,8 @@ from medveil.errors import UserError
 from medveil.launch.data.formats import dicom, dicom_release, geometry, nifti, segmentation, series, sixteen
 from medveil.launch.data.formats.stored import Stored
 from medveil.launch.data.formats.windows import EIGHT_BITS, Values
-from medveil.launch.data.images import SUFFIXES, UNREADABLE, read_image, write_picture
+from medveil.launch.data.images import UNREADABLE, read_image, write_picture
+from medveil.launch.data.layout import SUFFIXES
 from medveil.launch.reading import open_regular
 
 Kind = Literal["dicom", "nifti", "picture", "sixteen"]
