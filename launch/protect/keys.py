@@ -49,7 +49,7 @@ def keys_of(options: KeyOptions, out: Path) -> list[Key]:
             raise UserError(f"--key {path} lies in the release, which is to be published: choose a place beside it")
         if os.path.lexists(path) and not os.path.lexists(out):
             raise UserError(f"--key {path} exists: choose another or remove it")
-        check_place(path)
+        check_place(path, "--key")
     # The first process writes them.
     if rank() > 0:
         return []

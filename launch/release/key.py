@@ -90,7 +90,7 @@ def write_key(
     """
     if os.path.lexists(path):
         raise UserError(f"{path} exists: choose another --key or remove it")
-    check_place(path)
+    check_place(path, "--key")
     manifest = Manifest.read(release)
     written = Written()
     partial = draft_of(path)

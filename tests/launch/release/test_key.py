@@ -249,6 +249,7 @@ def test_a_finished_release_gets_its_key_afterwards(
         (["--key", "out/a.key"], "lies in the release"),
         (["--key", "out"], "lies in the release"),
         (["--key", "there.key"], "there.key exists"),
+        (["--key", "a" * 201], "--key aaaa"),
         (["--key", "a.key", "--key-from", "raw", "--key-from", "raw"], "--key-from is given 2 times for 1 keys"),
         (["--key-from", "raw"], "--key-from is given 1 times for 0 keys"),
         (["--key", "a.key"], "no passphrase for a.key: set MEDVEIL_PASSPHRASE"),
