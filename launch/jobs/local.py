@@ -64,23 +64,23 @@ def run_side_by_side(jobs: Sequence[Job], workers: int, listener: Listener) -> N
 def _worker() -> ProcessPoolExecutor:
     # Spawned, not forked: a fork would share torch's thread pools and a CUDA context. One process per executor, so
     # that a death points to one job.
-    return ProcessPoolExecutor(
-        1, multiprocessing.get_context("spawn"), initializer=_begin_worker, initargs=(os.getpid(),)
-    )
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin_worker)
 
 
-def _begin_worker(parent: int) -> None:
+def _begin_worker() -> None:
     """A worker that waits for its next job ignores Ctrl-C; within a job the job's own handler counts.
 
     When the sweep is killed, its workers are told to stop too: an orphan would own its run while nobody waits for it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_stop_with_parent, args=(parent,), daemon=True).start()
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
 
 
-def _stop_with_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
+def _stop_with_parent() -> None:
+    # Not by os.getppid, which is another process already where the sweep was killed while this one started.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
     # A job in hand answers it by saving its state; the process that would then wait for another ends after it.
     while signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:

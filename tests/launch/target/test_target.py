@@ -130,10 +130,10 @@ def test_a_cut_calibration_goes_on_and_its_promise_is_that_of_the_release(
 def test_recipes_that_come_to_the_same_bytes_are_trained_on_once(
     tmp_path: Path, trainings: Trainings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On small images Veil's default is one of its recipes, cells of 1 pixel: five noises beside the originals."""
+    """On small images Veil's default is one of its recipes, cells of 1 pixel: six noises beside the originals."""
     assert calibrate(tmp_path / "release", "--target", "3", method="veil") == 1
     assert "4 pixels, 12 levels" in capsys.readouterr().out
-    assert trainings.count == 6
+    assert trainings.count == 7
 
 
 def test_a_promise_does_not_rest_on_a_lucky_last_epoch() -> None:
