@@ -181,7 +181,7 @@ def test_the_methods_make_verified_releases(method: str, tmp_path: Path) -> None
 
 
 def test_a_preset_is_under_the_options(tmp_path: Path) -> None:
-    job = ProtectJob("umed", DATA, tmp_path / "out", {"epochs": 1, "depth": 2}, "cpu", threads=1, quiet=True)
+    job = ProtectJob("umed", DATA, tmp_path / "out", {"epochs": 1, "depth": 2}, "cpu", threads=1, quiet=True, seed=0)
     run_protect(job)
     config = json.loads(next(job.run_root.glob("*/config.json")).read_text())["config"]
     assert config["options"]["width"] == METHODS["umed"].presets["cpu"]["width"]
