@@ -33,5 +33,8 @@ def regular(pattern: str, height: int, width: int, cell: int, device: torch.devi
 
 
 def spread(values: Tensor, cell: int, height: int, width: int) -> Tensor:
-    """``values`` [..., h, w] of cells as what each pixel has, [..., height, width], cut off at the border."""
-    return values.repeat_interleave(cell, -2).repeat_interleave(cell, -1)[..., :height, :width]
+    """``values`` [..., h, w] of cells of ``cell`` pixels as what each pixel has, [..., height, width], cut off at the
+    border."""
+    # A cell may be larger than the image, and is cut off before it takes memory.
+    rows = values[..., : -(-height // cell), : -(-width // cell)].repeat_interleave(min(cell, height), -2)
+    return rows.repeat_interleave(min(cell, width), -1)[..., :height, :width]

@@ -100,7 +100,11 @@ class VeilConfig(MethodSettings):
     )
     tile: int = setting(8, "side of the learned tile", unit="cells", low=2, group="noise")
     scales: int = setting(
-        1, "equal parts of the noise, of cells of once, twice, 4, ... times cell in turn", low=1, high=5, group="noise"
+        1,
+        "equal parts of the noise, of cells of cell, twice and four times as many pixels, ...",
+        low=1,
+        high=5,
+        group="noise",
     )
     cell: int | None = setting(
         None,

@@ -81,8 +81,9 @@ def _averaged(raw: Tensor, cells: int) -> Tensor:
     """``raw`` [N, C, H, W] as its mean over squares of ``cells`` pixels, cut off at the border."""
     if cells == 1:
         return raw
-    means = F.avg_pool2d(raw, cells, ceil_mode=True)
-    return spread(means, cells, raw.shape[-2], raw.shape[-1])
+    height, width = raw.shape[-2:]
+    means = F.avg_pool2d(raw, (min(cells, height), min(cells, width)), ceil_mode=True)
+    return spread(means, cells, height, width)
 
 
 def _tiled(tile: Tensor, cells: int, x: Tensor) -> Tensor:

@@ -86,8 +86,8 @@ class Veil:
         if shape.task != "segmentation":
             return Classwise(shape.num_classes, shape.channels, shape.size, cell)
         if self.config.noise in UNFITTED | {"raced"}:
-            name = "checkerboard" if self.config.noise == "raced" else self.config.noise
             fixed = Fixed(shape.channels, SIDE, doubled(cell, self.config.scales), self.config.colour_cell)
-            fixed.tile.copy_(TILES[name].expand_as(fixed.tile))
+            if self.config.noise in UNFITTED:
+                fixed.tile.copy_(TILES[self.config.noise].expand_as(fixed.tile))
             return fixed
         return Learned(self.config, shape.channels, cell)

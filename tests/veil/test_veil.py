@@ -184,6 +184,14 @@ def test_what_is_fixed_needs_no_fit_and_has_the_bytes_of_the_control(options, si
     assert torch.equal(veil.perturb(images, masks, ids), known.perturb(images, masks, ids))
 
 
+@pytest.mark.parametrize("noise", ["checkerboard", "generator", "pattern"])
+def test_a_cell_larger_than_the_image_takes_no_memory_of_its_own(noise):
+    veil = Veil(noise=noise, cell=10**9, width=2, depth=1, steps=1, batch_size=2).fit(disks(4), SingleProcess("cpu"))
+    images, masks, ids = disks(4).read(range(4))
+    for change, mask in zip(veil.perturb(images, masks, ids) - images / 255, masks.bool(), strict=True):
+        assert change[mask].abs().min() > 0 and len(change[mask].sign().unique()) == 1
+
+
 def test_tiles_neither_darken_nor_brighten():
     for tile in TILES.values():
         assert tile.sum() == 0 and tile.abs().eq(1).all()

@@ -1,5 +1,6 @@
 """The figure of what each protector adds: the same images in the paper's columns, UMed's noise parted at its band."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from medveil.launch.report.figures import STYLE
 from medveil.launch.report.picture import Picture, save
 from medveil.launch.report.sheets import Samples
 from medveil.launch.report.summary import summarise
+from medveil.launch.report.write import write_report
 from medveil.launch.results import CellResult, Exploiter, Options, Outcome
 
 SIDE = 16
@@ -84,3 +86,10 @@ def test_it_is_drawn_for_plain_umed_beside_a_rival(tmp_path: Path, monkeypatch: 
     assert "18 times" in picture.caption and "EM" in picture.alt
     (picture,) = draw_comparisons(summarise([wider, em]), tmp_path)
     assert "9 times" in picture.caption
+
+
+def test_a_rival_of_another_data_set_is_not_beside_it(tmp_path: Path) -> None:
+    umed, em = record("umed", samples(4, [0, 1, 2], 1), tmp_path), record("em", samples(4, [0], 3), tmp_path)
+    write_report([umed, em], tmp_path / "same", "one set")
+    write_report([umed, replace(em, data="kvasir-seg")], tmp_path / "other", "two sets")
+    assert [len(list((tmp_path / name / "figures").glob("comparison*"))) for name in ("same", "other")] == [1, 0]
